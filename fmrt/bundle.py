@@ -1,0 +1,166 @@
+"""A bundle on disk: its manifest, its files checked against it, and which variant to run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import BundleCorruptError, BundleNotFoundError, VariantNotFoundError
+from .manifest import MANIFEST_FILE, REFERENCE_FILE, FileRecord, Manifest, Variant
+
+_FIX = "copy the bundle again, or export the model again"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Items with the vectors that PyTorch gave them.
+
+    Attributes:
+        items: the raw texts, prompt not included.
+        prompts: the prompt in front of each.
+        lengths: tokens of each, after truncation, int64 ``[n]``.
+        embeddings: float32 ``[n, dim]``.
+    """
+
+    items: list[str]
+    prompts: list[str]
+    lengths: NDArray[np.int64]
+    embeddings: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An exported model in a directory. Make one with `Bundle.open`."""
+
+    path: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, path: str | Path) -> Bundle:
+        """Read the manifest of the bundle at ``path``; other files are checked when used.
+
+        Raises:
+            BundleNotFoundError: no bundle there.
+            SchemaVersionError: a newer fmrt wrote it.
+            BundleCorruptError: the manifest is malformed.
+        """
+        directory = Path(path)
+        return cls(directory, Manifest.read(directory))
+
+    @classmethod
+    def from_pretrained(
+        cls, model: str, revision: str | None = None, variant: str | None = None,
+        provider: str = "cpu",
+    ) -> Bundle:
+        """Open a local bundle, or download from the Hugging Face hub what one variant needs.
+
+        Raises:
+            BundleNotFoundError: neither a directory nor a hub repository with a bundle.
+        """
+        if Path(model).exists():
+            return cls.open(model)
+        from huggingface_hub import hf_hub_download, snapshot_download  # noqa: PLC0415
+
+        try:
+            manifest_path = Path(hf_hub_download(model, MANIFEST_FILE, revision=revision))
+            remote = cls.open(manifest_path.parent)
+            needed = [MANIFEST_FILE, *remote.manifest.files]
+            needed.append(remote.variant(variant, provider).file)
+            return cls.open(snapshot_download(model, revision=revision, allow_patterns=needed))
+        except (OSError, ValueError) as e:
+            if isinstance(e, VariantNotFoundError | BundleCorruptError):
+                raise
+            reason = str(e).strip().splitlines()[0]
+            raise BundleNotFoundError(
+                f"{model!r} is neither a directory nor a bundle that the hub gives: {reason}"
+            ) from e
+
+    def variant(self, name: str | None = None, provider: str = "cpu") -> Variant:
+        """Pick a variant: by name, or the fp32 one made for ``provider``, or the portable one.
+
+        Raises:
+            VariantNotFoundError: no such variant, or it does not run on ``provider``.
+        """
+        fits = [v for v in self.manifest.variants if v.provider in ("any", provider)]
+        if name is None:
+            fp32 = sorted((v for v in fits if v.precision == "fp32"), key=lambda v: v.provider == "any")
+            if fp32:
+                return fp32[0]
+        for candidate in fits:
+            if candidate.name == name:
+                return candidate
+        names = ", ".join(v.name for v in fits) or "none"
+        raise VariantNotFoundError(
+            f"{self.path} has no variant {name or 'fp32'!r} for provider {provider!r}; it has: {names}"
+        )
+
+    def check_size(self, name: str, record: FileRecord | Variant) -> Path:
+        """Path of a file after a look at its size (no read).
+
+        Raises:
+            BundleCorruptError: the file is missing, or its size is not the exported one.
+        """
+        path = self.path / name
+        if not path.is_file():
+            raise BundleCorruptError(f"{path} is missing; {_FIX}")
+        size = path.stat().st_size
+        if size != record.size:
+            raise BundleCorruptError(
+                f"{path} is corrupt: {size:,} bytes, exported with {record.size:,}; {_FIX}"
+            )
+        return path
+
+    def check_hash(self, name: str, record: FileRecord | Variant) -> Path:
+        """Path of a file after a check of its SHA-256.
+
+        Raises:
+            BundleCorruptError: the file is missing or its content is not what was exported.
+        """
+        path = self.check_size(name, record)
+        if sha256(path) != record.sha256:
+            raise BundleCorruptError(f"{path} is corrupt: its SHA-256 has changed; {_FIX}")
+        return path
+
+    def file(self, name: str) -> Path:
+        """Path of one of the manifest's ``files``, its content checked.
+
+        Raises:
+            BundleCorruptError: the file is missing or corrupt.
+        """
+        if name not in self.manifest.files:
+            raise BundleCorruptError(f"{self.path / MANIFEST_FILE} does not list {name}; {_FIX}")
+        return self.check_hash(name, self.manifest.files[name])
+
+    def reference(self) -> Reference:
+        """The reference items and PyTorch's vectors.
+
+        Raises:
+            BundleCorruptError: the file is missing or corrupt.
+        """
+        from safetensors import safe_open  # noqa: PLC0415
+
+        with safe_open(self.file(REFERENCE_FILE), framework="np") as f:
+            items: list[dict[str, Any]] = json.loads(f.metadata()["items"])
+            return Reference(
+                [item["text"] for item in items],
+                [item["prompt"] for item in items],
+                f.get_tensor("lengths"),
+                f.get_tensor("embeddings"),
+            )
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's content, in hex."""
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def record_of(path: Path) -> FileRecord:
+    """Record of a file as it is now."""
+    return FileRecord(sha256(path), path.stat().st_size)

@@ -1,0 +1,116 @@
+"""Reading back the vectors that a writer wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmrt.data._pyarrow import EMBEDDING, pyarrow, reading_parquet
+from fmrt.data._source import check_source, listed, one_line, shown
+from fmrt.errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+Embeddings = tuple[NDArray[Any], dict[str, list[object]]]
+_NUMBERS = "fiu"
+_MATRIX = 2
+
+
+def read_embeddings(path: str, *, columns: Sequence[str] = ()) -> Embeddings:
+    """Return the vectors [n, dim] of ``path`` in their stored dtype, and the columns it has.
+
+    Args:
+        path: a .npy file, which is memory-mapped, or a .parquet file with a column "embedding".
+        columns: names of columns to return as lists of n; those that do not exist are left out.
+
+    Raises:
+        DataError: if ``path`` is not such a file.
+        MissingExtraError: for parquet without pyarrow.
+    """
+    check_source(path)
+    suffix = Path(path).suffix.lower()
+    if suffix == ".npy":
+        return _read_npy(path), {}
+    if suffix == ".parquet":
+        return _read_parquet(path, columns)
+    raise DataError(f"cannot read vectors from {shown(path)}: give a .npy or .parquet file")
+
+
+def _read_npy(path: str) -> NDArray[Any]:
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as e:
+        raise DataError(f"cannot read {shown(path)} as .npy: {one_line(e)}") from e
+    if (
+        not isinstance(array, np.ndarray)
+        or array.ndim != _MATRIX
+        or array.dtype.kind not in _NUMBERS
+    ):
+        raise DataError(f"{shown(path)} is not an array of numbers [rows, dim]")
+    return array
+
+
+def _read_parquet(path: str, columns: Sequence[str]) -> Embeddings:
+    with reading_parquet(path), pyarrow().parquet.ParquetFile(path) as file:
+        names = file.schema_arrow.names
+        if EMBEDDING not in names:
+            raise DataError(f"{shown(path)} has no column {EMBEDDING!r}; it has {listed(names)}")
+        found = [name for name in dict.fromkeys(columns) if name in names]
+        return _vectors(path, file), {name: _column(path, file, name) for name in found}
+
+
+def _vectors(path: str, file: parquet.ParquetFile) -> NDArray[Any]:
+    """Return the vectors, filled in batch by batch: the file is never in memory twice."""
+    out: NDArray[Any] | None = None
+    done = 0
+    for batch in file.iter_batches(columns=[EMBEDDING]):
+        rows = _matrix(path, batch.column(EMBEDDING))
+        if out is None:
+            out = np.empty((file.metadata.num_rows, rows.shape[1]), rows.dtype)
+        if rows.shape[1] != out.shape[1]:
+            raise _uneven(path)
+        out[done : done + len(rows)] = rows
+        done += len(rows)
+    return _no_vectors(path, file) if out is None else out
+
+
+def _matrix(path: str, column: pa.Array) -> NDArray[Any]:
+    """Return a list column as [rows, dim]; ``DataError`` unless all lists are equally long."""
+    _check_type(path, column.type)
+    lengths = set(column.value_lengths().to_pylist())
+    values = column.flatten()
+    if len(lengths) != 1 or None in lengths or values.null_count:
+        raise _uneven(path)
+    matrix: NDArray[Any] = values.to_numpy(zero_copy_only=False).reshape(len(column), -1)
+    return matrix
+
+
+def _no_vectors(path: str, file: parquet.ParquetFile) -> NDArray[Any]:
+    kind = file.schema_arrow.field(EMBEDDING).type
+    _check_type(path, kind)
+    return np.empty((0, max(0, getattr(kind, "list_size", 0))), kind.value_type.to_pandas_dtype())
+
+
+def _check_type(path: str, kind: pa.DataType) -> None:
+    types = pyarrow().types
+    is_list = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+    if not is_list or not (types.is_floating(kind.value_type) or types.is_integer(kind.value_type)):
+        raise DataError(f"{EMBEDDING!r} of {shown(path)} is {kind}, not a list of numbers")
+
+
+def _uneven(path: str) -> DataError:
+    return DataError(f"{EMBEDDING!r} of {shown(path)} has nulls or vectors of several lengths")
+
+
+def _column(path: str, file: parquet.ParquetFile, name: str) -> list[object]:
+    column = file.read(columns=[name]).column(name)
+    try:
+        return list(column.to_pylist())
+    except ValueError as e:
+        raise DataError(f"cannot read column {name!r} of {shown(path)}: {one_line(e)}") from e

@@ -1,0 +1,96 @@
+"""The table of input formats, and the choice among them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+
+from fmrt.data._csv import read_csv, read_tsv
+from fmrt.data._jsonl import read_jsonl
+from fmrt.data._parquet_records import read_parquet
+from fmrt.data._records import BadRecord, Record
+from fmrt.data._source import STDIN, check_source, shown
+from fmrt.data._txt import read_txt
+from fmrt.errors import DataError
+
+Reader = Callable[[str, str | None, Sequence[str]], Iterator[Record | BadRecord]]
+
+
+@dataclass(frozen=True)
+class Format:
+    """One input format.
+
+    Attributes:
+        name: as ``--format`` takes it.
+        extensions: of the files that have it, with the dot; text formats may have .gz after it.
+        read: takes the source, the text column or None, and the columns to keep.
+    """
+
+    name: str
+    extensions: tuple[str, ...]
+    read: Reader
+
+
+FORMATS = (
+    Format("txt", (".txt",), read_txt),
+    Format("jsonl", (".jsonl", ".ndjson"), read_jsonl),
+    Format("csv", (".csv",), read_csv),
+    Format("tsv", (".tsv",), read_tsv),
+    Format("parquet", (".parquet",), read_parquet),
+)
+
+
+def read_records(
+    source: str,
+    *,
+    format: str | None = None,  # noqa: A002  # named as the option is
+    column: str | None = None,
+    keep: Sequence[str] = (),
+) -> Iterator[Record | BadRecord]:
+    """Return the records of ``source``, read as they are asked for, in bounded memory.
+
+    Args:
+        source: a path, or "-" for standard input.
+        format: txt, jsonl, csv, tsv or parquet; by default what the extension says, txt for "-".
+            A path that ends in .gz is decompressed first, except for parquet.
+        column: the column that holds the text; by default "text", or the only column of strings.
+        keep: columns to carry along; "line" is the record's number unless a column has that name.
+
+    Returns:
+        A ``Record`` for each good record and a ``BadRecord`` for each bad one, in order.
+
+    Raises:
+        DataError: at once, if the input cannot be read, has no record or lacks a column; while
+            iterating, only if reading fails halfway.
+        MissingExtraError: for parquet without pyarrow.
+    """
+    check_source(source)
+    return _named(format, source).read(source, column, tuple(dict.fromkeys(keep)))
+
+
+def _named(name: str | None, source: str) -> Format:
+    if name is None and source == STDIN:
+        name = "txt"
+    if name is None:
+        return _by_extension(source)
+    for known in FORMATS:
+        if known.name == name:
+            return known
+    raise DataError(f"unknown format {name!r}; choose one of {_names()}")
+
+
+def _by_extension(source: str) -> Format:
+    extension = PurePath(source.lower().removesuffix(".gz")).suffix
+    for known in FORMATS:
+        if extension in known.extensions:
+            return known
+    extensions = ", ".join(e for known in FORMATS for e in known.extensions)
+    raise DataError(
+        f"cannot tell the format of {shown(source)}: its name ends in none of {extensions}; "
+        f"say --format {_names()}"
+    )
+
+
+def _names() -> str:
+    return ", ".join(known.name for known in FORMATS[:-1]) + f" or {FORMATS[-1].name}"

@@ -1,0 +1,68 @@
+"""Vectors appended to a .npy file of yet unknown length."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmrt.data._pending import PendingFile, writing
+
+_MAGIC = b"\x93NUMPY\x01\x00"
+# A multiple of 64, as the format asks for; enough for twenty digits of rows.
+_HEADER_BYTES = 128
+
+
+class NpyWriter:
+    """Writes vectors as one array [rows, dim]; ``kept`` is ignored, there is no place for it."""
+
+    def __init__(
+        self,
+        output: str,
+        dim: int,
+        dtype: np.dtype[Any],
+        keep: tuple[str, ...],  # noqa: ARG002  # empty; the writers are made alike
+    ) -> None:
+        self._dim = dim
+        self._dtype = dtype
+        self._rows = 0
+        self._pending = PendingFile(output)
+        self._write(self._header())
+
+    def write(self, vectors: NDArray[Any], kept: Sequence[Mapping[str, object]]) -> None:
+        """Append ``vectors`` [n, dim]."""
+        check_vectors(vectors, len(kept), self._dim, self._dtype)
+        self._write(np.ascontiguousarray(vectors).data)
+        self._rows += len(vectors)
+
+    def commit(self) -> None:
+        """Write the number of rows into the header and give the file its name."""
+        with writing(self._pending.output):
+            self._pending.file.seek(0)
+            self._pending.file.write(self._header())
+        self._pending.commit()
+
+    def abort(self) -> None:
+        """Remove the unfinished file; after ``commit``, do nothing."""
+        self._pending.abort()
+
+    def _write(self, data: bytes | memoryview) -> None:
+        with writing(self._pending.output):
+            self._pending.file.write(data)
+
+    def _header(self) -> bytes:
+        shape = (self._rows, self._dim)
+        text = f"{{'descr': {self._dtype.str!r}, 'fortran_order': False, 'shape': {shape}, }}"
+        length = _HEADER_BYTES - len(_MAGIC) - 2
+        return _MAGIC + length.to_bytes(2, "little") + text.ljust(length - 1).encode() + b"\n"
+
+
+def check_vectors(vectors: NDArray[Any], rows: int, dim: int, dtype: np.dtype[Any]) -> None:
+    """Raise ``ValueError`` unless ``vectors`` is [rows, dim] of ``dtype``."""
+    if vectors.shape != (rows, dim) or vectors.dtype != dtype:
+        raise ValueError(
+            f"vectors are {vectors.dtype} {list(vectors.shape)}; the writer takes {dtype} "
+            f"{[rows, dim]}"
+        )

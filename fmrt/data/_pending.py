@@ -1,0 +1,53 @@
+"""An output file that takes its name only when it is complete."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from fmrt.data._source import one_line
+from fmrt.errors import DataError
+
+
+@contextmanager
+def writing(output: str) -> Iterator[None]:
+    """Turn an error of writing ``output`` into a ``DataError``."""
+    try:
+        yield
+    except OSError as e:
+        raise DataError(
+            f"cannot write {output!r}: {one_line(e)}; free some space there, change its "
+            "permissions or write elsewhere"
+        ) from e
+
+
+class PendingFile:
+    """A hidden file beside ``output``, open for writing, renamed onto it by ``commit``."""
+
+    def __init__(self, output: str) -> None:
+        self.output = output
+        # Through a symbolic link, write what it points to instead of replacing the link.
+        self._target = Path(output).resolve()
+        # Short, so that it fits wherever the output's own name does.
+        name = f".fmrt-{os.getpid()}-{secrets.token_hex(4)}.tmp"
+        self._path = self._target.with_name(name)
+        with writing(output):
+            self.file = self._path.open("xb")  # closed by commit or abort
+
+    def commit(self) -> None:
+        """Bring the content to the disk and give the file its name."""
+        with writing(self.output):
+            self.file.flush()
+            os.fsync(self.file.fileno())
+            self.file.close()
+            self._path.replace(self._target)
+
+    def abort(self) -> None:
+        """Remove the file; after ``commit``, do nothing."""
+        with suppress(OSError):  # what was still buffered may not fit on a full disk
+            self.file.close()
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)

@@ -1,0 +1,99 @@
+"""The table of output formats, and the choice among them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmrt.data._npy import NpyWriter
+from fmrt.data._parquet_writer import ParquetWriter
+from fmrt.errors import DataError
+
+
+class Writer(Protocol):
+    """Takes vectors in pieces; the output has its final name only after ``commit``.
+
+    Call ``abort`` in the end in any case: it removes what was not committed, and only that.
+    """
+
+    def write(self, vectors: NDArray[Any], kept: Sequence[Mapping[str, object]]) -> None:
+        """Append ``vectors`` [n, dim], of the same dtype every time, with n rows of columns."""
+
+    def commit(self) -> None:
+        """Finish the file, bring it to the disk and rename it onto the output."""
+
+    def abort(self) -> None:
+        """Remove the unfinished file; after ``commit``, do nothing."""
+
+
+@dataclass(frozen=True)
+class OutputFormat:
+    """One output format.
+
+    Attributes:
+        extension: of its files, with the dot.
+        open: takes the path, the dimension, the dtype and the columns to keep.
+        columns: whether it can carry columns along.
+    """
+
+    extension: str
+    open: Callable[[str, int, np.dtype[Any], tuple[str, ...]], Writer]
+    columns: bool
+
+
+OUTPUT_FORMATS = (
+    OutputFormat(".npy", NpyWriter, columns=False),
+    OutputFormat(".parquet", ParquetWriter, columns=True),
+)
+
+
+def open_writer(
+    output: str,
+    *,
+    dim: int,
+    dtype: np.dtype[Any],
+    keep: Sequence[str] = (),
+    overwrite: bool = False,
+) -> Writer:
+    """Return a writer of vectors [n, dim] to ``output``, a .npy or .parquet path.
+
+    Args:
+        output: where the vectors go; nothing is there before the writer's ``commit``.
+        dim: components of a vector.
+        dtype: of the components: float32, float16, int8 or uint8.
+        keep: names of the columns to carry along, for .parquet.
+        overwrite: whether ``commit`` may replace a file.
+
+    Raises:
+        DataError: if there can be no such output; later, from the writer, if writing fails.
+        MissingExtraError: for parquet without pyarrow.
+    """
+    chosen = _chosen(output)
+    if keep and not chosen.columns:
+        raise DataError(
+            f"{chosen.extension} holds vectors only; write .parquet to carry columns along"
+        )
+    _check_place(Path(output), overwrite)
+    return chosen.open(output, dim, np.dtype(dtype), tuple(dict.fromkeys(keep)))
+
+
+def _chosen(output: str) -> OutputFormat:
+    for known in OUTPUT_FORMATS:
+        if Path(output).suffix.lower() == known.extension:
+            return known
+    extensions = " or ".join(known.extension for known in OUTPUT_FORMATS)
+    raise DataError(f"cannot write {output!r}: give a name that ends in {extensions}")
+
+
+def _check_place(path: Path, overwrite: bool) -> None:
+    if path.is_dir():
+        raise DataError(f"{str(path)!r} is a directory; give a file name")
+    if path.exists() and not overwrite:
+        raise DataError(f"{str(path)!r} exists; say --overwrite or give another name")
+    if not path.parent.is_dir():
+        raise DataError(f"there is no directory {str(path.parent)!r}; make it first")

@@ -1,0 +1,304 @@
+"""The public API: an `Embedder` turns texts into vectors with a bundle."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .bundle import Bundle
+from .engine import Engine, Truncation, checked
+from .errors import InputError, OptionError, TruncationWarning
+from .manifest import Manifest
+from .postprocess import Postprocess, make_postprocess
+from .preprocess.text import OnTooLong, check_on_too_long
+from .progress import Progress
+from .verify import check_quick
+
+T = TypeVar("T")
+
+
+class Embedder:
+    """Embeds texts with a bundle, on onnxruntime alone; safe to call from several threads.
+
+    Args:
+        bundle: the directory that ``fmrt export`` wrote.
+        variant: a name that ``fmrt info`` lists; default the provider's own fp32 graph.
+        provider: execution provider: ``cpu``, ``cuda``, or ``auto`` for the best one there is.
+        workers: batches that run at the same time; default one a core this process may use
+            (CPU affinity and cgroup quota).
+        verify: check a few of the bundle's reference items at load, and refuse it when its vectors
+            are not PyTorch's.
+
+    Raises:
+        BundleError: not a bundle, corrupt, from a newer fmrt, or with wrong vectors.
+        ProviderError: the provider is unknown or cannot be had.
+
+    Example:
+        >>> with Embedder("bundle/") as embedder:  # doctest: +SKIP
+        ...     vectors = embedder.embed(["a text", "another"])
+    """
+
+    def __init__(
+        self,
+        bundle: str | Path | Bundle,
+        *,
+        variant: str | None = None,
+        provider: str = "cpu",
+        workers: int | None = None,
+        verify: bool = True,
+    ) -> None:
+        if workers is not None and workers < 1:
+            raise OptionError(f"workers={workers}; give at least 1")
+        self._bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+        self._lock = threading.Lock()
+        self._engine: Engine | None = Engine(self._bundle, variant, provider, workers)
+        if verify:
+            try:
+                check_quick(self._engine, self._bundle)
+            except BaseException:
+                self.close()
+                raise
+
+    @classmethod
+    def from_pretrained(
+        cls, model: str, *, revision: str | None = None, variant: str | None = None,
+        provider: str = "cpu", **options: Any,  # noqa: ANN401
+    ) -> Embedder:
+        """Load a bundle from a local directory or a Hugging Face hub repository.
+
+        Only the files of the chosen variant are downloaded. ``options`` are the constructor's.
+
+        Raises:
+            BundleNotFoundError: no such directory, and the hub does not give such a bundle.
+        """
+        found = Bundle.from_pretrained(model, revision, variant, provider)
+        return cls(found, variant=variant, provider=provider, **options)
+
+    def embed(
+        self,
+        texts: Sequence[str],
+        *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_tokens: int | None = None,
+        truncate_dim: int | None = None,
+        normalize: bool | None = None,
+        precision: str = "float32",
+        show_progress: bool | None = None,
+        on_too_long: OnTooLong = "truncate-and-warn",
+    ) -> NDArray[Any]:
+        """Embed texts; the result's rows are in input order.
+
+        Args:
+            texts: strings; an empty list gives an empty array.
+            prompt_name: one of the model's prompts, put in front of every text; default the
+                model's own default.
+            prompt: a prompt's text, in place of ``prompt_name``.
+            batch_tokens: most tokens of a batch, padding included; default 512.
+            truncate_dim: keep this many leading dimensions (Matryoshka); vectors that the model
+                normalizes are normalized again.
+            normalize: True for unit length; default as the model does.
+            precision: ``float32``, ``float16``, ``int8``, ``uint8``, or ``binary`` (sign bits, 8
+                a byte).
+            show_progress: a progress bar on standard error; default only on a terminal.
+            on_too_long: for texts over ``max_length`` tokens: cut and warn, ``truncate`` without
+                a warning, or ``error``.
+
+        Returns:
+            float32 ``[n, dim]``; another dtype or width as ``precision`` says.
+
+        Raises:
+            InputError: a text that is no string, or holds NUL or lone surrogates.
+            TextTooLongError: too many tokens under ``on_too_long="error"``.
+            OptionError: an argument that makes no sense for this model.
+        """
+        if isinstance(texts, str | bytes):
+            raise InputError("texts is one string; pass a list of texts, e.g. [text]")
+        post = self._postprocess(truncate_dim, normalize, precision)
+        stream = self._vectors(
+            texts, str, post, self._prompt(prompt_name, prompt), batch_tokens, on_too_long
+        )
+        out = np.empty((len(texts), post.width), post.precision.dtype)
+        done = 0
+        with Progress(len(texts), show_progress) as progress:
+            for window, vectors in stream:
+                out[done : done + len(window)] = vectors
+                done += len(window)
+                progress.advance(len(window))
+        return out
+
+    def embed_iter(
+        self,
+        texts: Iterable[str],
+        *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_tokens: int | None = None,
+        truncate_dim: int | None = None,
+        normalize: bool | None = None,
+        precision: str = "float32",
+        on_too_long: OnTooLong = "truncate-and-warn",
+    ) -> Iterator[NDArray[Any]]:
+        """Yield a vector a text, in input order, from an iterable of any length in bounded memory.
+
+        Arguments and errors are those of `embed`; the options are checked before the first text
+        is read, and a truncation warning comes at the end.
+        """
+        post = self._postprocess(truncate_dim, normalize, precision)
+        stream = self._vectors(
+            texts, str, post, self._prompt(prompt_name, prompt), batch_tokens, on_too_long
+        )
+        return (vector for _, vectors in stream for vector in vectors)
+
+    def embed_items(
+        self,
+        items: Iterable[T],
+        text_of: Callable[[T], str],
+        *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_tokens: int | None = None,
+        truncate_dim: int | None = None,
+        normalize: bool | None = None,
+        precision: str = "float32",
+        on_too_long: OnTooLong = "truncate-and-warn",
+    ) -> Iterator[tuple[list[T], NDArray[Any]]]:
+        """Yield items with their vectors ``[n, dim]``, some thousand at a time, in input order.
+
+        For streams that carry more than the text; ``text_of`` gives an item's text. Arguments and
+        errors are those of `embed`.
+        """
+        post = self._postprocess(truncate_dim, normalize, precision)
+        return self._vectors(
+            items, text_of, post, self._prompt(prompt_name, prompt), batch_tokens, on_too_long
+        )
+
+    def embed_query(self, text: str, **options: Any) -> NDArray[Any]:  # noqa: ANN401
+        """Embed one search query, ``[dim]``, with the model's ``query`` prompt if it has one.
+
+        ``options`` are those of `embed`.
+        """
+        return self.embed([text], **self._with_prompt(("query",), options))[0]  # type: ignore[no-any-return]
+
+    def embed_documents(self, texts: Sequence[str], **options: Any) -> NDArray[Any]:  # noqa: ANN401
+        """Embed documents, ``[n, dim]``, with the model's ``document`` prompt if it has one.
+
+        ``passage`` and ``corpus`` are taken as other names for it, in that order. ``options`` are
+        those of `embed`.
+        """
+        return self.embed(texts, **self._with_prompt(("document", "passage", "corpus"), options))
+
+    @property
+    def manifest(self) -> Manifest:
+        """The bundle's manifest."""
+        return self._bundle.manifest
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of a vector."""
+        return self.manifest.dim
+
+    @property
+    def max_length(self) -> int:
+        """Most tokens of a text, special tokens included."""
+        return self.manifest.max_length
+
+    @property
+    def variant(self) -> str:
+        """Name of the variant that is loaded."""
+        return self._open_engine().variant.name
+
+    @property
+    def provider(self) -> str:
+        """Execution provider that the session runs on."""
+        return self._open_engine().provider
+
+    def close(self) -> None:
+        """Free the session and end the worker threads; a closed embedder embeds no more."""
+        with self._lock:
+            engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.close()
+
+    def __enter__(self) -> Embedder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Embedder({str(self._bundle.path)!r}, dim={self.dim}, max_length={self.max_length})"
+
+    def _open_engine(self) -> Engine:
+        engine = self._engine
+        if engine is None:
+            raise OptionError("this Embedder is closed; make a new one")
+        return engine
+
+    def _postprocess(self, truncate_dim: int | None, normalize: bool | None, precision: str) -> Postprocess:
+        return make_postprocess(
+            dim=self.dim,
+            normalized=self.manifest.normalize,
+            truncate_dim=truncate_dim,
+            normalize=normalize,
+            precision=precision,
+            reference=lambda: self._bundle.reference().embeddings,
+        )
+
+    def _prompt(self, name: str | None, prompt: str | None) -> str:
+        if prompt is not None:
+            return prompt
+        name = name if name is not None else self.manifest.default_prompt_name
+        if name is None:
+            return ""
+        if name not in self.manifest.prompts:
+            names = ", ".join(self.manifest.prompts) or "none"
+            raise OptionError(f"prompt_name={name!r}; this model has: {names}")
+        return self.manifest.prompts[name]
+
+    def _with_prompt(self, names: Sequence[str], options: dict[str, Any]) -> dict[str, Any]:
+        if options.get("prompt") is None and options.get("prompt_name") is None:
+            known = [name for name in names if name in self.manifest.prompts]
+            return {**options, "prompt_name": known[0] if known else None}
+        return options
+
+    def _vectors(
+        self,
+        items: Iterable[T],
+        text_of: Callable[[T], str],
+        post: Postprocess,
+        prompt: str,
+        batch_tokens: int | None,
+        on_too_long: str,
+    ) -> Iterator[tuple[list[T], NDArray[Any]]]:
+        check_on_too_long(on_too_long)
+        if batch_tokens is not None and batch_tokens < 1:
+            raise OptionError(f"batch_tokens={batch_tokens}; give at least 1")
+        engine = self._open_engine()
+        truncation = Truncation()
+        stream = engine.stream(
+            checked(items, text_of),
+            text_of,
+            prompt=prompt,
+            on_too_long="error" if on_too_long == "error" else "truncate",
+            batch_tokens=batch_tokens,
+            truncation=truncation,
+        )
+
+        def vectors() -> Iterator[tuple[list[T], NDArray[Any]]]:
+            for window, raw in stream:
+                yield window, post(raw)
+            if truncation.cut and on_too_long == "truncate-and-warn":
+                message = truncation.message(self.max_length)
+                warnings.warn(message, TruncationWarning, stacklevel=3)
+
+        return vectors()

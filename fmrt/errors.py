@@ -1,0 +1,95 @@
+"""Every error and warning that fmrt raises on purpose.
+
+``FmrtError``
+    ``BundleError``            a bundle that cannot be used
+        ``BundleNotFoundError``    no such directory, or no ``fmrt.json`` in it
+        ``BundleCorruptError``     a file is missing, or its content is not what was exported
+        ``SchemaVersionError``     written by a newer fmrt
+        ``VariantNotFoundError``   the bundle has no such variant for this provider
+        ``VerificationError``      the vectors are not PyTorch's
+    ``ProviderError``          an execution provider that cannot be had
+    ``InputError``             an item that cannot be embedded
+        ``TextTooLongError``       more tokens than ``max_length``, under ``on_too_long="error"``
+    ``OptionError``            an argument that makes no sense for this bundle
+    ``DataError``              an input file or output path that cannot be used
+    ``ExportError``            a model that cannot be exported
+    ``MissingExtraError``      an optional dependency that is not installed
+
+Each also inherits the builtin that a caller would expect to catch.
+"""
+
+from __future__ import annotations
+
+
+class FmrtError(Exception):
+    """Base of all errors that fmrt raises on purpose; its text is one line for the user."""
+
+
+class BundleError(FmrtError):
+    """A bundle that cannot be used."""
+
+
+class BundleNotFoundError(BundleError, FileNotFoundError):
+    """No bundle at that path."""
+
+
+class BundleCorruptError(BundleError, ValueError):
+    """A file of the bundle is missing, malformed, or not what was exported."""
+
+
+class SchemaVersionError(BundleError, ValueError):
+    """The bundle was written by a newer fmrt."""
+
+
+class VariantNotFoundError(BundleError, LookupError):
+    """The bundle has no such variant for this execution provider."""
+
+
+class VerificationError(BundleError, ValueError):
+    """The bundle's vectors differ from PyTorch's reference vectors."""
+
+
+class ProviderError(FmrtError, RuntimeError):
+    """An execution provider that is unknown or cannot be had here."""
+
+
+class InputError(FmrtError, ValueError):
+    """An item that cannot be embedded.
+
+    Attributes:
+        index: position of the item in the input, or None when the input as a whole is wrong.
+        reason: what is wrong with it, without the position.
+    """
+
+    def __init__(self, reason: str, index: int | None = None) -> None:
+        self.index = index
+        self.reason = reason
+        super().__init__(reason if index is None else f"text {index}: {reason}")
+
+
+class TextTooLongError(InputError):
+    """A text has more tokens than the model's ``max_length`` and truncation was not allowed."""
+
+
+class OptionError(FmrtError, ValueError):
+    """An argument that makes no sense, or not for this bundle."""
+
+
+class DataError(FmrtError, ValueError):
+    """An input file or an output path that cannot be used."""
+
+
+class ExportError(FmrtError, RuntimeError):
+    """A model that cannot be exported, with the reason."""
+
+
+class MissingExtraError(FmrtError, ImportError):
+    """An optional dependency is not installed; the text holds the pip command."""
+
+    def __init__(self, what: str, extra: str, missing: str | None = None) -> None:
+        found = f" (no module {missing!r})" if missing else ""
+        super().__init__(f'{what} needs an extra{found}: pip install "fmrt[{extra}]"')
+
+
+class TruncationWarning(UserWarning):
+    """Texts were cut to the model's ``max_length``; says how many and how long they were."""

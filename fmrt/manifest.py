@@ -1,0 +1,197 @@
+"""The manifest of a bundle, ``fmrt.json``: its types, and reading and writing them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .errors import BundleCorruptError, BundleNotFoundError, SchemaVersionError
+
+SCHEMA_VERSION = 1
+MANIFEST_FILE = "fmrt.json"
+REFERENCE_FILE = "reference.safetensors"
+
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """Content of a file at export: SHA-256 in hex, size in bytes."""
+
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Distance of a variant's vectors from PyTorch's, over the reference items.
+
+    Attributes:
+        max_abs_error: largest absolute difference of a component.
+        mean_cosine: mean cosine similarity.
+        min_cosine: worst cosine similarity.
+    """
+
+    max_abs_error: float
+    mean_cosine: float
+    min_cosine: float
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One graph of the bundle.
+
+    Attributes:
+        name: what ``variant=`` and ``--variant`` take, e.g. ``fp32``.
+        file: path below the bundle, with ``/``.
+        provider: ``any`` for a portable graph, else the only provider it runs on (``cpu``).
+        precision: of the weights and arithmetic, e.g. ``fp32``.
+        sha256: of the file, in hex.
+        size: of the file, in bytes.
+        parity: as measured by the export.
+    """
+
+    name: str
+    file: str
+    provider: str
+    precision: str
+    sha256: str
+    size: int
+    parity: Parity | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the weights came from.
+
+    Attributes:
+        model: hub id or local path, as given.
+        revision: commit of a hub model, if known.
+        weights_sha256: SHA-256 in hex over the weight files in name order.
+    """
+
+    model: str
+    revision: str | None
+    weights_sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a bundle is; the only contract between the exporter and the runtime.
+
+    Attributes:
+        source: where the weights came from.
+        packages: versions that the export ran with.
+        model_type: architecture, as in the model's ``config.json``.
+        modality: ``text``.
+        inputs: names of the graph's inputs.
+        outputs: names of the graph's outputs.
+        embedding_output: the output that is the embedding, float32 ``[batch, dim]``.
+        dim: length of an embedding.
+        max_length: most tokens of a text, special tokens included.
+        pad_token_id: fills ``input_ids`` behind a text's last token.
+        truncation_side: the end that loses tokens when a text is too long.
+        pooling: modes, joined with ``+`` when their vectors are concatenated.
+        normalize: whether the graph ends in L2 normalization.
+        prompts: texts that go in front of an item, by name.
+        default_prompt_name: the prompt of ``embed`` without a prompt argument.
+        include_prompt: False when pooling leaves the prompt's tokens out.
+        matryoshka_dims: shorter lengths that the model was trained for.
+        files: the other files that the runtime needs, by path.
+        variants: the graphs.
+        fmrt_version: that wrote the bundle.
+        schema_version: of this file.
+    """
+
+    source: Source
+    packages: Mapping[str, str]
+    model_type: str
+    modality: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    embedding_output: str
+    dim: int
+    max_length: int
+    pad_token_id: int
+    truncation_side: str
+    pooling: str
+    normalize: bool
+    prompts: Mapping[str, str]
+    default_prompt_name: str | None
+    include_prompt: bool
+    matryoshka_dims: tuple[int, ...]
+    files: Mapping[str, FileRecord]
+    variants: tuple[Variant, ...]
+    fmrt_version: str
+    schema_version: int = field(default=SCHEMA_VERSION)
+
+    def write(self, directory: Path) -> None:
+        """Write ``fmrt.json`` into ``directory``."""
+        text = json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False)
+        (directory / MANIFEST_FILE).write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, directory: Path) -> Manifest:
+        """Read ``directory``'s ``fmrt.json``.
+
+        Raises:
+            BundleNotFoundError: there is none.
+            SchemaVersionError: a newer fmrt wrote it.
+            BundleCorruptError: it is not a manifest.
+        """
+        return cls.from_json(_read_json(directory), directory / MANIFEST_FILE)
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any], path: Path) -> Manifest:
+        """Build a manifest from parsed JSON; ``path`` is for messages. Unknown keys are ignored."""
+        version = raw.get("schema_version")
+        if not isinstance(version, int):
+            raise BundleCorruptError(f"{path}: no integer schema_version; export the model again")
+        if version > SCHEMA_VERSION:
+            raise SchemaVersionError(
+                f"{path} has schema version {version}, and this fmrt reads up to {SCHEMA_VERSION}: "
+                "upgrade with pip install -U fmrt"
+            )
+        try:
+            values = _known(cls, raw)
+            values["source"] = Source(**_known(Source, raw["source"]))
+            values["variants"] = tuple(map(_variant, raw["variants"]))
+            values["files"] = {k: FileRecord(**_known(FileRecord, v)) for k, v in raw["files"].items()}
+            for name in ("inputs", "outputs", "matryoshka_dims"):
+                values[name] = tuple(raw[name])
+            return cls(**values)
+        except (KeyError, TypeError, AttributeError) as e:
+            raise BundleCorruptError(
+                f"{path} is not a valid manifest ({e}); export the model again"
+            ) from e
+
+
+def _read_json(directory: Path) -> dict[str, Any]:
+    path = directory / MANIFEST_FILE
+    try:
+        raw = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        reason = "no such directory" if not directory.exists() else f"no {MANIFEST_FILE} in it"
+        raise BundleNotFoundError(
+            f"{directory} is not an fmrt bundle ({reason}); make one with: fmrt export MODEL {directory}"
+        ) from None
+    except ValueError as e:
+        raise BundleCorruptError(f"{path} is not valid JSON ({e}); export the model again") from e
+    if not isinstance(raw, dict):
+        raise BundleCorruptError(f"{path} is not a JSON object; export the model again")
+    return raw
+
+
+def _known(cls: type[Any], raw: Mapping[str, Any]) -> dict[str, Any]:
+    names = {f.name for f in dataclasses.fields(cls)}
+    return {key: value for key, value in raw.items() if key in names}
+
+
+def _variant(raw: Mapping[str, Any]) -> Variant:
+    values = _known(Variant, raw)
+    if values.get("parity") is not None:
+        values["parity"] = Parity(**_known(Parity, values["parity"]))
+    return Variant(**values)

@@ -1,0 +1,131 @@
+"""What happens to vectors behind the graph: truncated dimensions, normalization, output precision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import OptionError
+
+Vectors = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Precision:
+    """An output precision: its dtype, elements a dimension, and the conversion.
+
+    ``encode`` takes vectors ``[n, dim]`` and the scale that maps them to [-1, 1].
+    """
+
+    name: str
+    dtype: np.dtype[Any]
+    encode: Callable[[Vectors, float], NDArray[Any]]
+
+
+def _int8(vectors: Vectors, scale: float) -> NDArray[np.int8]:
+    return np.clip(np.rint(vectors * (127 / scale)), -127, 127).astype(np.int8)
+
+
+def _uint8(vectors: Vectors, scale: float) -> NDArray[np.uint8]:
+    return (_int8(vectors, scale).astype(np.int16) + 128).astype(np.uint8)
+
+
+def _binary(vectors: Vectors, _: float) -> NDArray[np.uint8]:
+    """Sign bits, first dimension in the highest bit, as numpy.packbits packs them."""
+    return np.packbits(vectors > 0, axis=1)
+
+
+PRECISIONS = {
+    p.name: p
+    for p in (
+        Precision("float32", np.dtype(np.float32), lambda vectors, _: vectors),
+        Precision("float16", np.dtype(np.float16), lambda vectors, _: vectors.astype(np.float16)),
+        Precision("int8", np.dtype(np.int8), _int8),
+        Precision("uint8", np.dtype(np.uint8), _uint8),
+        Precision("binary", np.dtype(np.uint8), _binary),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Postprocess:
+    """The steps asked for, in order: cut to ``dim``, L2-normalize, convert.
+
+    Attributes:
+        dim: dimensions kept.
+        normalize: whether to bring each vector to unit length.
+        precision: of the result.
+        scale: component that int8's 127 stands for, one for the bundle, so that a vector does not
+            depend on its batch mates.
+    """
+
+    dim: int
+    normalize: bool
+    precision: Precision
+    scale: float = 1.0
+
+    @property
+    def width(self) -> int:
+        """Elements of a result row: ``dim``, or ``ceil(dim / 8)`` bytes when binary."""
+        return -(-self.dim // 8) if self.precision.name == "binary" else self.dim
+
+    def __call__(self, vectors: Vectors) -> NDArray[Any]:
+        """Vectors float32 ``[n, model dim]`` to ``[n, width]`` of the precision's dtype."""
+        return self.precision.encode(self.shape(vectors), self.scale)
+
+    def shape(self, vectors: Vectors) -> Vectors:
+        """The cut and normalized vectors, still float32."""
+        cut = vectors[:, : self.dim]
+        if not self.normalize:
+            return cut
+        # 1e-12 is torch.nn.functional.normalize's guard against a zero vector.
+        norms = np.linalg.norm(cut, axis=1, keepdims=True)
+        return cut / np.maximum(norms, 1e-12)
+
+
+def make_postprocess(
+    *,
+    dim: int,
+    normalized: bool,
+    truncate_dim: int | None,
+    normalize: bool | None,
+    precision: str,
+    reference: Callable[[], Vectors],
+) -> Postprocess:
+    """Check the options against a bundle and build the steps.
+
+    Args:
+        dim: the bundle's dimensions.
+        normalized: whether its graph ends in L2 normalization.
+        truncate_dim: dimensions to keep, or None for all.
+        normalize: True or False, or None to do as the model does.
+        precision: a key of `PRECISIONS`.
+        reference: gives the bundle's reference vectors, ``[n, dim]``, which set int8's scale.
+
+    Raises:
+        OptionError: an option that is unknown or impossible for this bundle.
+    """
+    if precision not in PRECISIONS:
+        raise OptionError(f"precision={precision!r}; choose from: {', '.join(PRECISIONS)}")
+    if truncate_dim is not None and not 1 <= truncate_dim <= dim:
+        raise OptionError(f"truncate_dim={truncate_dim}; this model has 1 to {dim} dimensions")
+    if normalize is False and normalized:
+        raise OptionError(
+            "normalize=False, but this bundle's graph normalizes: export it with --no-normalize"
+        )
+    kept = truncate_dim or dim
+    wanted = normalized if normalize is None else normalize
+    # The graph's own normalization is exact already; a cut vector needs it again.
+    step = Postprocess(kept, wanted and (kept < dim or not normalized), PRECISIONS[precision])
+    if precision in ("int8", "uint8"):
+        return Postprocess(step.dim, step.normalize, step.precision, _scale(step.shape(reference())))
+    return step
+
+
+def _scale(vectors: Vectors) -> float:
+    """Largest reference component and a quarter more: unseen texts' outliers rarely reach it."""
+    return float(np.abs(vectors).max() * 1.25) or 1.0

@@ -1,0 +1,36 @@
+"""A progress bar with rate and time left, on a terminal only unless asked for."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+
+
+class Progress:
+    """Counts items on standard error.
+
+    Args:
+        total: items to come, or None when nobody knows.
+        show: True or False, or None for only on a terminal.
+    """
+
+    def __init__(self, total: int | None, show: bool | None = None) -> None:
+        self._bar = None
+        if sys.stderr.isatty() if show is None else show:
+            from tqdm import tqdm  # noqa: PLC0415
+
+            self._bar = tqdm(total=total, unit="text", unit_scale=True, smoothing=0.1)
+
+    def advance(self, count: int) -> None:
+        """Count ``count`` more items."""
+        if self._bar is not None:
+            self._bar.update(count)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()

@@ -1,0 +1,96 @@
+"""Length-aware batches under a token budget, run by one worker a core, given back in input order."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Rows = NDArray[np.int64]
+T = TypeVar("T")
+
+# A small budget keeps a batch's activations in the core's cache; see docs/performance.md.
+BATCH_TOKENS = 512
+# Texts are sorted by length within a window; two windows are in flight at any time.
+WINDOW_ITEMS = 8192
+WINDOW_CHARACTERS = 8_000_000
+
+
+def plan_batches(lengths: NDArray[np.int64], batch_tokens: int) -> list[Rows]:
+    """Rows grouped into batches of like length, longest first.
+
+    Every row is in exactly one batch. A batch holds at most ``batch_tokens`` tokens, padding
+    included, unless it is a single row that is longer.
+
+    Args:
+        lengths: tokens of each row, int64 ``[n]``.
+        batch_tokens: the budget.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    batches: list[Rows] = []
+    start = 0
+    while start < len(order):
+        longest = int(lengths[order[start]])
+        size = max(1, batch_tokens // max(1, longest))
+        batches.append(order[start : start + size])
+        start += size
+    return batches
+
+
+def windows(items: Iterable[T], weight: Callable[[T], int]) -> Iterator[list[T]]:
+    """Cut a stream into lists that are bounded in items and in total weight."""
+    window: list[T] = []
+    total = 0
+    for item in items:
+        window.append(item)
+        total += weight(item)
+        if len(window) >= WINDOW_ITEMS or total >= WINDOW_CHARACTERS:
+            yield window
+            window, total = [], 0
+    if window:
+        yield window
+
+
+class Workers:
+    """A thread a core over one shared session; windows of jobs overlap, results keep their order."""
+
+    def __init__(self, count: int) -> None:
+        self._pool = ThreadPoolExecutor(count, thread_name_prefix="fmrt")
+
+    def run(self, jobs: Iterable[tuple[T, list[Callable[[], None]]]]) -> Iterator[T]:
+        """Run each entry's calls in parallel and yield its value when all are done, in order.
+
+        One entry is prepared while the one before it runs, so workers do not wait for the caller.
+        An exception in a call is raised here, and calls not yet started are dropped.
+        """
+        pending: deque[tuple[T, list[Future[None]]]] = deque()
+        try:
+            for value, calls in jobs:
+                pending.append((value, [self._pool.submit(call) for call in calls]))
+                if len(pending) > 1:
+                    yield _finish(*pending.popleft())
+            while pending:
+                yield _finish(*pending.popleft())
+        finally:
+            for _, futures in pending:
+                for future in futures:
+                    future.cancel()
+
+    def close(self) -> None:
+        """Wait for running calls and end the threads."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _finish(value: T, futures: list[Future[None]]) -> T:
+    try:
+        for future in futures:
+            future.result()
+    except BaseException:
+        for future in futures:
+            future.cancel()
+        raise
+    return value

@@ -1,0 +1,127 @@
+"""A bundle's vectors against the reference vectors that PyTorch gave at export."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .bundle import Bundle, Reference
+from .engine import Engine
+from .errors import VerificationError
+from .manifest import Parity, Variant
+
+Vectors = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far a precision's vectors may be from PyTorch's.
+
+    Attributes:
+        max_abs_error: of a component, as a fraction of the largest reference component.
+        min_cosine: of the worst item.
+        mean_cosine: over all items.
+    """
+
+    max_abs_error: float
+    min_cosine: float
+    mean_cosine: float
+
+
+TOLERANCES = {"fp32": Tolerance(max_abs_error=1e-4, min_cosine=0.9999, mean_cosine=0.99999)}
+
+# At load, rows up to this many tokens in all are checked: enough to catch a wrong graph,
+# tokenizer or pooling, and a few milliseconds of work.
+QUICK_TOKENS = 96
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """Outcome of one variant's check: what was measured, on which provider, over how many items."""
+
+    variant: str
+    provider: str
+    parity: Parity
+    items: int
+    passed: bool
+
+
+def verify_bundle(bundle: Bundle, variant: str | None = None, provider: str = "cpu") -> Iterator[ParityReport]:
+    """Check one variant, or all that run on ``provider``, over every reference item.
+
+    Raises:
+        BundleError: a file is missing or corrupt, or there is no such variant.
+        ProviderError: the provider cannot be had.
+    """
+    for name in bundle.manifest.files:
+        bundle.file(name)
+    fits = [v.name for v in bundle.manifest.variants if v.provider in ("any", provider)]
+    for name in [variant] if variant else fits:
+        engine = Engine(bundle, name, provider)
+        try:
+            yield check(engine, bundle.reference())
+        finally:
+            engine.close()
+
+
+def check_quick(engine: Engine, bundle: Bundle) -> None:
+    """Check a few short reference items.
+
+    Raises:
+        VerificationError: the vectors are not PyTorch's.
+    """
+    reference = bundle.reference()
+    order = np.argsort(reference.lengths, kind="stable")
+    rows = order[np.cumsum(reference.lengths[order]) <= QUICK_TOKENS]
+    report = check(engine, _rows(reference, rows if rows.size else order[:1]))
+    if not report.passed:
+        raise VerificationError(
+            f"{bundle.path}: variant {report.variant!r} does not give PyTorch's vectors (max abs "
+            f"error {report.parity.max_abs_error:.2g}, worst cosine {report.parity.min_cosine:.6f}); "
+            "see fmrt verify, or export the model again"
+        )
+
+
+def check(engine: Engine, reference: Reference) -> ParityReport:
+    """Compare an engine's vectors for the reference items with PyTorch's."""
+    vectors = np.empty_like(reference.embeddings)
+    for prompt in dict.fromkeys(reference.prompts):
+        rows = [i for i, p in enumerate(reference.prompts) if p == prompt]
+        vectors[rows] = engine.vectors([reference.items[i] for i in rows], prompt)
+    parity = measure(vectors, reference.embeddings)
+    passed = passes(parity, engine.variant, reference.embeddings)
+    return ParityReport(engine.variant.name, engine.provider, parity, len(reference.items), passed)
+
+
+def measure(vectors: Vectors, expected: Vectors) -> Parity:
+    """Parity of ``vectors`` with ``expected``, both float32 ``[n, dim]``; NaN counts as no parity."""
+    a, b = vectors.astype(np.float64), expected.astype(np.float64)
+    if not np.isfinite(a).all():
+        return Parity(float("inf"), -1.0, -1.0)
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    # Two zero vectors are equal; a zero vector and another one are not alike at all.
+    both_zero = ~a.any(axis=1) & ~b.any(axis=1)
+    cosines = np.where(both_zero, 1.0, (a * b).sum(axis=1) / np.maximum(norms, 1e-300))
+    return Parity(float(np.abs(a - b).max()), float(cosines.mean()), float(cosines.min()))
+
+
+def passes(parity: Parity, variant: Variant, expected: Vectors) -> bool:
+    """Whether a parity is within the tolerance of the variant's precision."""
+    tolerance = TOLERANCES[variant.precision]
+    return (
+        parity.max_abs_error <= tolerance.max_abs_error * float(np.abs(expected).max())
+        and parity.min_cosine >= tolerance.min_cosine
+        and parity.mean_cosine >= tolerance.mean_cosine
+    )
+
+
+def _rows(reference: Reference, rows: NDArray[np.int64]) -> Reference:
+    return Reference(
+        [reference.items[i] for i in rows],
+        [reference.prompts[i] for i in rows],
+        reference.lengths[rows],
+        reference.embeddings[rows],
+    )
