@@ -1,15 +1,16 @@
 """fmrt: export foundation models once, embed anywhere, fast.
 
-``Embedder`` runs a bundle on onnxruntime, without torch or transformers; ``export_model`` makes one
-(with the ``export`` extra); ``Bundle`` is one on disk; ``verify_bundle`` checks one against PyTorch.
+``Embedder`` runs a bundle on onnxruntime, without torch or transformers; ``export_model`` makes
+one (with the ``export`` extra); ``Bundle`` is one on disk; ``verify_bundle`` checks one against
+PyTorch.
 """
 
-from ._api import export_model
-from ._version import __version__
-from .bundle import Bundle
-from .embedder import Embedder
-from .errors import FmrtError
-from .verify import ParityReport, verify_bundle
+from fmrt._api import export_model
+from fmrt._version import __version__
+from fmrt.bundle import Bundle
+from fmrt.embedder import Embedder
+from fmrt.errors import FmrtError
+from fmrt.verify import ParityReport, verify_bundle
 
 __all__ = [
     "Bundle",

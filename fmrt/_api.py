@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .bundle import Bundle
-from .errors import MissingExtraError
+from fmrt.bundle import Bundle
+from fmrt.errors import MissingExtraError
 
 
 def export_model(model: str | Path, out: str | Path, **options: Any) -> Bundle:  # noqa: ANN401

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import BundleCorruptError, BundleNotFoundError, VariantNotFoundError
-from .manifest import MANIFEST_FILE, REFERENCE_FILE, FileRecord, Manifest, Variant
+from fmrt.errors import BundleCorruptError, BundleNotFoundError, VariantNotFoundError
+from fmrt.manifest import MANIFEST_FILE, REFERENCE_FILE, FileRecord, Manifest, Variant
 
 _FIX = "copy the bundle again, or export the model again"
 
@@ -55,7 +55,10 @@ class Bundle:
 
     @classmethod
     def from_pretrained(
-        cls, model: str, revision: str | None = None, variant: str | None = None,
+        cls,
+        model: str,
+        revision: str | None = None,
+        variant: str | None = None,
         provider: str = "cpu",
     ) -> Bundle:
         """Open a local bundle, or download from the Hugging Face hub what one variant needs.
@@ -89,7 +92,9 @@ class Bundle:
         """
         fits = [v for v in self.manifest.variants if v.provider in ("any", provider)]
         if name is None:
-            fp32 = sorted((v for v in fits if v.precision == "fp32"), key=lambda v: v.provider == "any")
+            fp32 = sorted(
+                (v for v in fits if v.precision == "fp32"), key=lambda v: v.provider == "any"
+            )
             if fp32:
                 return fp32[0]
         for candidate in fits:
@@ -97,7 +102,8 @@ class Bundle:
                 return candidate
         names = ", ".join(v.name for v in fits) or "none"
         raise VariantNotFoundError(
-            f"{self.path} has no variant {name or 'fp32'!r} for provider {provider!r}; it has: {names}"
+            f"{self.path} has no variant {name or 'fp32'!r} for provider {provider!r}; "
+            f"it has: {names}"
         )
 
     def check_size(self, name: str, record: FileRecord | Variant) -> Path:

@@ -12,14 +12,14 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .bundle import Bundle
-from .engine import Engine, Truncation, checked
-from .errors import InputError, OptionError, TruncationWarning
-from .manifest import Manifest
-from .postprocess import Postprocess, make_postprocess
-from .preprocess.text import OnTooLong, check_on_too_long
-from .progress import Progress
-from .verify import check_quick
+from fmrt.bundle import Bundle
+from fmrt.engine import Engine, Truncation, checked
+from fmrt.errors import InputError, OptionError, TruncationWarning
+from fmrt.manifest import Manifest
+from fmrt.postprocess import Postprocess, make_postprocess
+from fmrt.preprocess.text import OnTooLong, check_on_too_long
+from fmrt.progress import Progress
+from fmrt.verify import check_quick
 
 T = TypeVar("T")
 
@@ -68,8 +68,13 @@ class Embedder:
 
     @classmethod
     def from_pretrained(
-        cls, model: str, *, revision: str | None = None, variant: str | None = None,
-        provider: str = "cpu", **options: Any,  # noqa: ANN401
+        cls,
+        model: str,
+        *,
+        revision: str | None = None,
+        variant: str | None = None,
+        provider: str = "cpu",
+        **options: Any,  # noqa: ANN401
     ) -> Embedder:
         """Load a bundle from a local directory or a Hugging Face hub repository.
 
@@ -231,7 +236,10 @@ class Embedder:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -244,7 +252,9 @@ class Embedder:
             raise OptionError("this Embedder is closed; make a new one")
         return engine
 
-    def _postprocess(self, truncate_dim: int | None, normalize: bool | None, precision: str) -> Postprocess:
+    def _postprocess(
+        self, truncate_dim: int | None, normalize: bool | None, precision: str
+    ) -> Postprocess:
         return make_postprocess(
             dim=self.dim,
             normalized=self.manifest.normalize,

@@ -1,4 +1,4 @@
-"""Texts to vectors in input order: tokenizing, scheduling and the session, joined into one stream."""
+"""Texts to vectors in input order: tokenizer, scheduler and session joined into one stream."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .bundle import Bundle
-from .cores import available_cores
-from .errors import InputError
-from .manifest import Manifest, Variant
-from .preprocess.text import TextPreprocessor, Tokens, check_text
-from .scheduler import BATCH_TOKENS, Workers, plan_batches, windows
-from .session import Session, resolve_provider
+from fmrt.bundle import Bundle
+from fmrt.cores import available_cores
+from fmrt.errors import InputError
+from fmrt.manifest import Manifest, Variant
+from fmrt.preprocess.text import TextPreprocessor, Tokens, check_text
+from fmrt.scheduler import BATCH_TOKENS, Workers, plan_batches, windows
+from fmrt.session import Session, resolve_provider
 
 T = TypeVar("T")
 Vectors = NDArray[np.float32]
@@ -45,8 +45,8 @@ class Truncation:
     def message(self, max_length: int) -> str:
         """One line that says how many texts were cut and how long they were."""
         return (
-            f"{self.cut:,} of {self.texts:,} texts had more than {max_length:,} tokens (the longest "
-            f"{self.longest:,}) and were truncated"
+            f"{self.cut:,} of {self.texts:,} texts had more than {max_length:,} tokens (the "
+            f"longest {self.longest:,}) and were truncated"
         )
 
 
@@ -65,7 +65,10 @@ class Engine:
     """
 
     def __init__(
-        self, bundle: Bundle, variant: str | None = None, provider: str = "cpu",
+        self,
+        bundle: Bundle,
+        variant: str | None = None,
+        provider: str = "cpu",
         workers: int | None = None,
     ) -> None:
         chosen = resolve_provider(provider)

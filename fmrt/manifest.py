@@ -9,12 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .errors import BundleCorruptError, BundleNotFoundError, SchemaVersionError
+from fmrt.errors import BundleCorruptError, BundleNotFoundError, SchemaVersionError
 
 SCHEMA_VERSION = 1
 MANIFEST_FILE = "fmrt.json"
 REFERENCE_FILE = "reference.safetensors"
-
 
 
 @dataclass(frozen=True)
@@ -159,7 +158,9 @@ class Manifest:
             values = _known(cls, raw)
             values["source"] = Source(**_known(Source, raw["source"]))
             values["variants"] = tuple(map(_variant, raw["variants"]))
-            values["files"] = {k: FileRecord(**_known(FileRecord, v)) for k, v in raw["files"].items()}
+            values["files"] = {
+                k: FileRecord(**_known(FileRecord, v)) for k, v in raw["files"].items()
+            }
             for name in ("inputs", "outputs", "matryoshka_dims"):
                 values[name] = tuple(raw[name])
             return cls(**values)
@@ -176,7 +177,8 @@ def _read_json(directory: Path) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError):
         reason = "no such directory" if not directory.exists() else f"no {MANIFEST_FILE} in it"
         raise BundleNotFoundError(
-            f"{directory} is not an fmrt bundle ({reason}); make one with: fmrt export MODEL {directory}"
+            f"{directory} is not an fmrt bundle ({reason}); "
+            f"make one with: fmrt export MODEL {directory}"
         ) from None
     except ValueError as e:
         raise BundleCorruptError(f"{path} is not valid JSON ({e}); export the model again") from e

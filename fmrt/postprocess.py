@@ -1,4 +1,4 @@
-"""What happens to vectors behind the graph: truncated dimensions, normalization, output precision."""
+"""What happens to vectors behind the graph: truncation, normalization, output precision."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import OptionError
+from fmrt.errors import OptionError
 
 Vectors = NDArray[np.float32]
 
@@ -27,7 +27,8 @@ class Precision:
 
 
 def _int8(vectors: Vectors, scale: float) -> NDArray[np.int8]:
-    return np.clip(np.rint(vectors * (127 / scale)), -127, 127).astype(np.int8)
+    rounded: Vectors = np.clip(np.rint(vectors * (127 / scale)), -127, 127)
+    return rounded.astype(np.int8)
 
 
 def _uint8(vectors: Vectors, scale: float) -> NDArray[np.uint8]:
@@ -84,7 +85,8 @@ class Postprocess:
             return cut
         # 1e-12 is torch.nn.functional.normalize's guard against a zero vector.
         norms = np.linalg.norm(cut, axis=1, keepdims=True)
-        return cut / np.maximum(norms, 1e-12)
+        unit: Vectors = cut / np.maximum(norms, 1e-12)
+        return unit
 
 
 def make_postprocess(
@@ -122,7 +124,9 @@ def make_postprocess(
     # The graph's own normalization is exact already; a cut vector needs it again.
     step = Postprocess(kept, wanted and (kept < dim or not normalized), PRECISIONS[precision])
     if precision in ("int8", "uint8"):
-        return Postprocess(step.dim, step.normalize, step.precision, _scale(step.shape(reference())))
+        return Postprocess(
+            step.dim, step.normalize, step.precision, _scale(step.shape(reference()))
+        )
     return step
 
 

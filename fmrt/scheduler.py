@@ -1,4 +1,4 @@
-"""Length-aware batches under a token budget, run by one worker a core, given back in input order."""
+"""Length-aware batches under a token budget, a worker a core, results in input order."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def windows(items: Iterable[T], weight: Callable[[T], int]) -> Iterator[list[T]]
 
 
 class Workers:
-    """A thread a core over one shared session; windows of jobs overlap, results keep their order."""
+    """Threads over one shared session; windows of jobs overlap, results keep their order."""
 
     def __init__(self, count: int) -> None:
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="fmrt")

@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from .errors import BundleCorruptError, ProviderError
+from fmrt.errors import BundleCorruptError, ProviderError
 
 Feeds = Mapping[str, NDArray[np.int64]]
 
@@ -81,7 +81,9 @@ class Session:
         ProviderError: the session did not get its provider.
     """
 
-    def __init__(self, path: Path, provider: Provider, output: str, intra_op_threads: int = 1) -> None:
+    def __init__(
+        self, path: Path, provider: Provider, output: str, intra_op_threads: int = 1
+    ) -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = intra_op_threads
         options.inter_op_num_threads = 1
@@ -102,7 +104,7 @@ class Session:
         self._inputs = frozenset(i.name for i in self._session.get_inputs())
 
     def run(self, feeds: Feeds) -> NDArray[np.float32]:
-        """The embedding of one batch, float32 ``[batch, dim]``; feeds without an input are dropped."""
+        """The embedding of one batch, float32 ``[batch, dim]``; unknown feeds are dropped."""
         used = {name: value for name, value in feeds.items() if name in self._inputs}
         result: NDArray[np.float32] = self._session.run([self._output], used)[0]
         return result

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .bundle import Bundle, Reference
-from .engine import Engine
-from .errors import VerificationError
-from .manifest import Parity, Variant
+from fmrt.bundle import Bundle, Reference
+from fmrt.engine import Engine
+from fmrt.errors import VerificationError
+from fmrt.manifest import Parity, Variant
 
 Vectors = NDArray[np.float32]
 
@@ -49,7 +49,9 @@ class ParityReport:
     passed: bool
 
 
-def verify_bundle(bundle: Bundle, variant: str | None = None, provider: str = "cpu") -> Iterator[ParityReport]:
+def verify_bundle(
+    bundle: Bundle, variant: str | None = None, provider: str = "cpu"
+) -> Iterator[ParityReport]:
     """Check one variant, or all that run on ``provider``, over every reference item.
 
     Raises:
@@ -80,8 +82,8 @@ def check_quick(engine: Engine, bundle: Bundle) -> None:
     if not report.passed:
         raise VerificationError(
             f"{bundle.path}: variant {report.variant!r} does not give PyTorch's vectors (max abs "
-            f"error {report.parity.max_abs_error:.2g}, worst cosine {report.parity.min_cosine:.6f}); "
-            "see fmrt verify, or export the model again"
+            f"error {report.parity.max_abs_error:.2g}, worst cosine "
+            f"{report.parity.min_cosine:.6f}); see fmrt verify, or export the model again"
         )
 
 
@@ -97,7 +99,7 @@ def check(engine: Engine, reference: Reference) -> ParityReport:
 
 
 def measure(vectors: Vectors, expected: Vectors) -> Parity:
-    """Parity of ``vectors`` with ``expected``, both float32 ``[n, dim]``; NaN counts as no parity."""
+    """Parity of ``vectors`` with ``expected``, both float32 ``[n, dim]``; NaN fails it."""
     a, b = vectors.astype(np.float64), expected.astype(np.float64)
     if not np.isfinite(a).all():
         return Parity(float("inf"), -1.0, -1.0)

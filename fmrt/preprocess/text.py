@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
-from ..errors import BundleCorruptError, InputError, OptionError, TextTooLongError
+from fmrt.errors import BundleCorruptError, InputError, OptionError, TextTooLongError
 
 OnTooLong = Literal["truncate-and-warn", "truncate", "error"]
 
@@ -50,7 +50,11 @@ class TextPreprocessor:
     """
 
     def __init__(
-        self, tokenizer_file: Path, max_length: int, pad_token_id: int, truncation_side: str = "right"
+        self,
+        tokenizer_file: Path,
+        max_length: int,
+        pad_token_id: int,
+        truncation_side: str = "right",
     ) -> None:
         try:
             self._tokenizer = Tokenizer.from_file(str(tokenizer_file))
@@ -63,7 +67,9 @@ class TextPreprocessor:
         self._side = truncation_side
         self._has_types = any(self._tokenizer.encode("a").type_ids)
 
-    def __call__(self, texts: Sequence[str], prompt: str = "", on_too_long: str = "truncate") -> Tokens:
+    def __call__(
+        self, texts: Sequence[str], prompt: str = "", on_too_long: str = "truncate"
+    ) -> Tokens:
         """Tokenize checked texts (see `check_text`), with ``prompt`` in front of each.
 
         Raises:
@@ -99,8 +105,10 @@ class TextPreprocessor:
         closes = bool(ids) and ids[-1] in added and added[ids[-1]].special
         return len(ids) - int(closes)
 
-    def pad(self, tokens: Tokens, rows: NDArray[np.int64], starts: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
-        """Model inputs of some rows, padded on the right to the longest, each int64 ``[rows, longest]``.
+    def pad(
+        self, tokens: Tokens, rows: NDArray[np.int64], starts: NDArray[np.int64]
+    ) -> dict[str, NDArray[np.int64]]:
+        """Model inputs of some rows, right-padded, each int64 ``[rows, longest]``.
 
         Args:
             tokens: all texts.
@@ -149,7 +157,8 @@ def check_text(text: object) -> str:
         raise InputError(f"expected a string, got {type(text).__name__}")
     if len(text) > MAX_CHARACTERS:
         raise InputError(
-            f"{len(text):,} characters, and the limit is {MAX_CHARACTERS:,}; split it into documents"
+            f"{len(text):,} characters, and the limit is {MAX_CHARACTERS:,}; "
+            "split it into documents"
         )
     if "\0" in text:
         raise InputError(f"NUL character at position {text.index(chr(0))}; remove it")
