@@ -74,7 +74,8 @@ class Bundle:
             manifest_path = Path(hf_hub_download(model, MANIFEST_FILE, revision=revision))
             remote = cls.open(manifest_path.parent)
             needed = [MANIFEST_FILE, *remote.manifest.files]
-            needed.append(remote.variant(variant, provider).file)
+            chosen = remote.variant(variant, provider)
+            needed += [chosen.file, *chosen.external]
             return cls.open(snapshot_download(model, revision=revision, allow_patterns=needed))
         except (OSError, ValueError) as e:
             if isinstance(e, VariantNotFoundError | BundleCorruptError):
@@ -142,6 +143,16 @@ class Bundle:
         if name not in self.manifest.files:
             raise BundleCorruptError(f"{self.path / MANIFEST_FILE} does not list {name}; {_FIX}")
         return self.check_hash(name, self.manifest.files[name])
+
+    def graph(self, variant: Variant) -> Path:
+        """Path of a variant's graph, the content of its files checked.
+
+        Raises:
+            BundleCorruptError: a file is missing or corrupt.
+        """
+        for name, record in variant.external.items():
+            self.check_hash(name, record)
+        return self.check_hash(variant.file, variant)
 
     def reference(self) -> Reference:
         """The reference items and PyTorch's vectors.

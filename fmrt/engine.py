@@ -81,8 +81,7 @@ class Engine:
             self.manifest.pad_token_id,
             self.manifest.truncation_side,
         )
-        graph = bundle.check_hash(self.variant.file, self.variant)
-        self._session = Session(graph, chosen, self.manifest.embedding_output)
+        self._session = Session(bundle.graph(self.variant), chosen, self.manifest.embedding_output)
         self._workers = Workers(workers or available_cores())
 
     def stream(

@@ -51,6 +51,7 @@ class Variant:
         sha256: of the file, in hex.
         size: of the file, in bytes.
         parity: as measured by the export.
+        external: files with the graph's weights, by path, when they are not in the graph's own.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Variant:
     sha256: str
     size: int
     parity: Parity | None = None
+    external: Mapping[str, FileRecord] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -158,9 +160,7 @@ class Manifest:
             values = _known(cls, raw)
             values["source"] = Source(**_known(Source, raw["source"]))
             values["variants"] = tuple(map(_variant, raw["variants"]))
-            values["files"] = {
-                k: FileRecord(**_known(FileRecord, v)) for k, v in raw["files"].items()
-            }
+            values["files"] = _records(raw["files"])
             for name in ("inputs", "outputs", "matryoshka_dims"):
                 values[name] = tuple(raw[name])
             return cls(**values)
@@ -196,4 +196,9 @@ def _variant(raw: Mapping[str, Any]) -> Variant:
     values = _known(Variant, raw)
     if values.get("parity") is not None:
         values["parity"] = Parity(**_known(Parity, values["parity"]))
+    values["external"] = _records(raw.get("external", {}))
     return Variant(**values)
+
+
+def _records(raw: Mapping[str, Any]) -> dict[str, FileRecord]:
+    return {path: FileRecord(**_known(FileRecord, record)) for path, record in raw.items()}

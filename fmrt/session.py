@@ -101,7 +101,9 @@ class Session:
                 f"libraries missing); to get it: {provider.install}"
             )
         self._output = output
-        self._inputs = frozenset(i.name for i in self._session.get_inputs())
+        # Inputs with a default are initializers to ONNX Runtime.
+        inputs = [*self._session.get_inputs(), *self._session.get_overridable_initializers()]
+        self._inputs = frozenset(i.name for i in inputs)
 
     def run(self, feeds: Feeds) -> NDArray[np.float32]:
         """The embedding of one batch, float32 ``[batch, dim]``; unknown feeds are dropped."""

@@ -1,0 +1,124 @@
+"""Writes the files of a bundle, in the layout that other consumers of ONNX models expect too."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+from sentence_transformers.sentence_transformer.modules import Pooling
+
+from export.source import TextSource
+from fmrt.bundle import record_of
+from fmrt.manifest import FileRecord, Variant
+
+# A protobuf message ends at 2 GiB; the graph itself needs some of that.
+EXTERNAL_DATA_BYTES = 1_900_000_000
+# Pooling's boolean keys, which text-embeddings-inference and others read.
+LEGACY_POOLING = {
+    "cls": "pooling_mode_cls_token",
+    "mean": "pooling_mode_mean_tokens",
+    "max": "pooling_mode_max_tokens",
+    "mean_sqrt_len_tokens": "pooling_mode_mean_sqrt_len_tokens",
+    "weightedmean": "pooling_mode_weightedmean_tokens",
+    "lasttoken": "pooling_mode_lasttoken",
+}
+
+
+def write_graph(model: ir.Model, directory: Path, variant: Variant) -> Variant:
+    """Write a graph to ``variant.file``, and fill in the record of what was written.
+
+    Weights past protobuf's limit go to ``<file>_data`` beside it.
+    """
+    path = directory / variant.file
+    path.parent.mkdir(exist_ok=True)
+    weights = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value)
+    if weights < EXTERNAL_DATA_BYTES:
+        ir.save(model, path)
+        return _recorded(variant, path, {})
+    ir.save(model, path, external_data=f"{path.name}_data")
+    data = f"{variant.file}_data"
+    return _recorded(variant, path, {data: record_of(directory / data)})
+
+
+def _recorded(variant: Variant, path: Path, external: Mapping[str, FileRecord]) -> Variant:
+    record = record_of(path)
+    return dataclasses.replace(
+        variant, sha256=record.sha256, size=record.size, external=dict(external)
+    )
+
+
+def write_configuration(source: TextSource, directory: Path, variants: Sequence[Variant]) -> None:
+    """Write the tokenizer and the configuration files of transformers and sentence-transformers."""
+    _write_tokenizer(source, directory)
+    backbone = source.transformer.auto_model
+    config = backbone.config.to_dict()
+    config["architectures"] = [type(backbone).__name__]
+    external = {Path(v.file).name: 1 for v in variants if v.external}
+    if external:
+        config["transformers.js_config"] = {"use_external_data_format": external}
+    _write(directory / "config.json", config)
+    _write(
+        directory / "sentence_bert_config.json",
+        {"max_seq_length": source.max_length, "do_lower_case": False},
+    )
+    _write(
+        directory / "config_sentence_transformers.json",
+        {
+            "prompts": source.model.prompts,
+            "default_prompt_name": source.model.default_prompt_name,
+            "similarity_fn_name": source.model.similarity_fn_name,
+        },
+    )
+    _write_modules(source, directory)
+
+
+def _write_tokenizer(source: TextSource, directory: Path) -> None:
+    tokenizer = source.model.tokenizer
+    tokenizer.model_max_length = source.max_length
+    # The length limit is the manifest's; a truncation stored in the file would count twice.
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
+    tokenizer.save_pretrained(str(directory))
+    # transformers 5 writes it no more, and older consumers need it.
+    _write(directory / "special_tokens_map.json", dict(tokenizer.special_tokens_map))
+
+
+def _write_modules(source: TextSource, directory: Path) -> None:
+    entries = []
+    for index, module in enumerate(source.model):
+        kind = type(module).__name__
+        path = "" if index == 0 else f"{index}_{kind}"
+        entries.append(
+            {
+                "idx": index,
+                "name": str(index),
+                "path": path,
+                "type": f"sentence_transformers.models.{kind}",
+            }
+        )
+        if index:
+            (directory / path).mkdir()
+        if isinstance(module, Pooling):
+            _write(directory / path / "config.json", _legacy_pooling(source))
+        elif index:
+            module.save(str(directory / path))
+    _write(directory / "modules.json", entries)
+
+
+def _legacy_pooling(source: TextSource) -> dict[str, Any]:
+    pooling = source.pooling
+    flags = {key: mode in source.pooling_modes for mode, key in LEGACY_POOLING.items()}
+    return {
+        "word_embedding_dimension": pooling.embedding_dimension,
+        **flags,
+        "include_prompt": pooling.include_prompt,
+    }
+
+
+def _write(path: Path, content: object) -> None:
+    text = json.dumps(content, indent=2, ensure_ascii=False, default=str)
+    path.write_text(text + "\n", encoding="utf-8")

@@ -1,0 +1,113 @@
+"""Reference items and the vectors that PyTorch gives them, one text at a time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+from export.quiet import quiet
+from export.source import TextSource
+from fmrt.bundle import Reference
+
+# Longest reference text. A model of 8,192 or 32,768 tokens would need minutes for a full one, here
+# and in every verification.
+LONGEST = 2048
+
+SENTENCES = (
+    "a",
+    "The cat sat on the mat.",
+    "How do I reset my password?",
+    "Embedding models map a text to a point, and texts with like meaning to points nearby.",
+    "Water boils at 100 degrees Celsius at sea level, and at about 71 degrees on Mount Everest.",
+    "def mean(values):\n    return sum(values) / len(values)",
+    '{"name": "fmrt", "version": 1, "tags": ["onnx", "embedding"]}',
+    "https://example.org/a/b?c=d&e=f#g",
+    "SHOUTING TEXT, lower text, MiXeD TeXt 1234567890 !?.,;:-_()[]{}<>@#$%^&*",
+    "naïve café, Ångström, Straße, fiancée, İstanbul",
+    "e\u0301 o\u0308 n\u0303 (combining marks)",
+    "日本語の文章を埋め込みます。",
+    "中文句子也可以嵌入。",
+    "Предложение на русском языке.",
+    "هذه جملة باللغة العربية.",
+    "זהו משפט בעברית.",
+    "यह हिन्दी में एक वाक्य है।",
+    "emoji 😀 👩‍👩‍👧 🇩🇪 👍🏽",
+    "zero\u200bwidth, no\u00a0break, soft\u00adhyphen, \ufeffbyte order mark",
+    "  leading and trailing spaces  ",
+    "tabs\tand\nnew lines\r\n",
+    "\U0001d4d4\U0001d4f6\U0001d4eb\U0001d4ee\U0001d4ed",
+)
+BLANKS = ("", " ", "\n\t ")
+PARAGRAPH = (
+    "A river begins where rain and snow gather on high ground. It runs downhill, joins other "
+    "streams, cuts valleys into rock, carries sand and silt, and at last meets a lake or the sea. "
+)
+
+
+def make_reference(source: TextSource) -> Reference:
+    """Embed the reference items in PyTorch, each alone, so that no padding has a part in it.
+
+    The items: blank texts, one word, scripts of many languages, code, the model's prompts, and
+    texts of exactly, just under and over the maximum length (those only up to 2,048 tokens).
+    """
+    count = _counter(source)
+    # A tokenizer without special tokens gives none for a blank text, and no model embeds that.
+    items = [
+        (text, "") for text in (*BLANKS, *SENTENCES, *_long_texts(source, count)) if count(text)
+    ]
+    for prompt in dict.fromkeys(p for p in source.model.prompts.values() if p):
+        items += [(SENTENCES[1], prompt), (SENTENCES[3], prompt)]
+    lengths = [min(count(prompt + text), source.max_length) for text, prompt in items]
+    with quiet():
+        rows = [_embed(source, text, prompt) for text, prompt in items]
+    return Reference(
+        [text for text, _ in items],
+        [prompt for _, prompt in items],
+        np.array(lengths, np.int64),
+        np.stack(rows).astype(np.float32),
+    )
+
+
+def write_reference(reference: Reference, path: Path) -> None:
+    """Write ``reference.safetensors``."""
+    items = [
+        {"text": text, "prompt": prompt}
+        for text, prompt in zip(reference.items, reference.prompts, strict=True)
+    ]
+    tensors = {"embeddings": reference.embeddings, "lengths": reference.lengths}
+    save_file(tensors, str(path), metadata={"items": json.dumps(items)})
+
+
+def _embed(source: TextSource, text: str, prompt: str) -> NDArray[np.float32]:
+    vectors: NDArray[np.float32] = source.model.encode(
+        [text], prompt=prompt, show_progress_bar=False, convert_to_numpy=True
+    )
+    return vectors[0]
+
+
+def _counter(source: TextSource) -> Callable[[str], int]:
+    tokenizer = source.model.tokenizer.backend_tokenizer
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return lambda text: len(tokenizer.encode(text).ids)
+
+
+def _long_texts(source: TextSource, count: Callable[[str], int]) -> list[str]:
+    """Prose of just the maximum length, and over it; or of `LONGEST` tokens."""
+    words = PARAGRAPH.split()
+    limit = min(source.max_length, LONGEST)
+    fitting, low, high = "", 1, limit
+    while low <= high:
+        middle = (low + high) // 2
+        text = " ".join(words[i % len(words)] for i in range(middle))
+        if count(text) <= limit:
+            fitting, low = text, middle + 1
+        else:
+            high = middle - 1
+    over = " ".join([fitting, PARAGRAPH, PARAGRAPH])
+    return [fitting, over] if source.max_length <= LONGEST else [fitting]

@@ -1,0 +1,328 @@
+"""A model directory or hub id -> a PyTorch embedding model, and what it says about embeddings."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import model_info, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Dense, Normalize, Transformer
+from sentence_transformers.sentence_transformer.modules import Dropout, LayerNorm, Pooling
+
+from export.quiet import quiet
+from fmrt.errors import ExportError, OptionError
+
+POOLING_MODES: tuple[str, ...] = tuple(Pooling.POOLING_MODES)
+# Modules that a graph and a manifest can state. Anything else is refused by its name.
+MODULES = (Transformer, Pooling, Dense, Normalize, LayerNorm, Dropout)
+MODULES_FILE = "modules.json"
+WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+# What other runtimes need, and this exporter does not.
+NOT_NEEDED = ["onnx/*", "openvino/*", "*.h5", "*.msgpack", "*.ot", "*.gguf", "*.onnx", "*.mlmodel"]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One decision of an export: what it is about, the value, and where that was read."""
+
+    name: str
+    value: str
+    origin: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.value} ({self.origin})"
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """What the user asked for instead of what the model says; None leaves the model's own."""
+
+    pooling: str | None = None
+    normalize: bool | None = None
+    max_length: int | None = None
+
+
+@dataclass(frozen=True)
+class TextSource:
+    """A text embedding model, ready to export.
+
+    Attributes:
+        name: as the user gave it.
+        path: its local directory.
+        revision: commit of a hub model.
+        model: in float32, in evaluation mode, overrides applied; the source of reference vectors.
+        max_length: most tokens of a text, special tokens included.
+        choices: what was chosen and where that was read, for the user.
+    """
+
+    name: str
+    path: Path
+    revision: str | None
+    model: SentenceTransformer
+    max_length: int
+    choices: tuple[Choice, ...]
+
+    @property
+    def transformer(self) -> Transformer:
+        """The backbone with its tokenizer."""
+        return self.model[0]
+
+    @property
+    def pooling(self) -> Pooling:
+        """The pooling module."""
+        return next(m for m in self.model if isinstance(m, Pooling))
+
+    @property
+    def pooling_modes(self) -> tuple[str, ...]:
+        """Pooling modes in the order of their vectors."""
+        mode = self.pooling.pooling_mode
+        return (mode,) if isinstance(mode, str) else tuple(mode)
+
+    @property
+    def normalize(self) -> bool:
+        """Whether the model's last step is L2 normalization."""
+        return isinstance(self.model[-1], Normalize)
+
+
+def load_text_source(
+    name: str | Path, revision: str | None, device: str, overrides: Overrides
+) -> TextSource:
+    """Load a sentence-transformers model, or a plain text encoder with a pooling of its own.
+
+    Raises:
+        ExportError: no such model, or one that cannot be exported, with the reason.
+        OptionError: an override that makes no sense for this model.
+    """
+    path, commit = _fetch(str(name), revision)
+    if (path / "adapter_config.json").is_file():
+        raise ExportError(f"{name} is an adapter, not a model; merge it into its base first")
+    model = _load(path, device)
+    _check_modules(model, name)
+    _check_weights(model, name)
+    choices = [
+        _choose_pooling(model, path, overrides.pooling),
+        _choose_normalize(model, path, overrides.normalize),
+        _choose_max_length(model, path, overrides.max_length),
+        _prompts_choice(model, path),
+    ]
+    return TextSource(str(name), path, commit, model.eval(), model.max_seq_length, tuple(choices))
+
+
+def weights_sha256(path: Path) -> str:
+    """SHA-256 in hex over the weight files below ``path``, in the order of their names."""
+    digest = hashlib.sha256()
+    for file in sorted({f for pattern in WEIGHTS for f in path.rglob(pattern)}):
+        with file.open("rb") as f:
+            while chunk := f.read(1 << 22):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _fetch(name: str, revision: str | None) -> tuple[Path, str | None]:
+    """Local directory of a model and, for one from the hub, its commit."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file() and not (path / MODULES_FILE).is_file():
+            raise ExportError(f"{name} holds neither config.json nor {MODULES_FILE}: not a model")
+        if revision is not None:
+            raise OptionError("revision applies to hub models, and this is a local directory")
+        return path, None
+    if path.exists():
+        raise ExportError(f"{name} is a file; give a model's directory or hub id")
+    try:
+        info = model_info(name, revision=revision)
+        files = [sibling.rfilename for sibling in info.siblings or []]
+        skip = (
+            [*NOT_NEEDED, "*.bin"] if any(f.endswith(".safetensors") for f in files) else NOT_NEEDED
+        )
+        return Path(snapshot_download(name, revision=info.sha, ignore_patterns=skip)), info.sha
+    except (HfHubHTTPError, HFValidationError, OSError) as e:
+        reason = str(e).strip().splitlines()[0]
+        raise ExportError(
+            f"{name} is neither a directory nor a model the hub gives: {reason}"
+        ) from e
+
+
+def _load(path: Path, device: str) -> SentenceTransformer:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as e:
+        raise OptionError(f"device {device!r} is not usable: {str(e).splitlines()[0]}") from e
+    try:
+        with quiet():
+            return SentenceTransformer(
+                str(path),
+                device=device,
+                local_files_only=True,
+                model_kwargs={"dtype": torch.float32},
+            )
+    except Exception as e:  # whatever a malformed model directory provokes
+        raise ExportError(f"{path} cannot be loaded: {_first_line(e)}") from e
+
+
+def _first_line(e: Exception) -> str:
+    lines = str(e).strip().splitlines()
+    return lines[0] if lines else type(e).__name__
+
+
+def _check_modules(model: SentenceTransformer, name: str | Path) -> None:
+    for module in model:
+        if not isinstance(module, MODULES):
+            raise ExportError(
+                f"{name} has a {type(module).__name__} module, which cannot be exported; "
+                f"those that can: {', '.join(m.__name__ for m in MODULES)}"
+            )
+    if not isinstance(model[0], Transformer) or "text" not in model[0].modalities:
+        raise ExportError(f"{name} does not start with a text transformer")
+    if sum(isinstance(m, Pooling) for m in model) != 1:
+        raise ExportError(f"{name} has no pooling module, or several; exactly one can be exported")
+    if getattr(model.tokenizer, "backend_tokenizer", None) is None:
+        raise ExportError(
+            f"{name} has a {type(model.tokenizer).__name__}, which cannot be saved as "
+            "tokenizer.json: only fast tokenizers can be exported"
+        )
+
+
+def _check_weights(model: SentenceTransformer, name: str | Path) -> None:
+    """Refuse a checkpoint that lacks weights: they would be random, and so would the vectors."""
+    backbone = model[0].auto_model
+    directory = backbone.config.name_or_path or str(name)
+    with quiet():
+        _, info = type(backbone).from_pretrained(
+            directory, config=backbone.config, output_loading_info=True, local_files_only=True
+        )
+    # An encoder's pooler serves classification heads; no pooling mode reads it.
+    missing = sorted(key for key in info["missing_keys"] if "pooler" not in key.split("."))
+    if missing:
+        raise ExportError(
+            f"{name} lacks {len(missing)} weights of a {type(backbone).__name__}, the first "
+            f"{missing[0]}: they would be random"
+        )
+
+
+def _choose_pooling(model: SentenceTransformer, path: Path, asked: str | None) -> Choice:
+    index = next(i for i, m in enumerate(model) if isinstance(m, Pooling))
+    pooling = model[index]
+    origin = _module_origin(path, pooling) or (
+        "standard for causal language models; the model does not say, --pooling overrides"
+        if pooling.pooling_mode == "lasttoken"
+        else "standard for encoders; the model does not say, --pooling overrides"
+    )
+    if asked is not None:
+        modes = tuple(asked.split("+"))
+        unknown = [m for m in modes if m not in POOLING_MODES]
+        if unknown:
+            raise OptionError(f"pooling {unknown[0]!r}; choose from: {', '.join(POOLING_MODES)}")
+        model[index] = Pooling(pooling.embedding_dimension, modes, pooling.include_prompt)
+        _check_width(model, index)
+        origin = "asked for"
+    mode = model[index].pooling_mode
+    return Choice("pooling", mode if isinstance(mode, str) else "+".join(mode), origin)
+
+
+def _check_width(model: SentenceTransformer, index: int) -> None:
+    width = model[index].pooling_output_dimension
+    for module in list(model)[index + 1 :]:
+        wanted = getattr(module, "in_features", width)
+        if wanted != width:
+            raise OptionError(
+                f"pooling gives {width} dimensions, and the Dense layer behind takes {wanted}"
+            )
+
+
+def _choose_normalize(model: SentenceTransformer, path: Path, asked: bool | None) -> Choice:
+    has = isinstance(model[-1], Normalize)
+    if asked is None:
+        where = path / MODULES_FILE
+        origin = (
+            f"{MODULES_FILE}" if where.is_file() else "the model does not say; --normalize adds it"
+        )
+        return Choice("normalize", _yes(has), origin)
+    if asked and not has:
+        model.append(Normalize())
+    elif has and not asked:
+        del model[len(model) - 1]
+    return Choice("normalize", _yes(asked), "asked for")
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def _choose_max_length(model: SentenceTransformer, path: Path, asked: int | None) -> Choice:
+    limit = _position_limit(model[0].auto_model)
+    stated = model.max_seq_length
+    if asked is not None:
+        if asked < 1 or (limit is not None and asked > limit):
+            raise OptionError(f"max length {asked}; this model takes 1 to {limit} tokens")
+        model.max_seq_length = asked
+        return Choice("max length", f"{asked}", "asked for")
+    # Tokenizers without a limit of their own state a huge number.
+    known = stated is not None and stated <= 1 << 30
+    if known and (limit is None or stated <= limit):
+        return Choice("max length", f"{stated}", _length_origin(path))
+    if limit is None:
+        raise OptionError("the model states no maximum length; give one with --max-length")
+    model.max_seq_length = limit
+    return Choice("max length", f"{limit}", "all the model's position embeddings, config.json")
+
+
+def _length_origin(path: Path) -> str:
+    for file, key in (
+        ("sentence_bert_config.json", "max_seq_length"),
+        ("tokenizer_config.json", "model_max_length"),
+    ):
+        for found in sorted(path.rglob(file)):
+            if _read(found).get(key) is not None:
+                return str(found.relative_to(path))
+    return "config.json"
+
+
+def _position_limit(backbone: torch.nn.Module) -> int | None:
+    """Most positions the model has; RoBERTa-like tables lose the rows up to their padding row."""
+    for name, module in backbone.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
+            used = 0 if module.padding_idx is None else module.padding_idx + 1
+            return int(module.num_embeddings) - used
+    config: Any = backbone.config
+    limit = getattr(config, "max_position_embeddings", None)
+    return int(limit) if limit and limit > 0 else None
+
+
+def _prompts_choice(model: SentenceTransformer, path: Path) -> Choice:
+    named = {name: text for name, text in model.prompts.items() if text}
+    default = model.default_prompt_name
+    shown = ", ".join(f"{name}={text!r}" for name, text in named.items()) or "none"
+    if default:
+        shown += f"; default {default}"
+    if not model_pooling(model).include_prompt:
+        shown += "; left out of pooling"
+    file = "config_sentence_transformers.json"
+    return Choice("prompts", shown, file if (path / file).is_file() else "the model states none")
+
+
+def model_pooling(model: SentenceTransformer) -> Pooling:
+    """The pooling module of a checked model."""
+    return next(m for m in model if isinstance(m, Pooling))
+
+
+def _module_origin(path: Path, module: object) -> str | None:
+    """Path of the configuration of the module of this type, relative to the model's directory."""
+    if not (path / MODULES_FILE).is_file():
+        return None
+    kind = type(module).__name__
+    for entry in json.loads((path / MODULES_FILE).read_text(encoding="utf-8")):
+        if entry["type"].rsplit(".", 1)[-1] == kind:
+            return f"{entry['path']}/config.json"
+    return MODULES_FILE
+
+
+def _read(path: Path) -> dict[str, Any]:
+    raw = json.loads(path.read_text(encoding="utf-8"))
+    return raw if isinstance(raw, dict) else {}
