@@ -81,7 +81,7 @@ POOLINGS: dict[str, Callable[[Pooled], Tensor]] = {
 }
 
 
-class TextEmbedding(torch.nn.Module):
+class TextEmbedding(torch.nn.Module):  # type: ignore[misc]  # torch is not type-checked here
     """Tokens to ``last_hidden_state`` and ``sentence_embedding``, as the source's own modules do.
 
     The backbone and the layers behind the pooling are the model's own modules. Pooling is written

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from export.quiet import quiet
 from export.source import TextSource
@@ -80,14 +80,12 @@ def write_reference(reference: Reference, path: Path) -> None:
         for text, prompt in zip(reference.items, reference.prompts, strict=True)
     ]
     tensors = {"embeddings": reference.embeddings, "lengths": reference.lengths}
-    save_file(tensors, str(path), metadata={"items": json.dumps(items)})
+    path.write_bytes(save(tensors, metadata={"items": json.dumps(items)}))
 
 
 def _embed(source: TextSource, text: str, prompt: str) -> NDArray[np.float32]:
-    vectors: NDArray[np.float32] = source.model.encode(
-        [text], prompt=prompt, show_progress_bar=False, convert_to_numpy=True
-    )
-    return vectors[0]
+    vector: NDArray[np.float32] = source.model.encode(text, prompt=prompt, show_progress_bar=False)
+    return vector
 
 
 def _counter(source: TextSource) -> Callable[[str], int]:

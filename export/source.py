@@ -266,20 +266,21 @@ def _choose_max_length(model: SentenceTransformer, path: Path, asked: int | None
     # Tokenizers without a limit of their own state a huge number.
     known = stated is not None and stated <= 1 << 30
     if known and (limit is None or stated <= limit):
-        return Choice("max length", f"{stated}", _length_origin(path))
+        return Choice("max length", f"{stated}", _length_origin(path, stated))
     if limit is None:
         raise OptionError("the model states no maximum length; give one with --max-length")
     model.max_seq_length = limit
     return Choice("max length", f"{limit}", "all the model's position embeddings, config.json")
 
 
-def _length_origin(path: Path) -> str:
-    for file, key in (
+def _length_origin(path: Path, length: int) -> str:
+    stated = (
         ("sentence_bert_config.json", "max_seq_length"),
         ("tokenizer_config.json", "model_max_length"),
-    ):
+    )
+    for file, key in stated:
         for found in sorted(path.rglob(file)):
-            if _read(found).get(key) is not None:
+            if _read(found).get(key) == length:
                 return str(found.relative_to(path))
     return "config.json"
 

@@ -13,6 +13,7 @@ from transformers.exporters.onnxruntime_fusions import fuse_for_onnxruntime
 
 from export.heads import TextEmbedding
 from export.quiet import quiet
+
 # from export.rewrite import optimize_for_cpu
 from fmrt.errors import ExportError
 

@@ -1,0 +1,61 @@
+"""Pooling, written for a graph, equals sentence-transformers' own on every mode."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
+
+from export.heads import POOLINGS, TextEmbedding
+
+LENGTHS = torch.tensor([7, 1, 4, 5])
+MODES = [*POOLINGS, ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")]
+
+
+class Backbone(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.table = torch.nn.Embedding(100, 8)
+        self.auto_model = SimpleNamespace(config=None)
+
+    def forward(self, features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {**features, "token_embeddings": self.table(features["input_ids"])}
+
+
+def heads(modules: list[torch.nn.Module], pooling: Pooling) -> TextEmbedding:
+    modes = (
+        pooling.pooling_mode if isinstance(pooling.pooling_mode, tuple) else (pooling.pooling_mode,)
+    )
+    return TextEmbedding(
+        SimpleNamespace(model=modules, pooling_modes=modes, transformer=modules[0])
+    )
+
+
+@pytest.mark.parametrize("prompt", [None, 0, 3])
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("mode", MODES, ids=str)
+def test_pooling_matches(mode: str | tuple[str, ...], side: str, prompt: int | None) -> None:
+    pooling = Pooling(8, mode, include_prompt=prompt is None)
+    modules = [Backbone(), pooling, Normalize()]
+    positions = torch.arange(7)
+    mask = (positions < LENGTHS[:, None]).long()
+    if side == "left":
+        mask = mask.flip(1)
+    ids = torch.randint(0, 100, mask.shape)
+    features = {"input_ids": ids, "attention_mask": mask}
+    extra = {} if prompt is None else {"prompt_length": torch.tensor([prompt])}
+    got = heads(modules, pooling)(**features, **extra)["sentence_embedding"]
+    # A text that is all prompt has nothing to pool: 0/0, -inf or the first token, as it happens.
+    rows = LENGTHS > (prompt or 0)
+    want = dict(features, **({} if prompt is None else {"prompt_length": prompt}))
+    for module in modules:
+        want = module(want)
+    torch.testing.assert_close(got[rows], want["sentence_embedding"][rows], rtol=1e-6, atol=1e-6)
+
+
+def test_every_mode_of_sentence_transformers_is_known() -> None:
+    assert set(POOLINGS) == set(Pooling.POOLING_MODES)
