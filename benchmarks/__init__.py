@@ -1,0 +1,1 @@
+"""Benchmarks against peers; dev.py bench runs them."""

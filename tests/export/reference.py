@@ -13,7 +13,7 @@ from export.quiet import quiet
 
 
 class TorchEmbedder:
-    """A model directory in sentence-transformers, one text at a time: no padding, no batch mates."""
+    """A model directory in sentence-transformers, one text at a time: no batch mates."""
 
     def __init__(self, directory: Path, max_length: int | None = None) -> None:
         with quiet():

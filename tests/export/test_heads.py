@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -50,7 +49,7 @@ def test_pooling_matches(mode: str | tuple[str, ...], side: str, prompt: int | N
     extra = {} if prompt is None else {"prompt_length": torch.tensor([prompt])}
     got = heads(modules, pooling)(**features, **extra)["sentence_embedding"]
     # A text that is all prompt has nothing to pool: 0/0, -inf or the first token, as it happens.
-    rows = LENGTHS > (prompt or 0)
+    rows = (prompt or 0) < LENGTHS
     want = dict(features, **({} if prompt is None else {"prompt_length": prompt}))
     for module in modules:
         want = module(want)

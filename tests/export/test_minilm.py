@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from sentence_transformers import SentenceTransformer
 
 import fmrt
-from export.quiet import quiet
 from benchmarks.corpus import docstrings
+from export.quiet import quiet
 from tests.export.models import MINILM
 from tests.export.reference import TorchEmbedder, assert_parity
 

