@@ -1,73 +1,106 @@
-"""The command line: ``fmrt export | embed | search | verify | info``.
-
-A subcommand is a module with ``add_arguments(parser)`` and ``run(args) -> exit code``; the first
-line of its docstring is its help. Bad input ends in one line on standard error and exit code 1.
-"""
+"""The command line ``fmrt``: one module a command, and errors in one line instead of tracebacks."""
 
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 import warnings
-from collections.abc import Sequence
-from types import ModuleType
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from fmrt._version import __version__
 from fmrt.cli import embed, export, info, search, verify
-from fmrt.errors import FmrtError
+from fmrt.cli._arguments import Parser
+from fmrt.cli._text import flat
+from fmrt.errors import FmrtError, TruncationWarning
 
-COMMANDS: dict[str, ModuleType] = {
-    m.__name__.rsplit(".", 1)[-1]: m for m in (export, embed, search, verify, info)
-}
-BAD_USAGE = 2
+# Each has add_parser(subparsers) and run(args) -> exit code.
+COMMANDS = (export, embed, search, verify, info)
+
+FAILED = 1
+USAGE = 2
 INTERRUPTED = 130
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one subcommand and return its exit code."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code: 0, 1 on an error, 2 on wrong usage.
+
+    Args:
+        argv: arguments without the program's name; default those of the process.
+    """
     parser = _parser()
-    args = parser.parse_args(arguments)
+    args = parser.parse_args(argv)
     if args.command is None:
         parser.print_help(sys.stderr)
-        return BAD_USAGE
-    with warnings.catch_warnings():
-        warnings.showwarning = _show_warning
-        return _run(args)
+        return USAGE
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A text that the terminal's encoding cannot show is no reason to fail.
+        sys.stdout.reconfigure(errors="replace")
+    with _warnings_at_the_end():
+        return _run(args.run, args)
 
 
-def _run(args: argparse.Namespace) -> int:
-    try:
-        status: int = COMMANDS[args.command].run(args)
-        return status
-    except FmrtError as e:
-        _say("error", str(e))
-    except KeyboardInterrupt:
-        _say("error", "interrupted; nothing was written under the output's name")
-        return INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output has gone; Python would complain about that at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as e:
-        _say("error", str(e))
-    return 1
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="fmrt", description="Export foundation models once, embed anywhere, fast."
-    )
+def _parser() -> Parser:
+    parser = Parser("fmrt", description="Export foundation models once, embed anywhere, fast.")
     parser.add_argument("--version", action="version", version=f"fmrt {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    for name, module in COMMANDS.items():
-        description = (module.__doc__ or "").splitlines()[0]
-        module.add_arguments(commands.add_parser(name, help=description, description=description))
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    for command in COMMANDS:
+        command.add_parser(subparsers)
     return parser
 
 
-def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    _say("warning", str(message))
+@contextmanager
+def _warnings_at_the_end() -> Iterator[None]:
+    """Show warnings only at the end, where they do not tear a progress bar apart."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", TruncationWarning)
+        yield
+    for warning in caught:
+        if issubclass(warning.category, TruncationWarning):
+            _say(f"warning: {flat(str(warning.message))}")
+        else:
+            warnings.showwarning(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )
 
 
-def _say(kind: str, message: str) -> None:
-    print(f"fmrt: {kind}: {' '.join(message.split())}", file=sys.stderr)
+def _run(command: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
+    try:
+        code = command(args)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except FmrtError as e:
+        return _fail(str(e))
+    except KeyboardInterrupt:
+        _say("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        _discard_stdout()
+        return FAILED
+    except OSError as e:
+        _discard_stdout()
+        where = f": {e.filename!r}" if e.filename is not None else ""
+        return _fail(f"{e.strerror or e}{where}")
+    return code
+
+
+def _fail(message: str) -> int:
+    _say(f"error: {flat(message)}")
+    return FAILED
+
+
+def _say(line: str) -> None:
+    print(f"fmrt: {line}", file=sys.stderr)
+
+
+def _discard_stdout() -> None:
+    """Let what is still buffered go nowhere if it cannot go where it should.
+
+    Otherwise the interpreter would try again at exit, and print a traceback.
+    """
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

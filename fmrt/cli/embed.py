@@ -1,230 +1,214 @@
-"""Embed the texts of a file to a .npy or .parquet file.
-
-Bad records are reported with their line; the output appears under its name only when complete.
-"""
+"""``fmrt embed``: a file of texts becomes a file of vectors, in bounded memory."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import sys
 import time
-from array import array
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from itertools import chain
-from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from fmrt.cli._common import add_bundle, add_prompt, add_runtime
-from fmrt.data import BadRecord, Record, Writer, open_writer, read_records
-from fmrt.embedder import Embedder
+from fmrt.cli._arguments import (
+    Subparsers,
+    add_model,
+    add_prompt,
+    add_reading,
+    check_prompt_name,
+    open_bundle,
+    positive,
+)
+from fmrt.cli._text import count
 from fmrt.errors import DataError, InputError
-from fmrt.postprocess import PRECISIONS
-from fmrt.preprocess.text import check_text
-from fmrt.progress import Progress
 
-LISTED = 10
-LINES_SUFFIX = ".lines.npy"
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fmrt.bundle import Bundle
+    from fmrt.cli._arguments import Parser
+    from fmrt.cli._input import Input
+    from fmrt.cli._output import Output
+    from fmrt.data import BadRecord, Record
+    from fmrt.postprocess import Postprocess
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the subcommand's arguments."""
-    add_bundle(parser)
-    parser.add_argument(
-        "input", help=".txt, .jsonl, .csv, .tsv or .parquet, or - for standard input"
+def add_parser(subparsers: Subparsers) -> None:
+    """Add the command to the program's."""
+    parser = subparsers.add_parser(
+        "embed",
+        help="embed a file of texts",
+        description="Embed the texts of a file, or of standard input, in bounded memory.",
     )
-    parser.add_argument("-o", "--output", required=True, help=".npy or .parquet")
-    parser.add_argument("--column", help="column or key of the texts (default: text)")
-    parser.add_argument("--format", help="format of the input (default: by its extension)")
+    parser.set_defaults(run=run)
+    add_model(parser)
+    _add_files(parser)
+    _add_embedding(parser)
+    _add_running(parser)
+
+
+def _add_files(parser: Parser) -> None:
+    parser.add_argument("input", metavar="INPUT", help="a file of texts; - for standard input")
     parser.add_argument(
-        "--keep", nargs="+", default=[], metavar="COLUMN", help="columns to carry along to .parquet"
+        "-o", "--output", metavar="OUTPUT", required=True, help="a .npy or .parquet file to write"
     )
+    add_reading(parser)
+    parser.add_argument(
+        "--keep",
+        metavar="COL",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="columns to carry along into .parquet; 'line' is the record's number",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace OUTPUT")
     parser.add_argument(
         "--on-error",
         choices=("fail", "skip"),
         default="fail",
-        help="what a record that cannot be embedded does (default: fail)",
+        help="at a record that holds no usable text: end without output, or list it and go on; "
+        "the lines of the rows of v.npy then go to v.lines.npy (default: fail)",
     )
+
+
+def _add_embedding(parser: Parser) -> None:
+    add_prompt(parser, "the model's own default")
     parser.add_argument(
         "--on-too-long",
-        choices=("truncate-and-warn", "truncate", "error"),
+        metavar="WHAT",
         default="truncate-and-warn",
-        help="what a text over the maximum length does",
+        help="at a text with too many tokens: truncate-and-warn, truncate, or error "
+        "(default: truncate-and-warn)",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace the output file")
-    add_prompt(parser)
-    parser.add_argument("--precision", choices=tuple(PRECISIONS), default="float32")
-    parser.add_argument("--truncate-dim", type=int, help="keep the first dimensions (Matryoshka)")
+    parser.add_argument(
+        "--precision",
+        metavar="P",
+        default="float32",
+        help="float32, float16, int8, uint8 or binary (default: float32)",
+    )
+    parser.add_argument(
+        "--truncate-dim",
+        metavar="N",
+        type=positive,
+        help="keep the first N dimensions (Matryoshka)",
+    )
     parser.add_argument(
         "--normalize",
-        action="store_true",
-        default=None,
-        help="unit length, where the model does not do that itself",
+        action="store_const",
+        const=True,
+        help="bring vectors to unit length (default: as the model does)",
     )
-    parser.add_argument("--batch-tokens", type=int, help="most tokens of a batch, with padding")
-    parser.add_argument("--workers", type=int, help="parallel batches (default: one a core)")
+
+
+def _add_running(parser: Parser) -> None:
+    parser.add_argument(
+        "--batch-tokens", metavar="N", type=positive, help="most tokens of a batch (default: 512)"
+    )
+    parser.add_argument(
+        "--workers", metavar="N", type=positive, help="batches at a time (default: one a core)"
+    )
     parser.add_argument(
         "--progress",
         action=argparse.BooleanOptionalAction,
-        help="show progress (default: on a terminal)",
+        help="a progress bar (default: on a terminal)",
     )
-    add_runtime(parser)
-
-
-@dataclass
-class Source:
-    """The records of the input file, checked; remembers their lines for messages and for .npy.
-
-    Attributes:
-        path: of the input.
-        skip: whether to leave bad records out, or fail at the first.
-        lines: 1-based line, or row, of every record passed on.
-        skipped: records left out.
-    """
-
-    path: str
-    skip: bool
-    lines: array[int] = field(default_factory=lambda: array("q"))
-    skipped: int = 0
-
-    def checked(self, records: Iterator[Record | BadRecord]) -> Iterator[Record]:
-        """Pass on the records that can be embedded.
-
-        Raises:
-            DataError: at a bad one, unless they are skipped.
-        """
-        for record in records:
-            reason = _fault(record)
-            if reason is None:
-                self.lines.append(record.number)
-                yield record  # type: ignore[misc]  # a BadRecord always has a fault
-            elif self.skip:
-                self._skip(record.number, reason)
-            else:
-                raise DataError(f"{self.where(record.number)}: {reason}")
-
-    def where(self, number: int) -> str:
-        """A place in the input, for messages."""
-        kind = "row" if self.path.endswith(".parquet") else "line"
-        return f"{'standard input' if self.path == '-' else self.path} {kind} {number:,}"
-
-    def _skip(self, number: int, reason: str) -> None:
-        self.skipped += 1
-        if self.skipped <= LISTED:
-            print(f"fmrt: skipped {self.where(number)}: {reason}", file=sys.stderr)
-        elif self.skipped == LISTED + 1:
-            print("fmrt: more are skipped, and counted at the end", file=sys.stderr)
-
-
-def _fault(record: Record | BadRecord) -> str | None:
-    if isinstance(record, BadRecord):
-        return record.reason
-    try:
-        check_text(record.text)
-    except InputError as e:
-        return e.reason
-    return None
+    parser.add_argument(
+        "--no-verify", action="store_true", help="do not check the model's vectors before the run"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Embed the input, write the output, and say how fast that was."""
-    sidecar = _sidecar(args)
-    read = read_records(args.input, format=args.format, column=args.column, keep=args.keep)
-    records, source = iter(read), Source(args.input, args.on_error == "skip")
-    checked = source.checked(records)
-    # The first record is read before the model: a wrong file or column shows at once.
-    first = next(checked, None)
-    if first is None:
-        raise DataError(f"no texts in {'standard input' if args.input == '-' else args.input}")
-    # An output that cannot be is refused before the model loads, too.
-    open_writer(
-        args.output, dim=1, dtype=np.dtype(np.float32), keep=args.keep, overwrite=args.overwrite
-    ).abort()
-    with Embedder.from_pretrained(
-        args.bundle, variant=args.variant, provider=args.provider, workers=args.workers
-    ) as embedder:
-        start = time.perf_counter()
-        count, width = _embed(args, embedder, chain((first,), checked), source)
-        seconds = time.perf_counter() - start
-    if source.skipped and sidecar is not None:
-        _write_lines(source.lines, sidecar)
-    _report(args, source, count, width, seconds)
+    """Embed, and say on standard error what was done; without success there is no output."""
+    from fmrt.cli._input import Input  # noqa: PLC0415  # start-up stays quick
+    from fmrt.cli._output import check_output, opened  # noqa: PLC0415
+    from fmrt.data import read_records  # noqa: PLC0415
+
+    check_output(args.output, args.keep, overwrite=args.overwrite)
+    records = read_records(args.input, format=args.format, column=args.column, keep=args.keep)
+    bundle, args.provider = open_bundle(args)
+    post = _checked_options(args, bundle)
+    skip = args.on_error == "skip"
+    source = Input(args.input, args.format, skip=skip)
+    with opened(
+        args.output,
+        width=post.width,
+        dtype=post.precision.dtype,
+        keep=args.keep,
+        overwrite=args.overwrite,
+        skip=skip,
+    ) as output:
+        try:
+            seconds = _embed(args, bundle, source, records, output)
+        finally:
+            source.report_skipped()
+        lines = output.commit(skipped=source.skipped > 0)
+    _say(f"embedded {_summary(source.embedded, post.dim, seconds)} -> {args.output}")
+    if lines is not None:
+        _say(f"line numbers of the rows -> {lines}")
     return 0
 
 
-def _embed(
-    args: argparse.Namespace, embedder: Embedder, records: Iterator[Record], source: Source
-) -> tuple[int, int]:
-    """Write all vectors; returns rows and elements a row."""
-    windows = embedder.embed_items(
-        records,
-        lambda record: record.text,
-        prompt_name=args.prompt_name,
-        prompt=args.prompt,
-        batch_tokens=args.batch_tokens,
+def _checked_options(args: argparse.Namespace, bundle: Bundle) -> Postprocess:
+    """The form of the vectors; options that the model cannot follow are refused before its load."""
+    from fmrt.postprocess import make_postprocess  # noqa: PLC0415  # start-up stays quick
+    from fmrt.preprocess.text import check_on_too_long  # noqa: PLC0415
+
+    check_on_too_long(args.on_too_long)
+    check_prompt_name(bundle.manifest, args.prompt_name)
+    return make_postprocess(
+        dim=bundle.manifest.dim,
+        normalized=bundle.manifest.normalize,
         truncate_dim=args.truncate_dim,
         normalize=args.normalize,
         precision=args.precision,
-        on_too_long=args.on_too_long,
+        reference=lambda: bundle.reference().embeddings,
     )
-    count, width = 0, 0
-    writer: Writer | None = None
-    with contextlib.ExitStack() as stack:
-        progress = stack.enter_context(Progress(None, args.progress))
-        try:
-            for items, vectors in windows:
-                if writer is None:
-                    width = vectors.shape[1]
-                    writer = open_writer(
-                        args.output,
-                        dim=width,
-                        dtype=vectors.dtype,
-                        keep=args.keep,
-                        overwrite=args.overwrite,
-                    )
-                    stack.callback(writer.abort)
-                writer.write(vectors, [record.kept for record in items])
-                count += len(items)
-                progress.advance(len(items))
-        except InputError as e:
-            if e.index is None:
-                raise
-            raise DataError(f"{source.where(source.lines[e.index])}: {e.reason}") from e
-        if writer is not None:
-            writer.commit()
-    return count, width
 
 
-def _sidecar(args: argparse.Namespace) -> Path | None:
-    """Where the line numbers of a .npy file's rows go when records are skipped."""
-    output = Path(args.output)
-    if args.on_error != "skip" or output.suffix.lower() != ".npy":
-        return None
-    sidecar = output.with_suffix(LINES_SUFFIX)
-    if sidecar.exists() and not args.overwrite:
-        raise DataError(f"{str(sidecar)!r} exists; say --overwrite or give another name")
-    # Left from an earlier run it would number the rows of other vectors.
-    sidecar.unlink(missing_ok=True)
-    return sidecar
+def _embed(
+    args: argparse.Namespace,
+    bundle: Bundle,
+    source: Input,
+    records: Iterator[Record | BadRecord],
+    output: Output,
+) -> float:
+    """Write the vectors of the usable records; return the seconds it took, without the load."""
+    from fmrt.embedder import Embedder  # noqa: PLC0415  # start-up stays quick
+    from fmrt.progress import Progress  # noqa: PLC0415
+
+    with Embedder(
+        bundle,
+        variant=args.variant,
+        provider=args.provider,
+        workers=args.workers,
+        verify=not args.no_verify,
+    ) as embedder:
+        start = time.perf_counter()
+        stream = embedder.embed_items(
+            source.usable(records), lambda record: record.text, **_embedding_options(args)
+        )
+        with Progress(None, args.progress) as progress:
+            try:
+                for window, vectors in stream:
+                    output.write(window, vectors)
+                    source.done(window)
+                    progress.advance(len(window))
+            except InputError as e:
+                raise source.located(e) from None
+        if not source.embedded:
+            raise DataError(f"no texts in {args.input!r}: every record was skipped")
+        return time.perf_counter() - start
 
 
-def _write_lines(lines: array[int], path: Path) -> None:
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        np.save(file, np.array(lines, np.int64))
-    partial.replace(path)
+def _embedding_options(args: argparse.Namespace) -> dict[str, Any]:
+    names = ("prompt_name", "prompt", "batch_tokens", "truncate_dim", "normalize", "precision")
+    return {name: getattr(args, name) for name in (*names, "on_too_long")}
 
 
-def _report(
-    args: argparse.Namespace, source: Source, count: int, width: int, seconds: float
-) -> None:
-    skipped = f", {source.skipped:,} skipped" if source.skipped else ""
-    if source.skipped and args.output.lower().endswith(".npy"):
-        skipped += f" (line numbers of the rows in {Path(args.output).with_suffix(LINES_SUFFIX)})"
-    print(
-        f"embedded {count:,} texts{skipped}, {width} x {args.precision}, in {seconds:.1f} s "
-        f"({count / seconds:,.0f} texts/s) -> {args.output}",
-        file=sys.stderr,
+def _summary(texts: int, dim: int, seconds: float) -> str:
+    rate = texts / max(seconds, 1e-9)
+    return (
+        f"{count(texts, 'text')}, {count(dim, 'dimension')}, in {seconds:.1f} s "
+        f"({rate:,.0f} texts/s)"
     )
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)

@@ -1,36 +1,51 @@
-"""Export a Hugging Face model to a bundle, verified against PyTorch."""
+"""``fmrt export``: a Hugging Face model becomes a bundle."""
 
 from __future__ import annotations
 
 import argparse
+import shlex
+from functools import partial
 
-from fmrt._api import export_model
-from fmrt.cli._common import variants_table
+from fmrt.cli._arguments import Subparsers, positive
+from fmrt.cli._variants import variants_table
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the subcommand's arguments."""
-    parser.add_argument("model", help="hub id or local directory")
-    parser.add_argument("out", help="directory of the bundle")
+def add_parser(subparsers: Subparsers) -> None:
+    """Add the command to the program's."""
+    parser = subparsers.add_parser(
+        "export",
+        help="make a bundle of a Hugging Face model",
+        description="Export a model to a bundle, verified against PyTorch. Needs fmrt[export].",
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument("model", metavar="MODEL", help="hub id or local directory")
+    parser.add_argument("out", metavar="OUT", help="directory of the bundle")
     parser.add_argument(
         "--pooling",
-        help="cls, max, mean, mean_sqrt_len_tokens, weightedmean or lasttoken, or several joined "
+        metavar="MODE",
+        help="cls, mean, max, mean_sqrt_len_tokens, weightedmean, lasttoken, or several joined "
         "with + (default: as the model says)",
     )
     parser.add_argument(
         "--normalize",
         action=argparse.BooleanOptionalAction,
-        help="end in L2 normalization, or not (default: as the model says)",
+        help="whether to end in L2 normalization (default: as the model says)",
     )
-    parser.add_argument("--max-length", type=int, help="most tokens of a text")
-    parser.add_argument("--opset", type=int, help="ONNX opset version")
-    parser.add_argument("--revision", help="branch, tag or commit of a hub model")
-    parser.add_argument("--device", default="cpu", help="torch device of the conversion")
+    parser.add_argument(
+        "--max-length", metavar="N", type=positive, help="most tokens of a text, special ones too"
+    )
+    parser.add_argument("--opset", metavar="N", type=positive, help="ONNX opset version")
+    parser.add_argument("--revision", metavar="R", help="branch, tag or commit of a hub model")
+    parser.add_argument(
+        "--device", metavar="D", default="cpu", help="torch device of the conversion (default: cpu)"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace a bundle at OUT")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Export, and say what was chosen and how near the vectors are to PyTorch's."""
+    """Export, and print what was chosen, how close to PyTorch it is, and what to do next."""
+    from fmrt._api import export_model  # noqa: PLC0415  # start-up stays quick
+
     bundle = export_model(
         args.model,
         args.out,
@@ -41,8 +56,8 @@ def run(args: argparse.Namespace) -> int:
         revision=args.revision,
         device=args.device,
         overwrite=args.overwrite,
-        report=lambda line: print(line, flush=True),
+        report=partial(print, flush=True),
     )
     print(f"\n{variants_table(bundle.manifest.variants)}\n")
-    print(f"wrote {bundle.path}; try: fmrt embed {bundle.path} texts.txt -o vectors.npy")
+    print(f"next: fmrt embed {shlex.quote(args.out)} texts.txt -o vectors.npy")
     return 0

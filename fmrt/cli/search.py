@@ -1,130 +1,150 @@
-"""Show the texts nearest to a query, among vectors that fmrt embed wrote."""
+"""``fmrt search``: the embedded texts that are nearest to a query."""
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+import shutil
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
+from fmrt.cli._arguments import (
+    Subparsers,
+    add_model,
+    add_prompt,
+    add_reading,
+    check_prompt_name,
+    open_bundle,
+    positive,
+)
+from fmrt.cli._text import count, shortened, table
+from fmrt.errors import DataError, InputError
 
-from fmrt.cli._common import add_bundle, add_prompt, add_runtime, table
-from fmrt.cli.embed import LINES_SUFFIX
-from fmrt.data import Record, read_embeddings, read_records
-from fmrt.embedder import Embedder
-from fmrt.errors import DataError, OptionError
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
-# Rows compared at a time: a memory-mapped file of any size needs no more memory than this.
-CHUNK = 65_536
-SHOWN_CHARACTERS = 100
+    from fmrt.bundle import Bundle
+    from fmrt.cli._nearest import Hit
+    from fmrt.data import BadRecord, Record
+
+_NUMBERS = ("rank", "score", "row")
+_WIDTH = 120
+_LEAST_TEXT = 20
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the subcommand's arguments."""
-    add_bundle(parser)
-    parser.add_argument("embeddings", help=".npy or .parquet file of the same bundle's vectors")
-    parser.add_argument("query", help="the text to look for")
-    parser.add_argument("-k", type=int, default=5, help="how many to show (default: 5)")
-    parser.add_argument(
-        "--texts", help="the file that was embedded (default: a parquet's own text)"
+def add_parser(subparsers: Subparsers) -> None:
+    """Add the command to the program's."""
+    parser = subparsers.add_parser(
+        "search",
+        help="find the embedded texts nearest to a query",
+        description="Print the rows of EMBEDDINGS, counted from 0, that are nearest to QUERY by "
+        "cosine, with their texts where they are known.",
     )
-    parser.add_argument("--column", help="column or key of the texts")
-    add_prompt(parser)
-    add_runtime(parser)
+    parser.set_defaults(run=run)
+    add_model(parser)
+    parser.add_argument(
+        "embeddings", metavar="EMBEDDINGS", help="the .npy or .parquet file of fmrt embed"
+    )
+    parser.add_argument("query", metavar="QUERY", help="a text")
+    parser.add_argument(
+        "--texts",
+        metavar="FILE",
+        help="the file that was embedded (default: the parquet column 'text', if there is one)",
+    )
+    add_reading(parser)
+    parser.add_argument(
+        "-k", metavar="N", type=positive, default=5, help="rows to print (default: 5)"
+    )
+    add_prompt(parser, "'query' if the model has it")
+    parser.add_argument(
+        "--truncate-dim", metavar="N", type=positive, help="as EMBEDDINGS was embedded with"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the nearest rows with their cosine similarity."""
-    if args.k < 1:
-        raise OptionError(f"-k {args.k}; give at least 1")
-    column = args.column or "text"
-    vectors, columns = read_embeddings(args.embeddings, columns=(column,))
-    with Embedder.from_pretrained(
-        args.bundle, variant=args.variant, provider=args.provider
-    ) as embedder:
-        _check(args.embeddings, vectors, embedder.dim)
-        options = {"truncate_dim": vectors.shape[1], "on_too_long": "error"}
-        query = embedder.embed_query(
-            args.query, prompt_name=args.prompt_name, prompt=args.prompt, **options
-        )
-    rows, scores = nearest(vectors, query, args.k)
-    lines = _lines(args.embeddings, len(vectors))
-    texts = _texts(args, columns.get(column), lines, rows)
-    print(
-        table(
-            ("score", "line", "text"),
-            (
-                (f"{score:.4f}", f"{lines[row]:,}", text)
-                for row, score, text in zip(rows, scores, texts, strict=True)
-            ),
-        )
-    )
+    """Print the nearest rows.
+
+    Raises:
+        DataError: the vectors or texts cannot be used, or do not belong together.
+    """
+    from fmrt.cli._lines import read_lines  # noqa: PLC0415  # start-up stays quick
+    from fmrt.cli._nearest import check_vectors, nearest  # noqa: PLC0415
+    from fmrt.data import read_embeddings, read_records  # noqa: PLC0415
+
+    vectors, columns = read_embeddings(args.embeddings, columns=("text",))
+    lines = read_lines(args.embeddings, len(vectors))
+    records = None
+    if args.texts is not None:
+        records = read_records(args.texts, format=args.format, column=args.column)
+    bundle, args.provider = open_bundle(args)
+    check_prompt_name(bundle.manifest, args.prompt_name)
+    check_vectors(args.embeddings, vectors, args.truncate_dim or bundle.manifest.dim)
+    hits = nearest(args.embeddings, vectors, _query(args, bundle), args.k)
+    if records is not None:
+        texts: list[str] | None = _texts(records, hits, lines, len(vectors))
+    else:
+        texts = [str(columns["text"][hit.row]) for hit in hits] if "text" in columns else None
+    print(_table(hits, texts))
     return 0
 
 
-def nearest(
-    vectors: NDArray[np.generic], query: NDArray[np.float32], k: int
-) -> tuple[list[int], list[float]]:
-    """The rows most similar to ``query`` and their cosines, best first.
+def _query(args: argparse.Namespace, bundle: Bundle) -> NDArray[Any]:
+    from fmrt.embedder import Embedder  # noqa: PLC0415  # start-up stays quick
 
-    Args:
-        vectors: numbers ``[n, dim]``, of any length each; a zero row has cosine 0.
-        query: float32 ``[dim]``.
-        k: how many rows, or all when there are fewer.
-    """
-    unit = query / max(float(np.linalg.norm(query)), 1e-12)
-    best: list[tuple[float, int]] = []
-    for start in range(0, len(vectors), CHUNK):
-        chunk = np.asarray(vectors[start : start + CHUNK], np.float32)
-        norms = np.maximum(np.linalg.norm(chunk, axis=1), 1e-12)
-        cosines = chunk @ unit / norms
-        top = np.argsort(-cosines, kind="stable")[:k]
-        best += [(float(cosines[i]), start + int(i)) for i in top]
-        best = sorted(best, key=lambda pair: (-pair[0], pair[1]))[:k]
-    return [row for _, row in best], [score for score, _ in best]
-
-
-def _check(path: str, vectors: NDArray[np.generic], dim: int) -> None:
-    if len(vectors) == 0:
-        raise DataError(f"{path} holds no vectors")
-    if vectors.dtype == np.uint8:
-        raise DataError(f"{path} holds uint8 or binary vectors, which a cosine says nothing about")
-    if vectors.shape[1] > dim:
-        raise DataError(
-            f"{path} has {vectors.shape[1]} dimensions, and this bundle has {dim}: another model's"
-        )
-
-
-def _lines(path: str, rows: int) -> NDArray[np.int64]:
-    """1-based line of every row: the file beside a .npy where records were skipped, or 1 to n."""
-    sidecar = Path(path).with_suffix(LINES_SUFFIX)
-    if not path.lower().endswith(".npy") or not sidecar.is_file():
-        return np.arange(1, rows + 1, dtype=np.int64)
-    lines: NDArray[np.int64] = np.load(sidecar, allow_pickle=False)
-    if len(lines) != rows:
-        raise DataError(f"{sidecar} has {len(lines):,} rows, and {path} has {rows:,}")
-    return lines
+    with Embedder(bundle, variant=args.variant, provider=args.provider) as embedder:
+        try:
+            return embedder.embed_query(
+                args.query,
+                prompt_name=args.prompt_name,
+                prompt=args.prompt,
+                truncate_dim=args.truncate_dim,
+                show_progress=False,
+            )
+        except InputError as e:
+            raise InputError(f"the query: {e.reason}") from None
 
 
 def _texts(
-    args: argparse.Namespace,
-    stored: list[object] | None,
-    lines: NDArray[np.int64],
-    rows: list[int],
+    records: Iterable[Record | BadRecord],
+    hits: Sequence[Hit],
+    lines: NDArray[np.int64] | None,
+    rows: int,
 ) -> list[str]:
-    if args.texts is None:
-        return [_short(str(stored[row])) if stored is not None else "" for row in rows]
-    wanted = {int(lines[row]) for row in rows}
-    found, last = {}, 0
-    for record in read_records(args.texts, format=None, column=args.column, keep=()):
-        last = record.number
-        if isinstance(record, Record) and record.number in wanted:
-            found[record.number] = _short(record.text)
-    if len(lines) and (last < lines[-1] or wanted - found.keys()):
-        raise DataError(f"{args.texts} ends at {last:,}, and the vectors at {lines[-1]:,}")
-    return [found[int(lines[row])] for row in rows]
+    """Texts of the hits, read from the file that was embedded.
+
+    Args:
+        records: all records of the file.
+        hits: whose texts.
+        lines: the line of each row; None when every record has a row.
+        rows: how many rows there are.
+
+    Raises:
+        DataError: the file is not the one that was embedded.
+    """
+    wanted = {hit.row if lines is None else int(lines[hit.row]) for hit in hits}
+    found: dict[int, str] = {}
+    total = 0
+    for position, record in enumerate(records):
+        total += 1
+        key = position if lines is None else record.number
+        if key in wanted:
+            found[key] = getattr(record, "text", "")
+    if lines is None and total != rows:
+        raise DataError(
+            f"--texts has {count(total, 'record')}, and there are {count(rows, 'vector')}: give "
+            "the file that was embedded"
+        )
+    if len(found) < len(wanted):
+        line = min(wanted - found.keys())
+        raise DataError(f"--texts has no record at line {line}: give the file that was embedded")
+    return [found[hit.row if lines is None else int(lines[hit.row])] for hit in hits]
 
 
-def _short(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= SHOWN_CHARACTERS else line[: SHOWN_CHARACTERS - 3] + "..."
+def _table(hits: Sequence[Hit], texts: Sequence[str] | None) -> str:
+    cells = [(f"{i}", f"{hit.score:.4f}", f"{hit.row}") for i, hit in enumerate(hits, 1)]
+    if texts is None:
+        return table(_NUMBERS, cells, _NUMBERS)
+    taken = len(table(_NUMBERS, cells, _NUMBERS).splitlines()[0]) + 2
+    room = max(_LEAST_TEXT, shutil.get_terminal_size((_WIDTH, 0)).columns - taken)
+    rows = [(*row, shortened(text, room)) for row, text in zip(cells, texts, strict=True)]
+    return table((*_NUMBERS, "text"), rows, _NUMBERS)

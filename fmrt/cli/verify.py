@@ -1,49 +1,65 @@
-"""Check a bundle's vectors against those that PyTorch gave at export."""
+"""``fmrt verify``: a bundle's vectors against PyTorch's."""
 
 from __future__ import annotations
 
 import argparse
-import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from fmrt.bundle import Bundle
-from fmrt.cli._common import add_bundle, add_runtime, table
-from fmrt.verify import ParityReport, verify_bundle
+from fmrt.cli._arguments import Subparsers, add_variant
+from fmrt.cli._text import table
+from fmrt.cli._variants import parity_cells
+from fmrt.errors import VariantNotFoundError, VerificationError
+
+if TYPE_CHECKING:
+    from fmrt.verify import ParityReport
+
+_NUMBERS = ("items", "max abs error", "mean cosine", "worst cosine")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the subcommand's arguments."""
-    add_bundle(parser)
-    add_runtime(parser)
+def add_parser(subparsers: Subparsers) -> None:
+    """Add the command to the program's."""
+    parser = subparsers.add_parser(
+        "verify",
+        help="check a bundle's vectors against PyTorch's",
+        description="Check every file's hash, and the vectors of one variant, or of all that run "
+        "on the provider, against those that PyTorch gave at export.",
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument("bundle", metavar="BUNDLE", help="a bundle's directory")
+    add_variant(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print a row a variant; exit code 1 when one fails."""
-    bundle = Bundle.from_pretrained(args.bundle, variant=args.variant, provider=args.provider)
-    reports = list(verify_bundle(bundle, args.variant, args.provider))
-    header = (
-        "variant",
-        "provider",
-        "items",
-        "max abs error",
-        "mean cosine",
-        "min cosine",
-        "verdict",
-    )
-    print(table(header, map(_row, reports)))
+    """Print a line a variant.
+
+    Raises:
+        VerificationError: a variant's vectors are not PyTorch's.
+        VariantNotFoundError: there is nothing to check.
+    """
+    from fmrt.bundle import Bundle  # noqa: PLC0415  # start-up stays quick
+    from fmrt.session import resolve_provider  # noqa: PLC0415
+    from fmrt.verify import verify_bundle  # noqa: PLC0415
+
+    provider = resolve_provider(args.provider).name
+    reports = list(verify_bundle(Bundle.open(args.bundle), args.variant, provider))
+    if not reports:
+        raise VariantNotFoundError(f"{args.bundle} has no variant that runs on {provider!r}")
+    print(_table(reports), flush=True)
     failed = [report.variant for report in reports if not report.passed]
     if failed:
-        print(f"fmrt: error: not PyTorch's vectors: {', '.join(failed)}", file=sys.stderr)
-    return 1 if failed else 0
+        raise VerificationError(
+            f"{args.bundle}: not PyTorch's vectors: {', '.join(failed)}; export the model again"
+        )
+    return 0
+
+
+def _table(reports: Sequence[ParityReport]) -> str:
+    header = ("variant", "provider", *_NUMBERS, "verdict")
+    return table(header, map(_row, reports), _NUMBERS)
 
 
 def _row(report: ParityReport) -> tuple[str, ...]:
-    parity = report.parity
-    return (
-        report.variant,
-        report.provider,
-        str(report.items),
-        f"{parity.max_abs_error:.1e}",
-        f"{parity.mean_cosine:.6f}",
-        f"{parity.min_cosine:.6f}",
-        "ok" if report.passed else "FAILED",
-    )
+    verdict = "ok" if report.passed else "FAILED"
+    items = f"{report.items:,}"
+    return (report.variant, report.provider, items, *parity_cells(report.parity), verdict)

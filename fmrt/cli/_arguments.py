@@ -1,0 +1,107 @@
+"""Arguments that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+
+from fmrt.errors import OptionError
+
+if TYPE_CHECKING:
+    from fmrt.bundle import Bundle
+    from fmrt.manifest import Manifest
+
+Subparsers: TypeAlias = "argparse._SubParsersAction[Parser]"
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, as all errors of this program are."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401
+        # An abbreviation in a script would change its meaning with the next option we add.
+        super().__init__(*args, **{"allow_abbrev": False, **options})
+
+    def error(self, message: str) -> NoReturn:
+        """Print the error and where help is, and exit with 2."""
+        self.exit(2, f"fmrt: error: {message}; see {self.prog} --help\n")
+
+
+def positive(text: str) -> int:
+    """Parse a whole number of at least 1."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return number
+
+
+def add_model(parser: Parser) -> None:
+    """Add the bundle, its variant and its provider."""
+    parser.add_argument("bundle", metavar="BUNDLE", help="a bundle's directory, or its hub id")
+    add_variant(parser)
+
+
+def add_variant(parser: Parser) -> None:
+    """Add the choice of a graph and of what it runs on."""
+    parser.add_argument("--variant", metavar="V", help="as fmrt info lists them")
+    parser.add_argument(
+        "--provider",
+        metavar="P",
+        default="cpu",
+        help="cpu, cuda, or auto for the best there is (default: cpu)",
+    )
+
+
+def add_prompt(parser: Parser, default: str) -> None:
+    """Add the choice of what goes in front of a text."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "--prompt-name", metavar="N", help=f"one of the model's prompts (default: {default})"
+    )
+    group.add_argument("--prompt", metavar="TEXT", help="this text in front, instead of a prompt")
+
+
+def add_reading(parser: Parser) -> None:
+    """Add how to read a file of texts."""
+    parser.add_argument(
+        "--column",
+        metavar="C",
+        help="holds the text (default: 'text', or the only one with strings)",
+    )
+    parser.add_argument(
+        "--format",
+        metavar="F",
+        help="txt, jsonl, csv, tsv or parquet (default: as the name ends; txt for -)",
+    )
+
+
+def open_bundle(args: argparse.Namespace) -> tuple[Bundle, str]:
+    """Open the bundle of `add_model`'s arguments, or download it; no graph is loaded.
+
+    Returns:
+        The bundle, and the provider with ``auto`` resolved.
+
+    Raises:
+        ProviderError: the provider is unknown or cannot be had.
+        BundleError: there is no such bundle or variant.
+    """
+    from fmrt.bundle import Bundle  # noqa: PLC0415  # start-up stays quick
+    from fmrt.session import resolve_provider  # noqa: PLC0415
+
+    provider = resolve_provider(args.provider).name
+    bundle = Bundle.from_pretrained(args.bundle, variant=args.variant, provider=provider)
+    bundle.variant(args.variant, provider)
+    return bundle, provider
+
+
+def check_prompt_name(manifest: Manifest, name: str | None) -> None:
+    """Raise, before a model is loaded, unless it has that prompt.
+
+    Raises:
+        OptionError: it has not.
+    """
+    if name is not None and name not in manifest.prompts:
+        names = ", ".join(manifest.prompts) or "none"
+        raise OptionError(f"--prompt-name {name!r}: this model has: {names}")

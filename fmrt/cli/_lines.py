@@ -1,0 +1,73 @@
+"""``vectors.lines.npy`` beside ``vectors.npy``: the line of each row when records were skipped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmrt.data._pending import PendingFile, writing
+from fmrt.data._source import one_line, shown
+from fmrt.errors import DataError
+
+_LINE = np.dtype("<i8")
+
+
+def lines_path(vectors: str) -> Path | None:
+    """Path of the line numbers of ``vectors``; None for a format that can hold them itself."""
+    path = Path(vectors)
+    return path.with_suffix(".lines.npy") if path.suffix.lower() == ".npy" else None
+
+
+class LinesWriter:
+    """Appends line numbers to an int64 array [rows] that has its name only after ``commit``."""
+
+    def __init__(self, path: Path) -> None:
+        self._rows = 0
+        self._pending = PendingFile(str(path))
+        self._header()
+
+    def write(self, numbers: Sequence[int]) -> None:
+        """Append the line numbers of the next rows."""
+        with writing(self._pending.output):
+            self._pending.file.write(np.array(numbers, _LINE).data)
+        self._rows += len(numbers)
+
+    def commit(self) -> None:
+        """Write the number of rows into the header and give the file its name."""
+        self._header()
+        self._pending.commit()
+
+    def abort(self) -> None:
+        """Remove the unfinished file; after ``commit``, do nothing."""
+        self._pending.abort()
+
+    def _header(self) -> None:
+        # numpy pads the header so that it keeps its length while the first axis grows.
+        header = {"descr": _LINE.str, "fortran_order": False, "shape": (self._rows,)}
+        with writing(self._pending.output):
+            self._pending.file.seek(0)
+            np.lib.format.write_array_header_1_0(self._pending.file, header)
+
+
+def read_lines(vectors: str, rows: int) -> NDArray[np.int64] | None:
+    """Return the line of each row of ``vectors``, int64 [rows], or None if none was skipped.
+
+    Raises:
+        DataError: there is such a file, and it does not belong to these vectors.
+    """
+    path = lines_path(vectors)
+    if path is None or not path.exists():
+        return None
+    try:
+        lines: NDArray[np.int64] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as e:
+        raise DataError(f"cannot read {shown(str(path))}: {one_line(e)}") from e
+    if not isinstance(lines, np.ndarray) or lines.dtype != _LINE or lines.shape != (rows,):
+        raise DataError(
+            f"{shown(str(path))} does not hold the lines of {shown(vectors)}: remove it, or embed "
+            "the texts again"
+        )
+    return lines

@@ -1,0 +1,449 @@
+"""The command line: what it writes, and that whatever is wrong ends in one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from fmrt import Embedder
+from fmrt.bundle import record_of
+from fmrt.cli import main
+from fmrt.manifest import REFERENCE_FILE, Manifest, Variant
+
+TEXTS = ["the cat sat", "", "a red dog", "日本 cat", "one two three"]
+JSON = [{"text": t, "id": i} for i, t in enumerate(TEXTS)]
+
+
+@pytest.fixture(scope="module")
+def expected(tiny_bundle):
+    with Embedder(tiny_bundle) as embedder:
+        return embedder.embed(TEXTS)
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """An empty current directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def put(name, content):
+    Path(name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    return name
+
+
+def put_texts():
+    return put("a.txt", "\n".join(TEXTS))
+
+
+def parquet(name="a.parquet"):
+    pq.write_table(pa.table({"id": range(5), "text": TEXTS}), name)
+    return name
+
+
+def names(directory):
+    return sorted(path.name for path in directory.iterdir())
+
+
+def lines_of(records):
+    return "\n".join(json.dumps(r) for r in records)
+
+
+def fails(capsys, place, *arguments, code=1):
+    """Run a command that must fail: one line of error, no traceback, nothing left behind."""
+    before = sorted(place.rglob("*"))
+    assert main(list(map(str, arguments))) == code
+    err = capsys.readouterr().err
+    assert sorted(place.rglob("*")) == before
+    assert [line.startswith("fmrt: error: ") for line in err.splitlines()] == [True], err
+    return err
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("a.txt", lambda name: put(name, "\n".join(TEXTS))),
+        ("a.jsonl", lambda name: put(name, lines_of(JSON))),
+        ("a.csv", lambda name: put(name, "id,text\n" + "".join(f'1,"{t}"\n' for t in TEXTS))),
+        ("a.parquet", parquet),
+    ],
+)
+def test_embeds_every_format(tiny_bundle, place, capsys, expected, name, write):
+    write(name)
+    assert main(["embed", str(tiny_bundle), name, "-o", "v.npy"]) == 0
+    np.testing.assert_array_equal(np.load("v.npy"), expected)
+    assert capsys.readouterr().err.startswith("embedded 5 texts, 12 dimensions, in 0.")
+    assert names(place) == [name, "v.npy"]
+
+
+def test_embeds_standard_input_and_keeps_columns(tiny_bundle, place, expected):
+    command = [sys.executable, "-m", "fmrt", "embed", str(tiny_bundle), "-", "-o", "v.parquet"]
+    options = ["--format", "jsonl", "--keep", "id", "line", "--keep", "text"]
+    done = subprocess.run(
+        [*command, *options], input=lines_of(JSON).encode(), capture_output=True, check=True
+    )
+    assert done.stdout == b""
+    table = pq.read_table("v.parquet")
+    assert table.select(["id", "line", "text"]).to_pydict() == {
+        "id": [0, 1, 2, 3, 4],
+        "line": [1, 2, 3, 4, 5],
+        "text": TEXTS,
+    }
+    np.testing.assert_array_equal(np.array(table["embedding"].to_pylist(), np.float32), expected)
+
+
+def test_options_reach_the_model(tiny_bundle, place):
+    put_texts()
+    options = "--prompt-name query --truncate-dim 4 --precision float16 --workers 1 --no-verify"
+    command = ["embed", str(tiny_bundle), "a.txt", "-o", "v.npy", *options.split()]
+    assert main([*command, "--batch-tokens", "8", "--variant", "fp32", "--provider", "auto"]) == 0
+    with Embedder(tiny_bundle) as embedder:
+        wanted = embedder.embed(
+            TEXTS, prompt="query: ", truncate_dim=4, precision="float16", batch_tokens=8
+        )
+    np.testing.assert_array_equal(np.load("v.npy"), wanted)
+
+
+# The line of each reason; 3 and 5 to 7 hold nothing to embed.
+BAD_JSONL = b'{"text": "cat"}\n\n7\n"dog"\n{"text": null}\n"\xff"\n{"text": "\\ud800"}\n"a"\n'
+REASONS = {
+    3: "the line is a number, neither an object nor a string",
+    5: "'text' is null, not a string",
+    6: "not valid UTF-8",
+    7: "lone surrogate (invalid UTF-8) at position 0",
+}
+
+
+def test_skip_lists_bad_records_and_numbers_the_rows(tiny_bundle, place, capsys):
+    put("b.jsonl", BAD_JSONL)
+    command = ["embed", str(tiny_bundle), "b.jsonl", "-o", "v.npy"]
+    assert main([*command, "--on-error", "skip"]) == 0
+    *skipped, count, summary, note = capsys.readouterr().err.splitlines()
+    assert skipped == [f"fmrt: skipped 'b.jsonl' line {n}: {r}" for n, r in REASONS.items()]
+    assert count == "fmrt: skipped 4 records in all"
+    assert summary.startswith("embedded 3 texts")
+    assert note == "line numbers of the rows -> v.lines.npy"
+    lines = np.load("v.lines.npy")
+    assert lines.dtype == np.int64
+    assert lines.tolist() == [1, 4, 8]
+    assert np.load("v.npy").shape == (3, 12)
+
+    # Vectors of another run must not be taken for those of these lines.
+    put_texts()
+    Path("v.npy").unlink()
+    command[2] = "a.txt"
+    assert "'v.lines.npy' exists" in fails(capsys, place, *command)
+    assert main([*command, "--overwrite"]) == 0
+    assert not Path("v.lines.npy").exists()
+
+
+def test_skip_shows_ten_of_many(tiny_bundle, place, capsys):
+    put("b.txt", b"\xff\n" * 30 + b"cat\n")
+    assert main(["embed", str(tiny_bundle), "b.txt", "-o", "v.npy", "--on-error", "skip"]) == 0
+    err = capsys.readouterr().err.splitlines()
+    assert sum("b.txt" in line for line in err) == 10
+    assert "fmrt: skipped 30 records in all" in err
+    assert np.load("v.lines.npy").tolist() == [31]
+
+
+LONG = "dog " * 40
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "options", "message"),
+    [
+        ("b.txt", "cat\n\0\n", [], "'b.txt' line 2: NUL character at position 0"),
+        ("b.txt", b"cat\n\xff\n", [], "'b.txt' line 2: not valid UTF-8"),
+        ("b.jsonl", '"a"\n\n{"text": 1}\n', [], "'b.jsonl' line 3: 'text' is a number, not"),
+        ("b.jsonl", '"a"\n"\\ud800"\n', [], "'b.jsonl' line 2: lone surrogate"),
+        ("b.txt", "x" * 1_000_001, [], "'b.txt' line 1: 1,000,001 characters, and the limit"),
+        ("b.csv", 'text,n\n"a\nb",1\na\n', [], "'b.csv' line 4: 1 fields where the header has 2"),
+        ("b.csv", "a,b\n1,2\n", ["--column", "text"], "'b.csv' has no column 'text'; it has"),
+        ("b.csv", "a,b\n1,2\n", [], "cannot tell which column of 'b.csv' holds the text"),
+        ("b.txt", "", [], "'b.txt' is empty: it has no record to embed"),
+        ("b.txt", "a", ["--keep", "line"], ".npy holds vectors only"),
+        ("b.txt", "a", ["--format", "xml"], "unknown format 'xml'"),
+        ("b.dat", "a", [], "cannot tell the format of 'b.dat'"),
+        ("b.txt", "a", ["--variant", "int3"], "has no variant 'int3' for provider 'cpu'"),
+        ("b.txt", "a", ["--provider", "abacus"], "unknown provider 'abacus'; choose from: auto"),
+        ("b.txt", "a", ["--precision", "int3"], "precision='int3'; choose from: float32"),
+        ("b.txt", "a", ["--truncate-dim", "13"], "this model has 1 to 12 dimensions"),
+        ("b.txt", "a", ["--prompt-name", "p"], "--prompt-name 'p': this model has: query"),
+        ("b.txt", "a", ["--on-too-long", "cry"], "on_too_long='cry'; choose from: truncate-and"),
+        ("b.txt", "a", ["-o", "no/v.npy"], "there is no directory 'no'"),
+        ("b.txt", "a", ["-o", "v.tsv"], "cannot write 'v.tsv'"),
+        ("b.txt", b"\xff\n", ["--on-error", "skip"], None),
+        (
+            "b.csv",
+            f'text\n"a\nb"\n{LONG}\n',
+            ["--on-too-long", "error"],
+            "'b.csv' line 4: 42 tokens, and the model takes 16",
+        ),
+    ],
+)
+def test_bad_input_ends_in_one_line(tiny_bundle, place, capsys, name, content, options, message):
+    put(name, content)
+    command = ["embed", tiny_bundle, name, "-o", "v.npy", *options]
+    if message is None:  # skipped lines come before the error
+        assert main(list(map(str, command))) == 1
+        assert capsys.readouterr().err.endswith(
+            "fmrt: error: no texts in 'b.txt': every record was skipped\n"
+        )
+        assert names(place) == ["b.txt"]
+    else:
+        assert message in fails(capsys, place, *command)
+
+
+def test_an_error_far_behind_keeps_its_line(tiny_bundle, place, capsys):
+    # Past the window that is in flight when the first vectors are written.
+    put("b.txt", b"\xff\n" + b"cat\n" * 20_000 + LONG.encode() + b"\n")
+    command = ["embed", str(tiny_bundle), "b.txt", "-o", "v.npy", "--on-too-long", "error"]
+    assert main([*command, "--on-error", "skip"]) == 1
+    assert "error: 'b.txt' line 20002: 42 tokens" in capsys.readouterr().err
+    assert names(place) == ["b.txt"]
+
+
+def test_missing_input_and_existing_output(tiny_bundle, place, capsys):
+    assert "no such file: 'no.txt'" in fails(
+        capsys, place, "embed", tiny_bundle, "no.txt", "-o", "v.npy"
+    )
+    put_texts()
+    put("v.npy", "precious")
+    assert "'v.npy' exists; say --overwrite" in fails(
+        capsys, place, "embed", tiny_bundle, "a.txt", "-o", "v.npy"
+    )
+    assert Path("v.npy").read_text() == "precious"
+
+
+def edit(bundle, **values):
+    path = bundle / "fmrt.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda b: (b / "fmrt.json").unlink(), "is not an fmrt bundle (no fmrt.json in it)"),
+        (lambda b: (b / "fmrt.json").write_text("{"), "is not valid JSON"),
+        (lambda b: edit(b, variants=[{}]), "is not a valid manifest"),
+        (lambda b: edit(b, schema_version=99), "schema version 99, and this fmrt reads up to 1"),
+        (lambda b: (b / "tokenizer.json").unlink(), "tokenizer.json is missing"),
+        (lambda b: flip(b / "onnx/model.onnx"), "its SHA-256 has changed"),
+        (lambda b: os.truncate(b / "onnx/model.onnx", 50), "is corrupt: 50 bytes, exported with"),
+        (shutil.rmtree, "is neither a directory nor a bundle that the hub gives"),
+    ],
+)
+def test_a_damaged_bundle_ends_in_one_line(tiny_bundle, place, capsys, damage, message):
+    put_texts()
+    copy = shutil.copytree(tiny_bundle, place / "bundle")
+    damage(copy)
+    assert message in fails(capsys, place, "embed", copy, "a.txt", "-o", "v.npy")
+
+
+def test_truncation_is_one_line(tiny_bundle, place, capsys):
+    put("b.txt", f"cat\n{LONG}\n")
+    command = ["embed", str(tiny_bundle), "b.txt", "-o", "v.npy"]
+    assert main(command) == 0
+    assert capsys.readouterr().err.splitlines()[1:] == [
+        "fmrt: warning: 1 of 2 texts had more than 16 tokens (the longest 42) and were truncated"
+    ]
+    assert main([*command, "--on-too-long", "truncate", "--overwrite"]) == 0
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_progress_is_shown_on_request(tiny_bundle, place, capsys):
+    put_texts()
+    assert main(["embed", str(tiny_bundle), "a.txt", "-o", "v.npy", "--progress"]) == 0
+    assert "5.00text" in capsys.readouterr().err
+
+
+def test_interruption_leaves_nothing(tiny_bundle, place, capsys, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    put_texts()
+    monkeypatch.setattr("fmrt.data._npy.NpyWriter.write", interrupt)
+    assert main(["embed", str(tiny_bundle), "a.txt", "-o", "v.npy"]) == 130
+    assert capsys.readouterr().err == "fmrt: interrupted\n"
+    assert names(place) == ["a.txt"]
+
+
+def test_info(tiny_bundle, capsys):
+    assert main(["info", str(tiny_bundle)]) == 0
+    out = capsys.readouterr().out
+    for words in (
+        "tiny/bag-of-words at abc123",
+        "16 tokens",
+        "8, 4",
+        "'query: '",
+        "onnx/model.onnx",
+    ):
+        assert words in out
+    assert main(["info", str(tiny_bundle), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads(
+        (tiny_bundle / "fmrt.json").read_text()
+    )
+
+
+def test_verify(tiny_bundle, capsys):
+    assert main(["verify", str(tiny_bundle)]) == 0
+    header, row = capsys.readouterr().out.splitlines()
+    assert header.split("  ")[0] == "variant"
+    assert row.split()[:3] == ["fp32", "cpu", "9"]
+    assert row.endswith("  ok")
+
+
+def test_verify_and_embed_refuse_wrong_vectors(tiny_bundle, place, capsys):
+    from safetensors import safe_open
+    from safetensors.numpy import save_file
+
+    copy = shutil.copytree(tiny_bundle, place / "bundle")
+    path = copy / REFERENCE_FILE
+    with safe_open(path, framework="np") as f:
+        tensors, metadata = {k: f.get_tensor(k) for k in f.keys()}, f.metadata()  # noqa: SIM118
+    save_file({**tensors, "embeddings": -tensors["embeddings"]}, path, metadata)
+    manifest = Manifest.read(copy)
+    replace(manifest, files={**manifest.files, REFERENCE_FILE: record_of(path)}).write(copy)
+
+    assert main(["verify", str(copy)]) == 1
+    captured = capsys.readouterr()
+    assert captured.out.splitlines()[1].endswith("-1.000000  FAILED")
+    assert captured.err.startswith("fmrt: error: ")
+    assert captured.err.count("\n") == 1
+
+    put_texts()
+    command = ["embed", copy, "a.txt", "-o", "v.npy"]
+    assert "does not give PyTorch's vectors" in fails(capsys, place, *command)
+    assert main([*map(str, command), "--no-verify"]) == 0
+
+
+def test_verify_needs_a_variant(tiny_bundle, place, capsys):
+    copy = shutil.copytree(tiny_bundle, place / "bundle")
+    manifest = Manifest.read(copy)
+    only = replace(manifest.variants[0], provider="cuda")
+    assert isinstance(only, Variant)
+    replace(manifest, variants=(only,)).write(copy)
+    assert "has no variant that runs on 'cpu'" in fails(capsys, place, "verify", copy)
+    assert "no variant 'x'" in fails(capsys, place, "verify", copy, "--variant", "x")
+    assert "no such directory" in fails(capsys, place, "verify", "nowhere")
+
+
+def found(capsys, *arguments):
+    assert main(["search", *map(str, arguments)]) == 0
+    return [line.split(maxsplit=3) for line in capsys.readouterr().out.splitlines()[1:]]
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
+def test_search(tiny_bundle, place, capsys, precision):
+    parquet()
+    for options in (["-o", "v.npy"], ["-o", "v.parquet", "--keep", "text"]):
+        command = ["embed", str(tiny_bundle), "a.parquet", "--precision", precision]
+        assert main([*command, *options]) == 0
+    query = ["A red DOG", "-k", 2, "--prompt", ""]
+    hits = found(capsys, tiny_bundle, "v.npy", *query, "--texts", "a.parquet")
+    assert [hit[0] for hit in hits] == ["1", "2"]
+    assert hits[0][2:] == ["2", "a red dog"]
+    assert float(hits[0][1]) > 0.99
+    assert found(capsys, tiny_bundle, "v.parquet", *query) == hits
+    assert found(capsys, tiny_bundle, "v.npy", *query) == [hit[:3] for hit in hits]
+
+
+def test_search_finds_lines_where_some_were_skipped(tiny_bundle, place, capsys):
+    put("b.jsonl", BAD_JSONL)
+    assert main(["embed", str(tiny_bundle), "b.jsonl", "-o", "v.npy", "--on-error", "skip"]) == 0
+    command = ("search", tiny_bundle, "v.npy", "dog")
+    hits = found(capsys, *command[1:], "--prompt", "", "-k", 9, "--texts", "b.jsonl")
+    assert {int(hit[2]): hit[3] for hit in hits} == {0: "cat", 1: "dog", 2: "a"}
+    capsys.readouterr()
+    put("c.txt", "a\n" * 5)
+    assert "no record at line 8" in fails(capsys, place, *command, "--texts", "c.txt")
+    np.save("v.lines.npy", np.arange(2))
+    assert "does not hold the lines of 'v.npy'" in fails(capsys, place, *command)
+
+
+def test_search_in_several_blocks_is_the_same(tiny_bundle, place, capsys, monkeypatch):
+    vectors = np.random.default_rng(0).standard_normal((300, 12)).astype(np.float32)
+    np.save("v.npy", vectors)
+    monkeypatch.setattr("fmrt.cli._nearest._BLOCK_ELEMENTS", 12 * 7)
+    hits = found(capsys, tiny_bundle, "v.npy", "dog", "-k", 20)
+    with Embedder(tiny_bundle) as embedder:
+        query = embedder.embed_query("dog")
+    cosines = vectors @ query / np.linalg.norm(vectors, axis=1)
+    assert [int(hit[2]) for hit in hits] == np.argsort(-cosines)[:20].tolist()
+
+
+def with_nan():
+    vectors = np.ones((3, 12), np.float32)
+    vectors[1, 2] = np.nan
+    return vectors
+
+
+@pytest.mark.parametrize(
+    ("vectors", "message"),
+    [
+        (with_nan(), "row 1 of 'v.npy' holds NaN or infinity"),
+        (np.ones((0, 12), np.float32), "holds no vectors"),
+        (np.ones((3, 5), np.float32), "has 5 dimensions, and the query has 12"),
+        (np.ones((3, 12), np.uint8), "holds uint8 vectors, which have no cosine"),
+        (np.ones(12, np.float32), "is not an array of numbers [rows, dim]"),
+        (np.ones((3, 12), np.float32), "--texts has 5 records, and there are 3 vectors"),
+    ],
+)
+def test_search_refuses_what_it_cannot_compare(tiny_bundle, place, capsys, vectors, message):
+    np.save("v.npy", vectors)
+    put_texts()
+    error = fails(capsys, place, "search", tiny_bundle, "v.npy", "dog", "--texts", "a.txt")
+    assert message in error
+
+
+def test_wrong_usage_ends_with_2(capsys):
+    assert main([]) == 2
+    assert "usage: fmrt" in capsys.readouterr().err
+    for arguments in (
+        ["fly"],
+        ["embed"],
+        ["search", "b", "v", "q", "-k", "0"],
+        ["info", "b", "-x"],
+    ):
+        with pytest.raises(SystemExit) as caught:
+            main(arguments)
+        assert caught.value.code == 2
+        err = capsys.readouterr().err
+        assert err.startswith("fmrt: error: ")
+        assert err.count("\n") == 1
+
+
+def test_an_early_end_of_the_reader_is_quiet(tiny_bundle):
+    """As in ``fmrt info BUNDLE | head``: standard output is closed before anything is written."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "fmrt", "info", str(tiny_bundle)]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert done.returncode == 1
+    assert done.stderr == b""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_one_line(tiny_bundle):
+    command = [sys.executable, "-m", "fmrt", "info", str(tiny_bundle)]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 1
+    assert done.stderr == b"fmrt: error: No space left on device\n"
