@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import os
 import shutil
 from collections.abc import Callable
@@ -15,8 +16,9 @@ import torch
 from export.heads import TextEmbedding
 from export.layout import write_configuration, write_graph
 from export.reference import make_reference, write_reference
+from export.rewrite import optimize_for_cpu
 from export.source import Overrides, TextSource, load_text_source, weights_sha256
-from export.trace import OPSETS, PROMPT_LENGTH, fuse_for_cpu, trace
+from export.trace import OPSETS, PROMPT_LENGTH, trace
 from fmrt._version import __version__
 from fmrt.bundle import Bundle, record_of
 from fmrt.engine import Engine
@@ -35,6 +37,7 @@ PACKAGES = (
     "onnxscript",
     "onnxruntime",
 )
+TOKEN_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 OUTPUTS = ("last_hidden_state", "sentence_embedding")
 TOKENIZER_FILE = "tokenizer.json"
 PORTABLE = Variant("fp32", "onnx/model.onnx", "any", "fp32", "", 0)
@@ -132,7 +135,8 @@ def _write(source: TextSource, directory: Path, opset: int | None, say: Report) 
     inputs = _example(source)
     graph = trace(TextEmbedding(source).eval(), inputs, opset)
     variants = [write_graph(graph, directory, PORTABLE)]
-    variants.append(write_graph(fuse_for_cpu(graph), directory, FUSED_CPU))
+    optimize_for_cpu(graph)
+    variants.append(write_graph(graph, directory, FUSED_CPU))
     write_configuration(source, directory, variants)
     bundle = Bundle(directory, _manifest(source, graph, directory, variants))
     bundle.manifest.write(directory)
@@ -142,12 +146,8 @@ def _write(source: TextSource, directory: Path, opset: int | None, say: Report) 
 def _example(source: TextSource) -> dict[str, torch.Tensor]:
     """An example batch of the inputs that both the tokenizer and the model know."""
     tokenizer = source.model.tokenizer
-    taken = source.transformer.model_forward_params
-    names = [
-        n
-        for n in ("input_ids", "attention_mask", "token_type_ids")
-        if n in tokenizer.model_input_names and (taken is None or n in taken)
-    ]
+    taken = inspect.signature(source.transformer.auto_model.forward).parameters
+    names = [name for name in TOKEN_INPUTS if name in tokenizer.model_input_names and name in taken]
     batch = tokenizer(list(EXAMPLE), padding=True, return_tensors="pt")
     inputs = {name: batch[name].to(source.model.device) for name in names}
     if not source.pooling.include_prompt:

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import copy
-
 import onnx_ir as ir
 import torch
 from torch import Tensor
 from torch.export import Dim
 from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
-from transformers.exporters.onnxruntime_fusions import fuse_for_onnxruntime
 
 from export.heads import TextEmbedding
 from export.quiet import quiet
-
-# from export.rewrite import optimize_for_cpu
 from fmrt.errors import ExportError
 
 PROMPT_LENGTH = "prompt_length"
@@ -46,15 +41,6 @@ def trace(model: TextEmbedding, inputs: dict[str, Tensor], opset: int | None) ->
     if PROMPT_LENGTH in inputs:
         _make_optional(program, PROMPT_LENGTH)
     return program
-
-
-def fuse_for_cpu(model: ir.Model) -> ir.Model:
-    """A copy with operators that only ONNX Runtime has, for its CPU execution provider."""
-    fused = copy.deepcopy(model) if not hasattr(model, "clone") else model.clone()
-    with quiet():
-        fuse_for_onnxruntime(fused, "cpu")
-        #         optimize_for_cpu(fused)
-    return fused
 
 
 def _make_optional(model: ir.Model, name: str) -> None:

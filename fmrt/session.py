@@ -67,6 +67,12 @@ def _clash() -> str:
     return ""
 
 
+# Fusions whose CPU kernels are slower than the operators they replace: SkipLayerNormalization is a
+# scalar loop, and BiasGelu takes the bias from the Gemm that adds it for free. See
+# docs/performance.md.
+SLOW_CPU_FUSIONS = ["SkipLayerNormFusion", "BiasGeluFusion"]
+
+
 class Session:
     """One graph, loaded once; `run` is safe from many threads and releases the GIL.
 
@@ -91,7 +97,12 @@ class Session:
         options.enable_mem_pattern = False
         options.log_severity_level = 3
         try:
-            self._session = ort.InferenceSession(path, options, providers=[provider.ort_name])
+            self._session = ort.InferenceSession(
+                path,
+                options,
+                providers=[provider.ort_name],
+                disabled_optimizers=SLOW_CPU_FUSIONS if provider.name == "cpu" else None,
+            )
         except Exception as e:  # ORT's exception classes share no public base but Exception
             reason = str(e).strip().splitlines()[0]
             raise BundleCorruptError(f"ONNX Runtime cannot load {path}: {reason}") from e

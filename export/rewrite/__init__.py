@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from export.rewrite.attention import simplify_attention
 from export.rewrite.gemm import projections_to_gemm
 
 
@@ -15,4 +16,4 @@ def optimize_for_cpu(model: ir.Model) -> dict[str, int]:
     Returns:
         How often each pass applied, by name.
     """
-    return {"projections_to_gemm": projections_to_gemm(model)}
+    return {pass_.__name__: pass_(model) for pass_ in (simplify_attention, projections_to_gemm)}

@@ -84,7 +84,7 @@ class _Flattening:
         if bias is None:
             self._copy(node, [self._flat(x, node), weight])
             return
-        add = node.outputs[0].uses()[0].node
+        (add,) = (use.node for use in node.outputs[0].uses())
         gemm = self._insert(add, "Gemm", [self._flat(x, node), weight, bias])
         self._twins[add.outputs[0]] = gemm
         self.count += 1
@@ -159,7 +159,7 @@ class _Flattening:
 
 def _bias(node: ir.Node) -> ir.Value | None:
     """The constant vector that alone is added to a product, or None."""
-    uses = node.outputs[0].uses()
+    uses = list(node.outputs[0].uses())
     if len(uses) != 1 or node.outputs[0].is_graph_output():
         return None
     add = uses[0].node

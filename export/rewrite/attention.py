@@ -1,0 +1,106 @@
+"""Attention without the copies and the branch that the converter's general form needs.
+
+Keys, before: ``Mul(q, s) @ Mul(Reshape(Transpose(Reshape(k, [-1, n, d])), [..., d, n]), s)``: two
+more copies of the keys and two scalings.
+After: ``Mul(q, s^2) @ Transpose(k)``; ONNX Runtime merges the transposition into the one before it
+and the scale into the product.
+
+Rows, before: ``Where(no key allowed, 0, softmax(scores + bias) @ v)``.
+After: ``softmax(scores + bias) @ v``. The bias is finite, so a row without any key, which only
+padding has, gives the mean of the values and no NaN; neither pooling
+nor a token reads it.
+
+Gain: 1.02 to 1.03 times the throughput for all-MiniLM-L6-v2, see docs/performance.md.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes.common import IdentityEliminationPass, RemoveUnusedNodesPass
+from onnxscript.rewriter.pattern import RewriteRuleClassBase, RewriteRuleSet
+
+# The axes of [batch, heads, sequence, head size] with the last two exchanged.
+KEYS_TRANSPOSED = [0, 1, 3, 2]
+
+
+def simplify_attention(model: ir.Model) -> int:
+    """Apply the pass in place; returns the number of changes, two a layer where both apply."""
+    rules = RewriteRuleSet([_TransposedKeys.rule(), _MaskedRows.rule()])
+    count = int(rules.apply_to_model(model))
+    IdentityEliminationPass()(model)
+    RemoveUnusedNodesPass()(model)
+    return count
+
+
+class _TransposedKeys(RewriteRuleClassBase):  # type: ignore[misc]  # onnxscript has no types
+    """Transposes and scales the keys once."""
+
+    def __init__(self) -> None:
+        # The shape arithmetic of one layer may serve others.
+        super().__init__(remove_nodes=False)
+
+    def pattern(self, op: Any, query: Any, key: Any, scale: Any) -> Any:
+        sizes = op.Shape(key, _allow_other_attributes=True)
+        sequence = op.Slice(sizes, [-2], [-1])
+        size = op.Slice(sizes, [-1], [np.iinfo(np.int64).max])
+        leading = op.Slice(sizes, [np.iinfo(np.int64).min], [-2])
+        matrices = op.Reshape(
+            key, op.Concat([-1], sequence, size, axis=0), _allow_other_attributes=True
+        )
+        turned = op.Transpose(matrices, perm=[0, 2, 1])
+        keys = op.Reshape(
+            turned, op.Concat(leading, size, sequence, axis=0), _allow_other_attributes=True
+        )
+        return op.MatMul(op.Mul(query, scale), op.Mul(keys, scale))
+
+    def check(self, _: Any, key: ir.Value, scale: ir.Value, **__: Any) -> bool:
+        whole = key.shape is not None and len(key.shape) == len(KEYS_TRANSPOSED)
+        return whole and _scalar(scale) is not None
+
+    def rewrite(self, op: Any, query: Any, key: Any, scale: ir.Value, **_: Any) -> Any:
+        squared = op.Constant(value_float=(_scalar(scale) or 0.0) ** 2)
+        return op.MatMul(op.Mul(query, squared), op.Transpose(key, perm=KEYS_TRANSPOSED))
+
+
+class _MaskedRows(RewriteRuleClassBase):  # type: ignore[misc]  # onnxscript has no types
+    """Drops the zeroing of rows that may attend to nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(remove_nodes=False)
+
+    def pattern(
+        self,
+        op: Any,
+        allowed: Any,
+        lowest: Any,
+        scores: Any,
+        values: Any,
+        one: Any,
+        zero: Any,
+    ) -> Any:
+        keys = op.ReduceSum(op.Cast(allowed, to=ir.DataType.FLOAT), [-1], keepdims=1)
+        bias = op.Mul(op.Cast(op.Not(allowed), to=ir.DataType.FLOAT), lowest)
+        attended = op.MatMul(
+            op.Softmax(op.Add(scores, bias), axis=-1), values, _outputs=["attended"]
+        )
+        return op.Where(op.Less(keys, one), zero, attended)
+
+    def check(self, _: Any, lowest: ir.Value, one: ir.Value, zero: ir.Value, **__: Any) -> bool:
+        floor = _scalar(lowest)
+        return (
+            floor is not None
+            and bool(np.isfinite(floor))
+            and _scalar(one) == 1.0
+            and _scalar(zero) == 0.0
+        )
+
+    def rewrite(self, op: Any, attended: ir.Value, **_: Any) -> Any:
+        return op.Identity(attended)
+
+
+def _scalar(value: ir.Value) -> float | None:
+    tensor = ir.convenience.get_const_tensor(value)
+    return float(tensor.numpy().reshape(-1)[0]) if tensor is not None and tensor.size == 1 else None
