@@ -132,7 +132,7 @@ def _write(source: TextSource, directory: Path, opset: int | None, say: Report) 
     say("embedding the reference texts in PyTorch")
     write_reference(make_reference(source), directory / REFERENCE_FILE)
     say("converting to ONNX")
-    inputs = _example(source)
+    inputs = example_batch(source)
     graph = trace(TextEmbedding(source).eval(), inputs, opset)
     variants = [write_graph(graph, directory, PORTABLE)]
     optimize_for_cpu(graph)
@@ -143,7 +143,7 @@ def _write(source: TextSource, directory: Path, opset: int | None, say: Report) 
     _verified(bundle, say).write(directory)
 
 
-def _example(source: TextSource) -> dict[str, torch.Tensor]:
+def example_batch(source: TextSource) -> dict[str, torch.Tensor]:
     """An example batch of the inputs that both the tokenizer and the model know."""
     tokenizer = source.model.tokenizer
     taken = inspect.signature(source.transformer.auto_model.forward).parameters

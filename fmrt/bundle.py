@@ -66,8 +66,8 @@ class Bundle:
         Raises:
             BundleNotFoundError: neither a directory nor a hub repository with a bundle.
         """
-        if Path(model).exists():
-            return cls.open(model)
+        if Path(model).exists() or model.count("/") != 1 or model[0] in "./~":
+            return cls.open(model)  # not the owner/name of a hub repository
         from huggingface_hub import hf_hub_download, snapshot_download  # noqa: PLC0415
 
         try:

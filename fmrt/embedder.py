@@ -19,6 +19,7 @@ from fmrt.manifest import Manifest
 from fmrt.postprocess import Postprocess, make_postprocess
 from fmrt.preprocess.text import OnTooLong, check_on_too_long
 from fmrt.progress import Progress
+from fmrt.session import resolve_provider
 from fmrt.verify import check_quick
 
 T = TypeVar("T")
@@ -83,6 +84,7 @@ class Embedder:
         Raises:
             BundleNotFoundError: no such directory, and the hub does not give such a bundle.
         """
+        provider = resolve_provider(provider).name
         found = Bundle.from_pretrained(model, revision, variant, provider)
         return cls(found, variant=variant, provider=provider, **options)
 

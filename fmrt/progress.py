@@ -16,7 +16,9 @@ class Progress:
 
     def __init__(self, total: int | None, show: bool | None = None) -> None:
         self._bar = None
-        if sys.stderr.isatty() if show is None else show:
+        # Without standard error (a service, pythonw) there is nowhere to show anything.
+        terminal = sys.stderr is not None and sys.stderr.isatty()
+        if terminal if show is None else show:
             from tqdm import tqdm  # noqa: PLC0415
 
             self._bar = tqdm(total=total, unit="text", unit_scale=True, smoothing=0.1)

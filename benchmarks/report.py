@@ -1,0 +1,193 @@
+"""Benchmark results as the README's table and plot: ``python -m benchmarks.report results.json``.
+
+Exits with 1 when a figure misses its bar.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+PLOT = ROOT / "docs/throughput.png"
+BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
+Facts = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A figure of the report and what it must reach.
+
+    Attributes:
+        name: of the figure.
+        key: of ``extra_info`` that holds it.
+        limit: the bar.
+        at_least: whether the figure must reach the bar, or else stay below it.
+        form: how it is shown.
+        peer: shows the peer's figure, where there is one.
+    """
+
+    name: str
+    key: str
+    limit: float
+    at_least: bool
+    form: str
+    peer: Callable[[Facts], str] = lambda _: ""
+
+    def met(self, facts: Facts) -> bool:
+        """Whether the figure is on the right side of the bar."""
+        value = facts[self.key]
+        return bool(value >= self.limit if self.at_least else value <= self.limit)
+
+    def row(self, facts: Facts) -> str:
+        """A row of the table."""
+        value, limit = self.form.format(facts[self.key]), self.form.format(self.limit)
+        side = "≥" if self.at_least else "≤"
+        verdict = "met" if self.met(facts) else "**missed**"
+        return f"| {self.name} | {value} | {self.peer(facts)} | {side} {limit} | {verdict} |"
+
+
+BARS = {
+    "test_throughput[natural]": (
+        Bar(
+            "Natural-length texts, times sentence-transformers",
+            "ratio",
+            2.0,
+            True,
+            "{:.2f}",
+            lambda f: (
+                f"{f['tokens_per_second']:,.0f} against "
+                f"{f['sentence_transformers_tokens_per_second']:,.0f} tokens/s"
+            ),
+        ),
+        Bar(
+            "Natural-length texts, fraction of sgemm",
+            "sgemm_fraction",
+            0.85,
+            True,
+            "{:.2f}",
+            lambda f: f"sgemm {f['sgemm_gflops']:.0f} GFLOP/s",
+        ),
+    ),
+    "test_throughput[short (8 to 16 tokens)]": (
+        Bar(
+            "Short texts, times sentence-transformers",
+            "ratio",
+            1.0,
+            True,
+            "{:.2f}",
+            lambda f: (
+                f"{f['tokens_per_second']:,.0f} against "
+                f"{f['sentence_transformers_tokens_per_second']:,.0f} tokens/s"
+            ),
+        ),
+    ),
+    "test_throughput[long (256 tokens)]": (
+        Bar(
+            "Texts of 256 tokens, times sentence-transformers",
+            "ratio",
+            1.0,
+            True,
+            "{:.2f}",
+            lambda f: (
+                f"{f['tokens_per_second']:,.0f} against "
+                f"{f['sentence_transformers_tokens_per_second']:,.0f} tokens/s"
+            ),
+        ),
+    ),
+    "test_first_vector": (
+        Bar(
+            "Import to first vector, s",
+            "first_vector_seconds",
+            1.0,
+            False,
+            "{:.2f}",
+            lambda f: (
+                f"sentence-transformers {f['sentence_transformers_first_vector_seconds']:.1f}"
+            ),
+        ),
+        Bar(
+            "Peak resident memory then, MiB",
+            "resident_mib",
+            250,
+            False,
+            "{:.0f}",
+            lambda f: f"sentence-transformers {f['sentence_transformers_resident_mib']:.0f}",
+        ),
+    ),
+    "test_large_file": (
+        Bar("Growth over a 200,000-line file, MiB", "growth_mib", 300, False, "{:.0f}"),
+    ),
+    "test_installed_size": (Bar("Installed size, MiB", "installed_mib", 260, False, "{:.0f}"),),
+}
+
+
+def main(path: str) -> int:
+    """Rewrite the README's table and the plot; 1 when a bar was missed."""
+    results = json.loads(Path(path).read_text(encoding="utf-8"))
+    facts = {b["name"]: b["extra_info"] for b in results["benchmarks"]}
+    rows = list(_rows(facts))
+    table = "\n".join(
+        [
+            _hardware(results),
+            "",
+            "| what | fmrt | beside it | bar | |",
+            "|---|---|---|---|---|",
+            *rows,
+        ]
+    )
+    print(table)
+    before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    README.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}", encoding="utf-8")
+    _plot(facts)
+    return int(any("missed" in row for row in rows))
+
+
+def _rows(facts: Mapping[str, Facts]) -> Iterator[str]:
+    for test, bars in BARS.items():
+        if test in facts:
+            yield from (bar.row(facts[test]) for bar in bars)
+
+
+def _hardware(results: Facts) -> str:
+    machine = results["machine_info"]
+    cpu = machine["cpu"]
+    wide = [flag for flag in ("avx2", "avx512f", "avx512_vnni") if flag in cpu.get("flags", ())]
+    return (
+        f"{cpu.get('brand_raw', machine['machine'])}, {cpu['count']} cores, {', '.join(wide)}; "
+        f"Python {machine['python_version']}; {results['datetime'][:10]}. "
+        "Written by `python3 dev.py bench`."
+    )
+
+
+def _plot(facts: Mapping[str, Facts]) -> None:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    chosen = [f for name, f in facts.items() if name.startswith("test_throughput")]
+    if not chosen:
+        return
+    figure, axes = pyplot.subplots(figsize=(7, 2.8), layout="constrained")
+    positions = range(len(chosen))
+    peers = [f["sentence_transformers_tokens_per_second"] for f in chosen]
+    axes.barh(
+        [p + 0.2 for p in positions], [f["tokens_per_second"] for f in chosen], 0.4, label="fmrt"
+    )
+    axes.barh([p - 0.2 for p in positions], peers, 0.4, label="sentence-transformers (torch)")
+    axes.set_yticks(positions, [f["texts"] for f in chosen])
+    axes.set_xlabel("tokens a second, all-MiniLM-L6-v2, fp32")
+    axes.legend()
+    PLOT.parent.mkdir(exist_ok=True)
+    figure.savefig(PLOT, dpi=120)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,70 @@
+"""The passes of the CPU variant apply where they should, and change no vector."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+
+from export.bundle import example_batch
+from export.heads import TextEmbedding
+from export.rewrite import optimize_for_cpu
+from export.source import Overrides, load_text_source
+from export.trace import trace
+from tests.export.models import TINY, save_tiny
+
+# In two layers: linear layers with a bias, six a layer in BERT, none in ModernBERT; attention's
+# keys and rows, which MPNet computes in a form of its own.
+APPLIED = {"bert": (12, 4), "mpnet": (12, 0), "modernbert": (0, 4)}
+SHAPES = [(1, 1), (1, 9), (3, 40)]
+
+
+def run(graph: ir.Model, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+    model = ir.to_proto(graph).SerializeToString()
+    session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
+    return session.run(None, feeds)
+
+
+@pytest.mark.parametrize("kind", APPLIED)
+def test_passes_apply_and_keep_the_vectors(kind: str, tmp_path: Path) -> None:
+    tiny = next(t for t in TINY if t.model_type == kind)
+    source = load_text_source(save_tiny(tiny, tmp_path), None, "cpu", Overrides())
+    graph = trace(TextEmbedding(source).eval(), example_batch(source), None)
+    fast = graph.clone()
+    applied = optimize_for_cpu(fast)
+    gemms, changes = APPLIED[kind]
+    assert applied == {"simplify_attention": changes, "projections_to_gemm": gemms}
+    assert sum(node.op_type == "Gemm" for node in fast.graph) == gemms
+    assert [v.name for v in fast.graph.outputs] == [v.name for v in graph.graph.outputs]
+    rng = np.random.default_rng(0)
+    for batch, length in SHAPES:
+        lengths = rng.integers(1, length + 1, batch)
+        lengths[0] = length
+        mask = (np.arange(length) < lengths[:, None]).astype(np.int64)
+        feeds = {i.name: np.zeros((batch, length), np.int64) for i in graph.graph.inputs}
+        feeds["input_ids"] = rng.integers(5, 100, (batch, length))
+        feeds["attention_mask"] = mask
+        (hidden, want), (fast_hidden, got) = run(graph, feeds), run(fast, feeds)
+        assert np.abs(got - want).max() <= 2e-6 * max(1.0, np.abs(want).max())
+        tokens = mask.astype(bool)
+        assert np.abs(fast_hidden[tokens] - hidden[tokens]).max() <= 1e-5
+
+
+def test_a_batch_of_padding_alone_gives_no_nan(tmp_path: Path) -> None:
+    source = load_text_source(save_tiny(TINY[0], tmp_path), None, "cpu", Overrides())
+    graph = trace(TextEmbedding(source).eval(), example_batch(source), None)
+    optimize_for_cpu(graph)
+    feeds = {i.name: np.zeros((2, 5), np.int64) for i in graph.graph.inputs}
+    assert all(np.isfinite(out).all() for out in run(graph, feeds))
+
+
+def test_a_graph_without_the_patterns_stays_as_it_is() -> None:
+    x = ir.val("x", dtype=ir.DataType.FLOAT, shape=["n", 4])
+    node = ir.node("Relu", [x])
+    graph = ir.Graph([x], node.outputs, nodes=[node], opset_imports={"": 20})
+    model = ir.Model(graph, ir_version=10)
+    assert set(optimize_for_cpu(model).values()) == {0}
+    assert [n.op_type for n in model.graph] == ["Relu"]
