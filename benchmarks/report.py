@@ -170,12 +170,12 @@ def _plot(facts: Mapping[str, Facts]) -> None:
     import matplotlib as mpl
 
     mpl.use("Agg")
-    from matplotlib import pyplot
+    import matplotlib.pyplot as plt
 
     chosen = [f for name, f in facts.items() if name.startswith("test_throughput")]
     if not chosen:
         return
-    figure, axes = pyplot.subplots(figsize=(7, 2.8), layout="constrained")
+    figure, axes = plt.subplots(figsize=(7, 2.8), layout="constrained")
     positions = range(len(chosen))
     peers = [f["sentence_transformers_tokens_per_second"] for f in chosen]
     axes.barh(

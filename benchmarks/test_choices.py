@@ -1,0 +1,143 @@
+"""What each choice of docs/performance.md is worth: alternatives take turns on the same batches.
+
+The benchmark's clock runs on a whole round of turns; the ratios are in ``extra_info``.
+"""
+
+from __future__ import annotations
+
+import statistics
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+from tokenizers import Tokenizer
+
+from export.rewrite.attention import simplify_attention
+from export.rewrite.gemm import projections_to_gemm
+from fmrt.cores import available_cores
+from fmrt.scheduler import plan_batches
+from fmrt.session import SLOW_CPU_FUSIONS
+
+ROUNDS = 9
+TEXTS = 500
+Feeds = list[dict[str, np.ndarray]]
+
+
+@pytest.fixture(scope="module")
+def batches(bundle: Path, corpus: list[str]) -> Callable[[int], Feeds]:
+    """Batches of a token budget, padded, ready for the session."""
+    tokenizer = Tokenizer.from_file(str(bundle / "tokenizer.json"))
+    tokenizer.enable_truncation(256)
+    ids = [encoding.ids for encoding in tokenizer.encode_batch(corpus[:TEXTS])]
+    lengths = np.array([len(row) for row in ids])
+
+    def of(budget: int) -> Feeds:
+        return [_padded([ids[i] for i in rows]) for rows in plan_batches(lengths, budget)]
+
+    return of
+
+
+def _padded(rows: Sequence[Sequence[int]]) -> dict[str, np.ndarray]:
+    shape = (len(rows), max(map(len, rows)))
+    feeds = {name: np.zeros(shape, np.int64) for name in ("input_ids", "attention_mask")}
+    for i, row in enumerate(rows):
+        feeds["input_ids"][i, : len(row)] = row
+        feeds["attention_mask"][i, : len(row)] = 1
+    return {**feeds, "token_type_ids": np.zeros(shape, np.int64)}
+
+
+def session(model: bytes | Path, disabled: list[str] | None, threads: int = 1) -> Any:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.enable_mem_pattern = False
+    source = model if isinstance(model, bytes) else str(model)
+    return ort.InferenceSession(
+        source, options, providers=["CPUExecutionProvider"], disabled_optimizers=disabled
+    )
+
+
+def run(model: Any, feeds: Feeds, workers: int) -> None:
+    """Run all batches with threads that take the next one in turn."""
+    waiting, lock = iter(feeds), threading.Lock()
+
+    def work() -> None:
+        while True:
+            with lock:
+                feed = next(waiting, None)
+            if feed is None:
+                return
+            model.run(["sentence_embedding"], feed)
+
+    threads = [threading.Thread(target=work) for _ in range(workers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def compare(benchmark: Any, ways: Mapping[str, Callable[[], None]]) -> None:
+    """Let the ways take turns; speed ratios to the first are medians over the rounds."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+
+    def turn() -> None:
+        for name, way in ways.items():
+            start = time.perf_counter()
+            way()
+            seconds[name].append(time.perf_counter() - start)
+
+    benchmark.pedantic(turn, rounds=ROUNDS, warmup_rounds=1)
+    first = next(iter(ways))
+    benchmark.extra_info["ratios"] = {
+        name: statistics.median(
+            a / b for a, b in zip(seconds[first][-ROUNDS:], times[-ROUNDS:], strict=True)
+        )
+        for name, times in seconds.items()
+    }
+
+
+def test_graphs(benchmark: Any, bundle: Path, batches: Callable[[int], Feeds]) -> None:
+    portable = bundle / "onnx/model.onnx"
+    attention = ir.load(portable)
+    simplify_attention(attention)
+    gemm = attention.clone()
+    projections_to_gemm(gemm)
+    sessions = {
+        "portable graph": session(portable, None),
+        "slow fusions off": session(portable, SLOW_CPU_FUSIONS),
+        "and attention simplified": session(_bytes(attention), SLOW_CPU_FUSIONS),
+        "and projections as Gemm": session(_bytes(gemm), SLOW_CPU_FUSIONS),
+    }
+    feeds, cores = batches(512), available_cores()
+    compare(benchmark, {n: (lambda s=s: run(s, feeds, cores)) for n, s in sessions.items()})
+
+
+def _bytes(model: ir.Model) -> bytes:
+    return ir.to_proto(model).SerializeToString()
+
+
+def test_budgets(benchmark: Any, bundle: Path, batches: Callable[[int], Feeds]) -> None:
+    model, cores = session(bundle / "onnx/model_cpu.onnx", SLOW_CPU_FUSIONS), available_cores()
+    feeds = {budget: batches(budget) for budget in (512, 128, 256, 384, 768, 1024, 4096)}
+    compare(
+        benchmark, {f"{b} tokens": (lambda f=f: run(model, f, cores)) for b, f in feeds.items()}
+    )
+
+
+def test_threads(benchmark: Any, bundle: Path, batches: Callable[[int], Feeds]) -> None:
+    cores, feeds, file = available_cores(), batches(512), bundle / "onnx/model_cpu.onnx"
+    one = session(file, SLOW_CPU_FUSIONS)
+    all_cores = session(file, SLOW_CPU_FUSIONS, cores)
+    compare(
+        benchmark,
+        {
+            "a worker a core": lambda: run(one, feeds, cores),
+            "one worker, all cores inside operators": lambda: run(all_cores, feeds, 1),
+            "twice as many workers as cores": lambda: run(one, feeds, 2 * cores),
+        },
+    )
