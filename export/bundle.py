@@ -146,12 +146,13 @@ def _write(source: TextSource, directory: Path, opset: int | None, say: Report) 
 def example_batch(source: TextSource) -> dict[str, torch.Tensor]:
     """An example batch of the inputs that both the tokenizer and the model know."""
     tokenizer = source.model.tokenizer
+    device = source.model.device
     taken = inspect.signature(source.transformer.auto_model.forward).parameters
     names = [name for name in TOKEN_INPUTS if name in tokenizer.model_input_names and name in taken]
     batch = tokenizer(list(EXAMPLE), padding=True, return_tensors="pt")
-    inputs = {name: batch[name].to(source.model.device) for name in names}
+    inputs = {name: batch[name].to(device) for name in names}
     if not source.pooling.include_prompt:
-        inputs[PROMPT_LENGTH] = torch.zeros(1, dtype=torch.int64, device=source.model.device)
+        inputs[PROMPT_LENGTH] = torch.zeros(1, dtype=torch.int64, device=device)
     return inputs
 
 
@@ -171,7 +172,7 @@ def _manifest(
         embedding_output=OUTPUTS[1],
         dim=int(source.model.get_embedding_dimension()),
         max_length=source.max_length,
-        pad_token_id=tokenizer.pad_token_id or 0,
+        pad_token_id=tokenizer.pad_token_id,
         truncation_side=tokenizer.truncation_side,
         pooling="+".join(source.pooling_modes),
         normalize=source.normalize,

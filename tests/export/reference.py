@@ -18,6 +18,8 @@ class TorchEmbedder:
     def __init__(self, directory: Path, max_length: int | None = None) -> None:
         with quiet():
             self.model = SentenceTransformer(str(directory), device="cpu")
+        tokenizer = self.model.tokenizer
+        tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
         if max_length is not None:
             self.model.max_seq_length = max_length
 

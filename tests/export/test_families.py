@@ -1,4 +1,4 @@
-"""Every text encoder family, through the torch-free runtime, gives PyTorch's vectors."""
+"""Every family of text models, through the torch-free runtime, gives PyTorch's vectors."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ def test_family_matches_pytorch(tiny: Tiny, tmp_path: Path) -> None:
     bundle = fmrt.export_model(model, tmp_path / "bundle")
     names = [v.name for v in bundle.manifest.variants]
     assert names == ["fp32", "fp32-cpu"]
-    want = TorchEmbedder(model, bundle.manifest.max_length).embed(TEXTS)
+    # Without special tokens a blank text has no tokens, and no model embeds that.
+    texts = TEXTS[1:] if tiny.tokenizer == "bpe-plain" else TEXTS
+    want = TorchEmbedder(model, bundle.manifest.max_length).embed(texts)
     for name in names:
         with fmrt.Embedder(bundle, variant=name) as embedder:
-            got = embedder.embed(TEXTS, on_too_long="truncate", batch_tokens=4096)
-            alone = np.stack([embedder.embed([t], on_too_long="truncate")[0] for t in TEXTS])
+            got = embedder.embed(texts, on_too_long="truncate", batch_tokens=4096)
+            alone = np.stack([embedder.embed([t], on_too_long="truncate")[0] for t in texts])
         assert_parity(got, want)
         assert np.abs(got - alone).max() <= 2e-6 * np.abs(want).max()

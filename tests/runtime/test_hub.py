@@ -30,12 +30,12 @@ def hub(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
         return cache
 
     monkeypatch.setattr(
-        huggingface_hub, "hf_hub_download", lambda r, name, revision: str(fetch(r, [name]) / name)
+        huggingface_hub, "hf_hub_download", lambda r, name, **_: str(fetch(r, [name]) / name)
     )
     monkeypatch.setattr(
         huggingface_hub,
         "snapshot_download",
-        lambda r, revision, allow_patterns: str(fetch(r, allow_patterns)),
+        lambda r, allow_patterns, **_: str(fetch(r, allow_patterns)),
     )
     return cache
 
