@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from export.rewrite.attention import simplify_attention
+from export.rewrite.fused_attention import fuse_attention
 from export.rewrite.gemm import projections_to_gemm
 
 
@@ -16,4 +17,5 @@ def optimize_for_cpu(model: ir.Model) -> dict[str, int]:
     Returns:
         How often each pass applied, by name.
     """
-    return {pass_.__name__: pass_(model) for pass_ in (simplify_attention, projections_to_gemm)}
+    passes = (simplify_attention, fuse_attention, projections_to_gemm)
+    return {run.__name__: run(model) for run in passes}

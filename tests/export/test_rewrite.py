@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,16 @@ from export.source import Overrides, load_text_source
 from export.trace import trace
 from tests.export.models import TINY, save_tiny
 
-# In two layers: linear layers with a bias, six a layer in BERT, none in ModernBERT; attention's
-# keys and rows, which MPNet computes in a form of its own.
-APPLIED = {"bert": (12, 4), "mpnet": (12, 0), "modernbert": (0, 4)}
+# How often each pass applies to two layers. MPNet's attention has a position bias and a form of its
+# own, ModernBERT's rotates queries and keys, Llama's is causal; ModernBERT's and Llama's linear
+# layers have no bias.
+APPLIED = {
+    "bert": {"simplify_attention": 4, "fuse_attention": 2, "projections_to_gemm": 12},
+    "distilbert": {"simplify_attention": 4, "fuse_attention": 2, "projections_to_gemm": 12},
+    "mpnet": {"simplify_attention": 0, "fuse_attention": 0, "projections_to_gemm": 12},
+    "modernbert": {"simplify_attention": 4, "fuse_attention": 0, "projections_to_gemm": 0},
+    "llama": {"simplify_attention": 4, "fuse_attention": 0, "projections_to_gemm": 0},
+}
 SHAPES = [(1, 1), (1, 9), (3, 40)]
 
 
@@ -35,14 +43,15 @@ def test_passes_apply_and_keep_the_vectors(kind: str, tmp_path: Path) -> None:
     graph = trace(TextEmbedding(source).eval(), example_batch(source), None)
     fast = graph.clone()
     applied = optimize_for_cpu(fast)
-    gemms, changes = APPLIED[kind]
-    assert applied == {"simplify_attention": changes, "projections_to_gemm": gemms}
-    assert sum(node.op_type == "Gemm" for node in fast.graph) == gemms
+    assert applied == APPLIED[kind]
+    assert sum(node.op_type == "Gemm" for node in fast.graph) == applied["projections_to_gemm"]
     assert [v.name for v in fast.graph.outputs] == [v.name for v in graph.graph.outputs]
     rng = np.random.default_rng(0)
-    for batch, length in SHAPES:
+    for (batch, length), padded in itertools.product(SHAPES, (True, False)):
         lengths = rng.integers(1, length + 1, batch)
         lengths[0] = length
+        if not padded:
+            lengths[:] = length
         mask = (np.arange(length) < lengths[:, None]).astype(np.int64)
         feeds = {i.name: np.zeros((batch, length), np.int64) for i in graph.graph.inputs}
         feeds["input_ids"] = rng.integers(5, 100, (batch, length))
