@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import model_info, snapshot_download
+from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense, Normalize, Transformer
@@ -139,13 +139,14 @@ def _fetch(name: str, revision: str | None) -> tuple[Path, str | None]:
         return path, None
     if path.exists():
         raise ExportError(f"{name} is a file; give a model's directory or hub id")
+    # The client itself falls back on its cache where the hub cannot be reached.
     try:
-        info = model_info(name, revision=revision)
-        files = [sibling.rfilename for sibling in info.siblings or []]
-        skip = (
-            [*NOT_NEEDED, "*.bin"] if any(f.endswith(".safetensors") for f in files) else NOT_NEEDED
+        path = Path(
+            snapshot_download(name, revision=revision, ignore_patterns=[*NOT_NEEDED, "*.bin"])
         )
-        return Path(snapshot_download(name, revision=info.sha, ignore_patterns=skip)), info.sha
+        if not any(path.rglob("*.safetensors")):
+            snapshot_download(name, revision=path.name, ignore_patterns=NOT_NEEDED)
+        return path, path.name
     except (HfHubHTTPError, HFValidationError, OSError) as e:
         reason = str(e).strip().splitlines()[0]
         raise ExportError(

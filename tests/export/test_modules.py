@@ -125,6 +125,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 
     out = Path(str(arguments[1]))
     before = sorted(out.parent.iterdir())
+    capsys.readouterr()
     assert main(["export", *map(str, arguments)]) == 1
     lines = [x for x in capsys.readouterr().err.splitlines() if x]
     assert len(lines) == 1

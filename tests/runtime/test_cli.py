@@ -246,7 +246,7 @@ def flip(path):
         (lambda b: (b / "tokenizer.json").unlink(), "tokenizer.json is missing"),
         (lambda b: flip(b / "onnx/model.onnx"), "its SHA-256 has changed"),
         (lambda b: os.truncate(b / "onnx/model.onnx", 50), "is corrupt: 50 bytes, exported with"),
-        (shutil.rmtree, "is neither a directory nor a bundle that the hub gives"),
+        (shutil.rmtree, "is not an fmrt bundle (no such directory)"),
     ],
 )
 def test_a_damaged_bundle_ends_in_one_line(tiny_bundle, place, capsys, damage, message):

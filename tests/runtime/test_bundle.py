@@ -1,0 +1,132 @@
+"""Bundles that are damaged, newer, or wrong are refused; unknown keys are not."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+import fmrt
+from fmrt.bundle import record_of
+from fmrt.errors import (
+    BundleCorruptError,
+    BundleNotFoundError,
+    ProviderError,
+    SchemaVersionError,
+    VariantNotFoundError,
+    VerificationError,
+)
+
+GRAPH = "onnx/model.onnx"
+REFERENCE = "reference.safetensors"
+
+
+@pytest.fixture
+def bundle(tiny_bundle: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(tiny_bundle, tmp_path / "bundle")
+
+
+def edit(bundle: Path, change) -> None:
+    path = bundle / "fmrt.json"
+    manifest = json.loads(path.read_text())
+    change(manifest)
+    path.write_text(json.dumps(manifest))
+
+
+def flip(path: Path) -> None:
+    """Another byte in the middle: same size, other content."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+DAMAGE = {
+    "no manifest": (lambda b: (b / "fmrt.json").unlink(), BundleNotFoundError, "fmrt export"),
+    "not JSON": (lambda b: (b / "fmrt.json").write_text("{"), BundleCorruptError, "JSON"),
+    "a list": (lambda b: (b / "fmrt.json").write_text("[]"), BundleCorruptError, "object"),
+    "no version": (
+        lambda b: edit(b, lambda m: m.pop("schema_version")),
+        BundleCorruptError,
+        "schema_version",
+    ),
+    "no dim": (lambda b: edit(b, lambda m: m.pop("dim")), BundleCorruptError, "dim"),
+    "newer": (
+        lambda b: edit(b, lambda m: m.update(schema_version=999)),
+        SchemaVersionError,
+        "upgrade",
+    ),
+    "no graph": (lambda b: (b / GRAPH).unlink(), BundleCorruptError, "missing"),
+    "short graph": (lambda b: (b / GRAPH).write_bytes(b"x"), BundleCorruptError, "1 bytes"),
+    "changed graph": (lambda b: flip(b / GRAPH), BundleCorruptError, "SHA-256"),
+    "no tokenizer": (
+        lambda b: (b / "tokenizer.json").unlink(),
+        BundleCorruptError,
+        "tokenizer.json is missing",
+    ),
+    "changed tokenizer": (lambda b: flip(b / "tokenizer.json"), BundleCorruptError, "SHA-256"),
+    "changed reference": (lambda b: flip(b / REFERENCE), BundleCorruptError, "SHA-256"),
+}
+
+
+@pytest.mark.parametrize(("damage", "error", "message"), DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_bundle_is_refused(bundle, damage, error, message) -> None:
+    damage(bundle)
+    with pytest.raises(error, match=message) as e:
+        fmrt.Embedder(bundle)
+    assert "\n" not in str(e.value)
+
+
+def test_a_graph_that_onnxruntime_cannot_read_is_refused(bundle) -> None:
+    (bundle / GRAPH).write_bytes(b"not a graph")
+    record = record_of(bundle / GRAPH)
+    edit(bundle, lambda m: m["variants"][0].update(sha256=record.sha256, size=record.size))
+    with pytest.raises(BundleCorruptError, match="ONNX Runtime cannot load"):
+        fmrt.Embedder(bundle)
+
+
+def test_unknown_keys_are_ignored(bundle) -> None:
+    def add(manifest) -> None:
+        manifest["of_the_future"] = {"a": 1}
+        manifest["source"]["more"] = 1
+        manifest["variants"][0]["more"] = 1
+
+    edit(bundle, add)
+    with fmrt.Embedder(bundle) as embedder:
+        assert embedder.embed(["cat"]).shape == (1, embedder.dim)
+
+
+def test_wrong_vectors_are_refused_at_load(bundle) -> None:
+    with safe_open(bundle / REFERENCE, framework="np") as f:
+        metadata = f.metadata()
+        tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118
+    tensors["embeddings"] = np.roll(tensors["embeddings"], 1, axis=1)
+    save_file(tensors, bundle / REFERENCE, metadata)
+    record = record_of(bundle / REFERENCE)
+    edit(bundle, lambda m: m["files"][REFERENCE].update(sha256=record.sha256, size=record.size))
+    with pytest.raises(VerificationError, match="does not give PyTorch's vectors"):
+        fmrt.Embedder(bundle)
+    fmrt.Embedder(bundle, verify=False).close()
+    assert not any(report.passed for report in fmrt.verify_bundle(fmrt.Bundle.open(bundle)))
+
+
+def test_variant_and_provider_must_exist(bundle) -> None:
+    with pytest.raises(VariantNotFoundError, match="it has: fp32"):
+        fmrt.Embedder(bundle, variant="int2")
+    with pytest.raises(ProviderError, match="choose from: auto, cpu, cuda"):
+        fmrt.Embedder(bundle, provider="abacus")
+    with fmrt.Embedder(bundle, provider="auto") as embedder:
+        assert (embedder.variant, embedder.provider) == ("fp32", "cpu")
+
+
+def test_the_cuda_provider_says_how_to_get_it(bundle) -> None:
+    import onnxruntime
+
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this ONNX Runtime has CUDA")
+    with pytest.raises(ProviderError, match="pip install onnxruntime-gpu"):
+        fmrt.Embedder(bundle, provider="cuda")

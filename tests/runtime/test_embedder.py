@@ -1,0 +1,160 @@
+"""The public API on a tiny bundle whose vectors are computed without ONNX Runtime."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import fmrt
+from fmrt.errors import InputError, OptionError, TextTooLongError, TruncationWarning
+
+from .conftest import DIM, MAX_LENGTH, QUERY_PROMPT, TEXTS, WORDS
+
+LONG = "dog " * 40
+
+
+@pytest.fixture(scope="module")
+def embedder(tiny_bundle: Path):
+    with fmrt.Embedder(tiny_bundle, workers=2) as embedder:
+        yield embedder
+
+
+@pytest.fixture(scope="module")
+def reference(tiny_bundle: Path):
+    return fmrt.Bundle.open(tiny_bundle).reference()
+
+
+def test_vectors_are_the_reference_ones(embedder, reference) -> None:
+    plain = [i for i, p in enumerate(reference.prompts) if not p]
+    got = embedder.embed([reference.items[i] for i in plain], on_too_long="truncate")
+    assert got.dtype == np.float32
+    assert np.allclose(got, reference.embeddings[plain], atol=1e-6)
+    assert (embedder.dim, embedder.max_length) == (DIM, MAX_LENGTH)
+
+
+@given(
+    texts=st.lists(st.lists(st.sampled_from([*WORDS, "zzz"]), max_size=14).map(" ".join)),
+    batch_tokens=st.sampled_from([1, 7, 64, 512]),
+)
+@settings(max_examples=40, deadline=None)
+def test_a_text_is_the_same_alone_and_in_any_batch(embedder, texts, batch_tokens) -> None:
+    together = embedder.embed(texts, batch_tokens=batch_tokens)
+    assert together.shape == (len(texts), DIM)
+    alone = [embedder.embed([text])[0] for text in texts]
+    assert all(np.allclose(a, b, atol=2e-6) for a, b in zip(together, alone, strict=True))
+
+
+def test_the_stream_gives_the_same_and_reads_lazily(embedder) -> None:
+    texts = [f"{a} {b}" for a in WORDS for b in WORDS]
+    read = 0
+
+    def endless():
+        nonlocal read
+        while True:
+            read += 1
+            yield texts[(read - 1) % len(texts)]
+
+    stream = embedder.embed_iter(endless())
+    first = np.stack([next(stream) for _ in texts])
+    stream.close()
+    assert np.array_equal(first, embedder.embed(texts))
+    assert read < 4 * 8192
+
+
+def test_prompts(embedder) -> None:
+    expected = embedder.embed([QUERY_PROMPT + "cat"])
+    for options in ({"prompt_name": "query"}, {"prompt": QUERY_PROMPT}):
+        assert np.array_equal(embedder.embed(["cat"], **options), expected)
+    assert np.array_equal(embedder.embed_query("cat"), expected[0])
+    assert np.array_equal(embedder.embed_documents(["cat"]), embedder.embed(["cat"]))
+
+
+def test_width_and_precision(embedder) -> None:
+    full = embedder.embed(TEXTS, on_too_long="truncate")
+    cut = embedder.embed(TEXTS, truncate_dim=5, on_too_long="truncate")
+    norms = np.linalg.norm(full[:, :5], axis=1, keepdims=True)
+    assert np.allclose(cut, full[:, :5] / norms, atol=1e-6)
+    for precision, dtype in (("float16", np.float16), ("int8", np.int8), ("uint8", np.uint8)):
+        got = embedder.embed(TEXTS, precision=precision, on_too_long="truncate")
+        assert got.dtype == dtype
+        assert np.argmax(got[1]) == np.argmax(full[1])
+    bits = embedder.embed(TEXTS, precision="binary", on_too_long="truncate")
+    assert np.array_equal(np.unpackbits(bits, axis=1)[:, :DIM], full > 0)
+
+
+def test_truncation_is_reported(embedder) -> None:
+    with pytest.warns(TruncationWarning, match=r"1 of 3 texts had more than 16 .* longest 42"):
+        embedder.embed(["cat", LONG, "dog"])
+    with pytest.raises(TextTooLongError, match="text 1: 42 tokens"):
+        embedder.embed(["cat", LONG], on_too_long="error")
+    embedder.embed([LONG], on_too_long="truncate")  # and warnings are errors here
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        ("one string", "pass a list"),
+        (["cat", 3], "text 1: expected a string, got int"),
+        (["cat", None], "text 1: expected a string, got NoneType"),
+        (["a\0b"], "text 0: NUL"),
+        (["ab", "a\ud800b"], "text 1: lone surrogate"),
+        (["cat"] * 9000 + ["x" * 10_000_000], "text 9000: 10,000,000 characters"),
+    ],
+)
+def test_bad_texts_are_refused_with_their_position(embedder, texts, message) -> None:
+    with pytest.raises(InputError, match=message) as e:
+        embedder.embed(texts)
+    assert "\n" not in str(e.value)
+    assert embedder.embed(["cat"]).shape == (1, DIM)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"prompt_name": "nonesuch"},
+        {"precision": "float8"},
+        {"truncate_dim": DIM + 1},
+        {"truncate_dim": 0},
+        {"normalize": False},
+        {"batch_tokens": 0},
+        {"on_too_long": "ignore"},
+    ],
+)
+def test_bad_options_are_refused_before_a_text_is_read(embedder, options) -> None:
+    with pytest.raises(OptionError, match=next(iter(options))):
+        embedder.embed([object()], **options)
+
+
+def test_empty_and_blank(embedder) -> None:
+    assert embedder.embed([]).shape == (0, DIM)
+    assert list(embedder.embed_iter([])) == []
+    assert np.isfinite(embedder.embed(["", " ", "\t\n"])).all()
+
+
+def test_many_threads_share_one_embedder(embedder) -> None:
+    texts = [" ".join(WORDS[i % 7 : i % 7 + i % 9]) for i in range(300)]
+    expected = embedder.embed(texts)
+    results: list[np.ndarray] = []
+    threads = [
+        threading.Thread(target=lambda: results.append(embedder.embed(texts))) for _ in range(6)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 6
+    assert all(np.allclose(r, expected, atol=2e-6) for r in results)
+
+
+def test_a_closed_embedder_says_so(tiny_bundle) -> None:
+    with fmrt.Embedder(tiny_bundle) as embedder:
+        pass
+    embedder.close()
+    with pytest.raises(OptionError, match="closed"):
+        embedder.embed(["cat"])
+    assert not [t for t in threading.enumerate() if t.name.startswith("fmrt") and not t.is_alive()]
