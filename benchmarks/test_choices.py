@@ -19,6 +19,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from export.rewrite.attention import simplify_attention
+from export.rewrite.fused_attention import fuse_attention
 from export.rewrite.gemm import projections_to_gemm
 from fmrt.cores import available_cores
 from fmrt.scheduler import plan_batches
@@ -105,12 +106,15 @@ def test_graphs(benchmark: Any, bundle: Path, batches: Callable[[int], Feeds]) -
     portable = bundle / "onnx/model.onnx"
     attention = ir.load(portable)
     simplify_attention(attention)
-    gemm = attention.clone()
+    fused = attention.clone()
+    fuse_attention(fused)
+    gemm = fused.clone()
     projections_to_gemm(gemm)
     sessions = {
         "portable graph": session(portable, None),
         "slow fusions off": session(portable, SLOW_CPU_FUSIONS),
         "and attention simplified": session(_bytes(attention), SLOW_CPU_FUSIONS),
+        "and attention fused": session(_bytes(fused), SLOW_CPU_FUSIONS),
         "and projections as Gemm": session(_bytes(gemm), SLOW_CPU_FUSIONS),
     }
     feeds, cores = batches(512), available_cores()
