@@ -22,13 +22,13 @@ class Reference:
     """Items with the vectors that PyTorch gave them.
 
     Attributes:
-        items: the raw texts, prompt not included.
+        items: raw: a text without its prompt, or the bytes of an image or sound file.
         prompts: the prompt in front of each.
-        lengths: tokens of each, after truncation, int64 ``[n]``.
+        lengths: positions that the model computes for each, int64 ``[n]``.
         embeddings: float32 ``[n, dim]``.
     """
 
-    items: list[str]
+    items: list[str | bytes]
     prompts: list[str]
     lengths: NDArray[np.int64]
     embeddings: NDArray[np.float32]
@@ -74,8 +74,9 @@ class Bundle:
             manifest_path = Path(hf_hub_download(model, MANIFEST_FILE, revision=revision))
             remote = cls.open(manifest_path.parent)
             needed = [MANIFEST_FILE, *remote.manifest.files]
-            chosen = remote.variant(variant, provider)
-            needed += [chosen.file, *chosen.external]
+            for modality in remote.manifest.modalities:
+                chosen = remote.variant(variant, provider, modality)
+                needed += [chosen.file, *chosen.external]
             return cls.open(snapshot_download(model, revision=revision, allow_patterns=needed))
         except (OSError, ValueError) as e:
             if isinstance(e, VariantNotFoundError | BundleCorruptError):
@@ -85,13 +86,21 @@ class Bundle:
                 f"{model!r} is neither a directory nor a bundle that the hub gives: {reason}"
             ) from e
 
-    def variant(self, name: str | None = None, provider: str = "cpu") -> Variant:
+    def variant(
+        self, name: str | None = None, provider: str = "cpu", modality: str | None = None
+    ) -> Variant:
         """Pick a variant: by name, or the fp32 one made for ``provider``, or the portable one.
 
         Raises:
             VariantNotFoundError: no such variant, or it does not run on ``provider``.
+            OptionError: the bundle does not embed ``modality``.
         """
-        fits = [v for v in self.manifest.variants if v.provider in ("any", provider)]
+        modality = self.manifest.tower(modality).modality
+        fits = [
+            v
+            for v in self.manifest.variants
+            if v.modality == modality and v.provider in ("any", provider)
+        ]
         if name is None:
             fp32 = sorted(
                 (v for v in fits if v.precision == "fp32"), key=lambda v: v.provider == "any"
@@ -154,21 +163,26 @@ class Bundle:
             self.check_hash(name, record)
         return self.check_hash(variant.file, variant)
 
-    def reference(self) -> Reference:
-        """The reference items and PyTorch's vectors.
+    def reference(self, modality: str | None = None) -> Reference:
+        """The reference items of a tower and PyTorch's vectors.
 
         Raises:
             BundleCorruptError: the file is missing or corrupt.
+            OptionError: the bundle does not embed ``modality``.
         """
         from safetensors import safe_open  # noqa: PLC0415
 
+        modality = self.manifest.tower(modality).modality
         with safe_open(self.file(REFERENCE_FILE), framework="np") as f:
-            items: list[dict[str, Any]] = json.loads(f.metadata()["items"])
+            entries: list[dict[str, Any]] = json.loads(f.metadata()[modality])
             return Reference(
-                [item["text"] for item in items],
-                [item["prompt"] for item in items],
-                f.get_tensor("lengths"),
-                f.get_tensor("embeddings"),
+                [
+                    entry["text"] if "text" in entry else f.get_tensor(entry["bytes"]).tobytes()
+                    for entry in entries
+                ],
+                [entry.get("prompt", "") for entry in entries],
+                f.get_tensor(f"{modality}.lengths"),
+                f.get_tensor(f"{modality}.embeddings"),
             )
 
 

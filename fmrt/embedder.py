@@ -1,4 +1,4 @@
-"""The public API: an `Embedder` turns texts into vectors with a bundle."""
+"""The public API: an `Embedder` turns texts, images or sounds into vectors with a bundle."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmrt.bundle import Bundle
-from fmrt.engine import Engine, Truncation, checked
+from fmrt.engine import Engine, OnError, Truncation
 from fmrt.errors import InputError, OptionError, TruncationWarning
 from fmrt.manifest import Manifest
 from fmrt.postprocess import Postprocess, make_postprocess
-from fmrt.preprocess.text import OnTooLong, check_on_too_long
+from fmrt.preprocess.base import OnTooLong, check_on_too_long
 from fmrt.progress import Progress
 from fmrt.session import resolve_provider
 from fmrt.verify import check_quick
@@ -26,7 +26,11 @@ T = TypeVar("T")
 
 
 class Embedder:
-    """Embeds texts with a bundle, on onnxruntime alone; safe to call from several threads.
+    """Embeds with a bundle, on onnxruntime alone; safe to call from several threads.
+
+    What it embeds depends on the bundle. Texts are strings. Images and sounds are paths, the bytes
+    of a file, or arrays (uint8 ``[height, width, 3]``; float32 ``[samples]``); Pillow images too. A
+    bundle with two towers takes strings for texts and the rest for its other modality.
 
     Args:
         bundle: the directory that ``fmrt export`` wrote.
@@ -34,6 +38,7 @@ class Embedder:
         provider: execution provider: ``cpu``, ``cuda``, or ``auto`` for the best one there is.
         workers: batches that run at the same time; default one a core this process may use
             (CPU affinity and cgroup quota).
+        modality: load only the tower of ``text``, ``image`` or ``audio``; default all.
         verify: check a few of the bundle's reference items at load, and refuse it when its vectors
             are not PyTorch's.
 
@@ -53,19 +58,23 @@ class Embedder:
         variant: str | None = None,
         provider: str = "cpu",
         workers: int | None = None,
+        modality: str | None = None,
         verify: bool = True,
     ) -> None:
         if workers is not None and workers < 1:
             raise OptionError(f"workers={workers}; give at least 1")
         self._bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         self._lock = threading.Lock()
-        self._engine: Engine | None = Engine(self._bundle, variant, provider, workers)
-        if verify:
-            try:
-                check_quick(self._engine, self._bundle)
-            except BaseException:
-                self.close()
-                raise
+        self._engines: dict[str, Engine] = {}
+        try:
+            for name in self.manifest.modalities if modality is None else (modality,):
+                engine = Engine(self._bundle, variant, provider, workers, name)
+                self._engines[name] = engine
+                if verify:
+                    check_quick(engine, self._bundle)
+        except BaseException:
+            self.close()
+            raise
 
     @classmethod
     def from_pretrained(
@@ -90,8 +99,9 @@ class Embedder:
 
     def embed(
         self,
-        texts: Sequence[str],
+        items: Sequence[Any],
         *,
+        modality: str | None = None,
         prompt_name: str | None = None,
         prompt: str | None = None,
         batch_tokens: int | None = None,
@@ -101,14 +111,16 @@ class Embedder:
         show_progress: bool | None = None,
         on_too_long: OnTooLong = "truncate-and-warn",
     ) -> NDArray[Any]:
-        """Embed texts; the result's rows are in input order.
+        """Embed items; the result's rows are in input order.
 
         Args:
-            texts: strings; an empty list gives an empty array.
+            items: texts, images or sounds; an empty list gives an empty array.
+            modality: ``text``, ``image`` or ``audio`` where the bundle has several and the type of
+                the items leaves it open: a string is a text, unless this says that it is a path.
             prompt_name: one of the model's prompts, put in front of every text; default the
                 model's own default.
             prompt: a prompt's text, in place of ``prompt_name``.
-            batch_tokens: most tokens of a batch, padding included; default 512.
+            batch_tokens: most tokens (patches, frames) of a batch, padding included; default 512.
             truncate_dim: keep this many leading dimensions (Matryoshka); vectors that the model
                 normalizes are normalized again.
             normalize: True for unit length; default as the model does.
@@ -122,19 +134,20 @@ class Embedder:
             float32 ``[n, dim]``; another dtype or width as ``precision`` says.
 
         Raises:
-            InputError: a text that is no string, or holds NUL or lone surrogates.
+            InputError: a text that is no string, or holds NUL or lone surrogates; an image or
+                sound that cannot be read.
             TextTooLongError: too many tokens under ``on_too_long="error"``.
             OptionError: an argument that makes no sense for this model.
         """
-        if isinstance(texts, str | bytes):
-            raise InputError("texts is one string; pass a list of texts, e.g. [text]")
-        post = self._postprocess(truncate_dim, normalize, precision)
-        stream = self._vectors(
-            texts, str, post, self._prompt(prompt_name, prompt), batch_tokens, on_too_long
-        )
-        out = np.empty((len(texts), post.width), post.precision.dtype)
+        if isinstance(items, str | bytes):
+            raise InputError("one item was passed; pass a list of items, e.g. [item]")
+        engine = self._engine(modality, items[:1])
+        post = self._postprocess(engine, truncate_dim, normalize, precision)
+        prompt = self._prompt(engine, prompt_name, prompt)
+        stream = self._vectors(engine, items, _same, post, prompt, batch_tokens, on_too_long)
+        out = np.empty((len(items), post.width), post.precision.dtype)
         done = 0
-        with Progress(len(texts), show_progress) as progress:
+        with Progress(len(items), show_progress, engine.preprocess.unit) as progress:
             for window, vectors in stream:
                 out[done : done + len(window)] = vectors
                 done += len(window)
@@ -143,8 +156,9 @@ class Embedder:
 
     def embed_iter(
         self,
-        texts: Iterable[str],
+        items: Iterable[Any],
         *,
+        modality: str | None = None,
         prompt_name: str | None = None,
         prompt: str | None = None,
         batch_tokens: int | None = None,
@@ -153,22 +167,24 @@ class Embedder:
         precision: str = "float32",
         on_too_long: OnTooLong = "truncate-and-warn",
     ) -> Iterator[NDArray[Any]]:
-        """Yield a vector a text, in input order, from an iterable of any length in bounded memory.
+        """Yield a vector an item, in input order, from an iterable of any length in bounded memory.
 
-        Arguments and errors are those of `embed`; the options are checked before the first text
-        is read, and a truncation warning comes at the end.
+        Arguments and errors are those of `embed`; the options are checked before the first item
+        is read, and a truncation warning comes at the end. With several towers and no
+        ``modality``, items are texts.
         """
-        post = self._postprocess(truncate_dim, normalize, precision)
-        stream = self._vectors(
-            texts, str, post, self._prompt(prompt_name, prompt), batch_tokens, on_too_long
-        )
+        engine = self._engine(modality, ())
+        post = self._postprocess(engine, truncate_dim, normalize, precision)
+        prompt = self._prompt(engine, prompt_name, prompt)
+        stream = self._vectors(engine, items, _same, post, prompt, batch_tokens, on_too_long)
         return (vector for _, vectors in stream for vector in vectors)
 
     def embed_items(
         self,
         items: Iterable[T],
-        text_of: Callable[[T], str],
+        raw_of: Callable[[T], object],
         *,
+        modality: str | None = None,
         prompt_name: str | None = None,
         prompt: str | None = None,
         batch_tokens: int | None = None,
@@ -176,15 +192,20 @@ class Embedder:
         normalize: bool | None = None,
         precision: str = "float32",
         on_too_long: OnTooLong = "truncate-and-warn",
+        on_error: OnError[T] | None = None,
     ) -> Iterator[tuple[list[T], NDArray[Any]]]:
         """Yield items with their vectors ``[n, dim]``, some thousand at a time, in input order.
 
-        For streams that carry more than the text; ``text_of`` gives an item's text. Arguments and
-        errors are those of `embed`.
+        For streams that carry more than what is embedded; ``raw_of`` gives an item's text, image
+        or sound. ``on_error`` takes an item that cannot be embedded, with the `InputError`; the
+        item is then left out, and the stream goes on. Other arguments and errors are those of
+        `embed`.
         """
-        post = self._postprocess(truncate_dim, normalize, precision)
+        engine = self._engine(modality, ())
+        post = self._postprocess(engine, truncate_dim, normalize, precision)
+        prompt = self._prompt(engine, prompt_name, prompt)
         return self._vectors(
-            items, text_of, post, self._prompt(prompt_name, prompt), batch_tokens, on_too_long
+            engine, items, raw_of, post, prompt, batch_tokens, on_too_long, on_error
         )
 
     def embed_query(self, text: str, **options: Any) -> NDArray[Any]:  # noqa: ANN401
@@ -192,7 +213,8 @@ class Embedder:
 
         ``options`` are those of `embed`.
         """
-        return self.embed([text], **self._with_prompt(("query",), options))[0]  # type: ignore[no-any-return]
+        options = {"modality": "text", **self._with_prompt(("query",), options)}
+        return self.embed([text], **options)[0]  # type: ignore[no-any-return]
 
     def embed_documents(self, texts: Sequence[str], **options: Any) -> NDArray[Any]:  # noqa: ANN401
         """Embed documents, ``[n, dim]``, with the model's ``document`` prompt if it has one.
@@ -200,7 +222,8 @@ class Embedder:
         ``passage`` and ``corpus`` are taken as other names for it, in that order. ``options`` are
         those of `embed`.
         """
-        return self.embed(texts, **self._with_prompt(("document", "passage", "corpus"), options))
+        names = ("document", "passage", "corpus")
+        return self.embed(texts, **{"modality": "text", **self._with_prompt(names, options)})
 
     @property
     def manifest(self) -> Manifest:
@@ -215,23 +238,23 @@ class Embedder:
     @property
     def max_length(self) -> int:
         """Most tokens of a text, special tokens included."""
-        return self.manifest.max_length
+        return self.manifest.text.max_length
 
     @property
     def variant(self) -> str:
         """Name of the variant that is loaded."""
-        return self._open_engine().variant.name
+        return self._engine(None, ()).variant.name
 
     @property
     def provider(self) -> str:
         """Execution provider that the session runs on."""
-        return self._open_engine().provider
+        return self._engine(None, ()).provider
 
     def close(self) -> None:
         """Free the session and end the worker threads; a closed embedder embeds no more."""
         with self._lock:
-            engine, self._engine = self._engine, None
-        if engine is not None:
+            engines, self._engines = self._engines, {}
+        for engine in engines.values():
             engine.close()
 
     def __enter__(self) -> Embedder:
@@ -246,71 +269,91 @@ class Embedder:
         self.close()
 
     def __repr__(self) -> str:
-        return f"Embedder({str(self._bundle.path)!r}, dim={self.dim}, max_length={self.max_length})"
+        modalities = "+".join(self.manifest.modalities)
+        return f"Embedder({str(self._bundle.path)!r}, {modalities}, dim={self.dim})"
 
-    def _open_engine(self) -> Engine:
-        engine = self._engine
-        if engine is None:
+    def _engine(self, modality: str | None, first: Sequence[object]) -> Engine:
+        """The tower for items of which ``first`` holds the first, if that is known."""
+        engines = self._engines
+        if not engines:
             raise OptionError("this Embedder is closed; make a new one")
-        return engine
+        if modality is None and len(engines) == 1:
+            return next(iter(engines.values()))
+        if modality is None and first and not isinstance(first[0], str):
+            modality = next((name for name in engines if name != "text"), None)
+        modality = self.manifest.tower(modality).modality
+        if modality not in engines:
+            raise OptionError(f"this Embedder was opened for {', '.join(engines)} alone")
+        return engines[modality]
 
     def _postprocess(
-        self, truncate_dim: int | None, normalize: bool | None, precision: str
+        self, engine: Engine, truncate_dim: int | None, normalize: bool | None, precision: str
     ) -> Postprocess:
         return make_postprocess(
             dim=self.dim,
-            normalized=self.manifest.normalize,
+            normalized=engine.tower.normalize,
             truncate_dim=truncate_dim,
             normalize=normalize,
             precision=precision,
-            reference=lambda: self._bundle.reference().embeddings,
+            reference=lambda: self._bundle.reference(engine.tower.modality).embeddings,
         )
 
-    def _prompt(self, name: str | None, prompt: str | None) -> str:
+    def _prompt(self, engine: Engine, name: str | None, prompt: str | None) -> str:
+        if engine.tower.modality != "text":
+            if name is not None or prompt is not None:
+                raise OptionError(f"{engine.preprocess.unit}s take no prompt")
+            return ""
         if prompt is not None:
             return prompt
-        name = name if name is not None else self.manifest.default_prompt_name
+        text = self.manifest.text
+        name = name if name is not None else text.default_prompt_name
         if name is None:
             return ""
-        if name not in self.manifest.prompts:
-            names = ", ".join(self.manifest.prompts) or "none"
+        if name not in text.prompts:
+            names = ", ".join(text.prompts) or "none"
             raise OptionError(f"prompt_name={name!r}; this model has: {names}")
-        return self.manifest.prompts[name]
+        return text.prompts[name]
 
     def _with_prompt(self, names: Sequence[str], options: dict[str, Any]) -> dict[str, Any]:
         if options.get("prompt") is None and options.get("prompt_name") is None:
-            known = [name for name in names if name in self.manifest.prompts]
+            known = [name for name in names if name in self.manifest.text.prompts]
             return {**options, "prompt_name": known[0] if known else None}
         return options
 
     def _vectors(
         self,
+        engine: Engine,
         items: Iterable[T],
-        text_of: Callable[[T], str],
+        raw_of: Callable[[T], object],
         post: Postprocess,
         prompt: str,
         batch_tokens: int | None,
         on_too_long: str,
+        on_error: OnError[T] | None = None,
     ) -> Iterator[tuple[list[T], NDArray[Any]]]:
         check_on_too_long(on_too_long)
         if batch_tokens is not None and batch_tokens < 1:
             raise OptionError(f"batch_tokens={batch_tokens}; give at least 1")
-        engine = self._open_engine()
         truncation = Truncation()
         stream = engine.stream(
-            checked(items, text_of),
-            text_of,
+            items,
+            raw_of,
             prompt=prompt,
             on_too_long="error" if on_too_long == "error" else "truncate",
             batch_tokens=batch_tokens,
             truncation=truncation,
+            on_error=on_error,
         )
 
         def vectors() -> Iterator[tuple[list[T], NDArray[Any]]]:
             for window, raw in stream:
                 yield window, post(raw)
             if truncation.cut and on_too_long == "truncate-and-warn":
-                message = truncation.message(self.max_length)
+                message = truncation.message(engine.preprocess)
                 warnings.warn(message, TruncationWarning, stacklevel=3)
 
         return vectors()
+
+
+def _same(item: object) -> object:
+    return item

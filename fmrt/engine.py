@@ -1,11 +1,12 @@
-"""Texts to vectors in input order: tokenizer, scheduler and session joined into one stream."""
+"""Items to vectors in input order: preprocessing, scheduler and session joined into one stream."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from itertools import count
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,13 +14,15 @@ from numpy.typing import NDArray
 from fmrt.bundle import Bundle
 from fmrt.cores import available_cores
 from fmrt.errors import InputError
-from fmrt.manifest import Manifest, Variant
-from fmrt.preprocess.text import TextPreprocessor, Tokens, check_text
+from fmrt.manifest import Tower, Variant
+from fmrt.preprocess import make_preprocessor
+from fmrt.preprocess.base import Encoded, Feeds, Preprocessor
 from fmrt.scheduler import BATCH_TOKENS, Workers, plan_batches, windows
 from fmrt.session import Session, resolve_provider
 
 T = TypeVar("T")
 Vectors = NDArray[np.float32]
+OnError = Callable[[T, InputError], None]
 
 
 @dataclass
@@ -27,41 +30,55 @@ class Truncation:
     """Counts what was cut in one stream.
 
     Attributes:
-        texts: texts seen.
-        cut: texts that were longer than ``max_length`` tokens.
-        longest: tokens of the longest text before it was cut.
+        items: items seen.
+        cut: items that were longer than the model takes.
+        longest: length of the longest before it was cut.
     """
 
-    texts: int = 0
+    items: int = 0
     cut: int = 0
     longest: int = 0
 
-    def add(self, tokens: Tokens) -> None:
+    def add(self, encoded: Encoded) -> None:
         """Count one window."""
-        self.texts += len(tokens.lengths)
-        self.cut += int((tokens.untruncated > tokens.lengths).sum())
-        self.longest = max(self.longest, int(tokens.untruncated.max(initial=0)))
+        self.items += len(encoded.lengths)
+        self.cut += int((encoded.untruncated > encoded.lengths).sum())
+        self.longest = max(self.longest, int(encoded.untruncated.max(initial=0)))
 
-    def message(self, max_length: int) -> str:
-        """One line that says how many texts were cut and how long they were."""
+    def message(self, preprocess: Preprocessor) -> str:
+        """One line that says how many items were cut and how long they were."""
         return (
-            f"{self.cut:,} of {self.texts:,} texts had more than {max_length:,} tokens (the "
-            f"longest {self.longest:,}) and were truncated"
+            f"{self.cut:,} of {self.items:,} {preprocess.unit}s had more than "
+            f"{preprocess.shown(preprocess.limit)} (the longest {preprocess.shown(self.longest)}) "
+            "and were truncated"
         )
 
 
+@dataclass(frozen=True)
+class _Item(Generic[T]):
+    """An item on its way: its position in the stream, and what preprocessing made of it."""
+
+    index: int
+    item: T
+    loaded: Any
+    weight: int
+
+
 class Engine:
-    """A loaded variant of a bundle.
+    """A loaded variant of one tower of a bundle.
 
     Args:
         bundle: where the files are; each is checked against its hash.
         variant: a name, or None for the provider's own fp32 one.
         provider: ``cpu``, ``cuda`` or ``auto``.
         workers: parallel batches; default a worker a core this process may use.
+        modality: of the tower; None for the only one, or that of texts.
 
     Raises:
         BundleError: missing, corrupt, or no such variant.
         ProviderError: the provider cannot be had.
+        OptionError: the bundle does not embed that modality.
+        MissingExtraError: a package that the modality needs is not installed.
     """
 
     def __init__(
@@ -70,95 +87,125 @@ class Engine:
         variant: str | None = None,
         provider: str = "cpu",
         workers: int | None = None,
+        modality: str | None = None,
     ) -> None:
         chosen = resolve_provider(provider)
-        self.manifest: Manifest = bundle.manifest
-        self.variant: Variant = bundle.variant(variant, chosen.name)
+        self.tower: Tower = bundle.manifest.tower(modality)
+        self.dim = bundle.manifest.dim
+        self.variant: Variant = bundle.variant(variant, chosen.name, self.tower.modality)
         self.provider = chosen.name
-        self._preprocess = TextPreprocessor(
-            bundle.file("tokenizer.json"),
-            self.manifest.max_length,
-            self.manifest.pad_token_id,
-            self.manifest.truncation_side,
-        )
-        self._session = Session(bundle.graph(self.variant), chosen, self.manifest.embedding_output)
+        self.preprocess = make_preprocessor(bundle, self.tower)
+        self._session = Session(bundle.graph(self.variant), chosen, self.tower.embedding_output)
         self._workers = Workers(workers or available_cores())
+        # Of their own: a loader that waits behind a window's batches would stop the next window.
+        self._loaders = Workers(workers or available_cores())
 
     def stream(
         self,
         items: Iterable[T],
-        text_of: Callable[[T], str],
+        raw_of: Callable[[T], object],
         *,
         prompt: str = "",
         on_too_long: str = "truncate",
         batch_tokens: int | None = None,
         truncation: Truncation | None = None,
+        on_error: OnError[T] | None = None,
     ) -> Iterator[tuple[list[T], Vectors]]:
         """Yield the items in input order, a window at a time, with vectors float32 ``[n, dim]``.
 
         Memory is bounded by two windows, whatever the length of ``items``.
 
-        Raises:
-            InputError: an item that cannot be embedded; ``index`` counts from the stream's start.
-        """
-        count = truncation if truncation is not None else Truncation()
-        prepare = partial(self._prepare, text_of, prompt, on_too_long, batch_tokens or BATCH_TOKENS)
-        jobs = (
-            prepare(window, count) for window in windows(items, lambda item: len(text_of(item)))
-        )
-        return self._workers.run(jobs)
+        Args:
+            items: any objects.
+            raw_of: what to embed of an item.
+            prompt: in front of every text.
+            on_too_long: ``truncate`` or ``error``.
+            batch_tokens: most positions of a batch, padding included.
+            truncation: counts what was cut.
+            on_error: takes each item that cannot be embedded, which is then left out.
 
-    def vectors(self, texts: list[str], prompt: str = "") -> Vectors:
+        Raises:
+            InputError: an item that cannot be embedded, without ``on_error``; ``index`` counts
+                from the stream's start.
+        """
+        reject = on_error or _raise
+        loaded = self._loaded(items, raw_of, reject)
+        job = partial(
+            self._job,
+            prompt=prompt,
+            on_too_long=on_too_long,
+            batch_tokens=batch_tokens or BATCH_TOKENS,
+            truncation=truncation or Truncation(),
+            reject=reject,
+        )
+        cut = windows(loaded, lambda item: item.weight, self.preprocess.window_weight)
+        return self._workers.run(map(job, cut))
+
+    def vectors(self, items: Sequence[object], prompt: str = "") -> Vectors:
         """Vectors of a short list, float32 ``[n, dim]``."""
-        parts = [part for _, part in self.stream(texts, str, prompt=prompt)]
-        return np.concatenate([np.empty((0, self.manifest.dim), np.float32), *parts])
+        parts = [part for _, part in self.stream(items, lambda item: item, prompt=prompt)]
+        return np.concatenate([np.empty((0, self.dim), np.float32), *parts])
 
     def close(self) -> None:
         """End the worker threads."""
         self._workers.close()
+        self._loaders.close()
 
-    def _prepare(
+    def _loaded(
+        self, items: Iterable[T], raw_of: Callable[[T], object], reject: OnError[T]
+    ) -> Iterator[_Item[T]]:
+        def load(entry: tuple[int, T]) -> _Item[T] | tuple[T, InputError]:
+            index, item = entry
+            try:
+                loaded = self.preprocess.load(raw_of(item))
+            except InputError as e:
+                return item, type(e)(e.reason, index)
+            return _Item(index, item, loaded, self.preprocess.weight(loaded))
+
+        entries = zip(count(), items, strict=False)
+        mapped = self._loaders.map if self.preprocess.parallel else map
+        for result in mapped(load, entries):
+            if isinstance(result, _Item):
+                yield result
+            else:
+                reject(*result)
+
+    def _job(
         self,
-        text_of: Callable[[T], str],
+        window: list[_Item[T]],
+        *,
         prompt: str,
         on_too_long: str,
         batch_tokens: int,
-        window: list[T],
-        count: Truncation,
+        truncation: Truncation,
+        reject: OnError[T],
     ) -> tuple[tuple[list[T], Vectors], list[Callable[[], None]]]:
-        try:
-            tokens = self._preprocess([text_of(i) for i in window], prompt, on_too_long)
-        except InputError as e:
-            position = None if e.index is None else e.index + count.texts
-            raise type(e)(e.reason, position) from None
-        count.add(tokens)
-        out = np.empty((len(window), self.manifest.dim), np.float32)
-        starts = np.cumsum(tokens.lengths) - tokens.lengths
-        constant: dict[str, NDArray[np.int64]] = {}
-        if not self.manifest.include_prompt:
-            constant["prompt_length"] = np.array([self._preprocess.prompt_length(prompt)])
+        """A window's items with the array of their vectors, and the calls that fill it."""
+        encoded = self.preprocess.encode([entry.loaded for entry in window], prompt, on_too_long)
+        for row, error in sorted(encoded.errors.items()):
+            reject(window[row].item, type(error)(error.reason, window[row].index))
+        truncation.add(encoded)
+        good = np.array([row for row in range(len(window)) if row not in encoded.errors], np.int64)
+        out = np.empty((len(good), self.dim), np.float32)
+        constants = self.preprocess.constants(prompt)
+        batches = plan_batches(
+            encoded.lengths[good], batch_tokens, padded=self.preprocess.padded
+        )
         calls: list[Callable[[], None]] = [
-            partial(self._run, tokens, rows, starts, constant, out)
-            for rows in plan_batches(tokens.lengths, batch_tokens)
+            partial(self._run, encoded, good[rows], constants, out, rows) for rows in batches
         ]
-        return (window, out), calls
+        return ([window[row].item for row in good], out), calls
 
     def _run(
         self,
-        tokens: Tokens,
+        encoded: Encoded,
         rows: NDArray[np.int64],
-        starts: NDArray[np.int64],
-        constant: dict[str, NDArray[np.int64]],
+        constants: Feeds,
         out: Vectors,
+        places: NDArray[np.int64],
     ) -> None:
-        out[rows] = self._session.run({**self._preprocess.pad(tokens, rows, starts), **constant})
+        out[places] = self._session.run({**encoded.feeds(rows), **constants})
 
 
-def checked(items: Iterable[T], text_of: Callable[[T], str]) -> Iterator[T]:
-    """Pass items on, or raise `InputError` with the position of the first bad text."""
-    for index, item in enumerate(items):
-        try:
-            check_text(item if text_of is str else text_of(item))
-        except InputError as e:
-            raise InputError(e.reason, index) from None
-        yield item
+def _raise(_: object, error: InputError) -> None:
+    raise error

@@ -64,7 +64,7 @@ class InputError(FmrtError, ValueError):
     def __init__(self, reason: str, index: int | None = None) -> None:
         self.index = index
         self.reason = reason
-        super().__init__(reason if index is None else f"text {index}: {reason}")
+        super().__init__(reason if index is None else f"item {index}: {reason}")
 
 
 class TextTooLongError(InputError):

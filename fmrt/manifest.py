@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fmrt.errors import BundleCorruptError, BundleNotFoundError, SchemaVersionError
+from fmrt.errors import BundleCorruptError, BundleNotFoundError, OptionError, SchemaVersionError
 
 SCHEMA_VERSION = 1
 MANIFEST_FILE = "fmrt.json"
@@ -51,6 +51,7 @@ class Variant:
         sha256: of the file, in hex.
         size: of the file, in bytes.
         parity: as measured by the export.
+        modality: of the tower that the graph is of.
         external: files with the graph's weights, by path, when they are not in the graph's own.
     """
 
@@ -60,6 +61,7 @@ class Variant:
     precision: str
     sha256: str
     size: int
+    modality: str = "text"
     parity: Parity | None = None
     external: Mapping[str, FileRecord] = field(default_factory=dict)
 
@@ -80,6 +82,100 @@ class Source:
 
 
 @dataclass(frozen=True)
+class TextInput:
+    """How texts become model inputs.
+
+    Attributes:
+        max_length: most tokens of a text, special tokens included.
+        pad_token_id: fills ``input_ids`` behind a text's last token.
+        truncation_side: the end that loses tokens when a text is too long.
+        prompts: texts that go in front of an item, by name.
+        default_prompt_name: the prompt of ``embed`` without a prompt argument.
+        include_prompt: False when pooling leaves the prompt's tokens out.
+    """
+
+    max_length: int
+    pad_token_id: int
+    truncation_side: str = "right"
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    default_prompt_name: str | None = None
+    include_prompt: bool = True
+
+
+@dataclass(frozen=True)
+class ImageInput:
+    """How images become ``pixel_values``: resize, crop, rescale, normalize, in this order.
+
+    Attributes:
+        height, width: of ``pixel_values``, in pixels.
+        tokens: positions that the model computes an image, for the scheduler.
+        resize: ``[height, width]``, or one number for the shorter edge; None leaves the size.
+        resample: Pillow's number of the resampling filter.
+        resize_float: whether pixels are resized as floats, so that they are not rounded again.
+        crop: ``[height, width]`` cut from the middle, zeros where the image is smaller; or None.
+        scale: of each channel, ``1 / (255 std)`` for most models.
+        shift: added behind, ``-mean / std`` for most models.
+    """
+
+    height: int
+    width: int
+    tokens: int
+    resize: tuple[int, ...] | None
+    resample: int
+    resize_float: bool
+    crop: tuple[int, int] | None
+    scale: tuple[float, ...]
+    shift: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class AudioInput:
+    """How sounds become model inputs.
+
+    Attributes:
+        sampling_rate: samples a second.
+        max_samples: longer sounds are cut.
+        samples_per_token: samples behind one position that the model computes.
+        features: name of the front end, and its parameters, see `fmrt.preprocess.audio`.
+    """
+
+    sampling_rate: int
+    max_samples: int
+    samples_per_token: int
+    features: Mapping[str, Any]
+
+
+INPUTS: dict[str, type[TextInput | ImageInput | AudioInput]] = {
+    "text": TextInput,
+    "image": ImageInput,
+    "audio": AudioInput,
+}
+
+
+@dataclass(frozen=True)
+class Tower:
+    """One encoder of a bundle: most have one, CLIP-like models one a modality.
+
+    Attributes:
+        modality: ``text``, ``image`` or ``audio``.
+        inputs: names of the graph's inputs.
+        outputs: names of the graph's outputs.
+        embedding_output: the output that is the embedding, float32 ``[batch, dim]``.
+        pooling: modes, joined with ``+`` when their vectors are concatenated.
+        normalize: whether the graph ends in L2 normalization.
+        input: how raw items become the graph's inputs; its type follows from the modality.
+    """
+
+    modality: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    embedding_output: str
+    pooling: str
+    normalize: bool
+    input: TextInput | ImageInput | AudioInput
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What a bundle is; the only contract between the exporter and the runtime.
 
@@ -87,20 +183,9 @@ class Manifest:
         source: where the weights came from.
         packages: versions that the export ran with.
         model_type: architecture, as in the model's ``config.json``.
-        modality: ``text``.
-        inputs: names of the graph's inputs.
-        outputs: names of the graph's outputs.
-        embedding_output: the output that is the embedding, float32 ``[batch, dim]``.
         dim: length of an embedding.
-        max_length: most tokens of a text, special tokens included.
-        pad_token_id: fills ``input_ids`` behind a text's last token.
-        truncation_side: the end that loses tokens when a text is too long.
-        pooling: modes, joined with ``+`` when their vectors are concatenated.
-        normalize: whether the graph ends in L2 normalization.
-        prompts: texts that go in front of an item, by name.
-        default_prompt_name: the prompt of ``embed`` without a prompt argument.
-        include_prompt: False when pooling leaves the prompt's tokens out.
         matryoshka_dims: shorter lengths that the model was trained for.
+        towers: the encoders, one a modality; all give vectors in the same space.
         files: the other files that the runtime needs, by path.
         variants: the graphs.
         fmrt_version: that wrote the bundle.
@@ -110,24 +195,42 @@ class Manifest:
     source: Source
     packages: Mapping[str, str]
     model_type: str
-    modality: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    embedding_output: str
     dim: int
-    max_length: int
-    pad_token_id: int
-    truncation_side: str
-    pooling: str
-    normalize: bool
-    prompts: Mapping[str, str]
-    default_prompt_name: str | None
-    include_prompt: bool
     matryoshka_dims: tuple[int, ...]
+    towers: tuple[Tower, ...]
     files: Mapping[str, FileRecord]
     variants: tuple[Variant, ...]
     fmrt_version: str
     schema_version: int = field(default=SCHEMA_VERSION)
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Modalities that the bundle embeds."""
+        return tuple(tower.modality for tower in self.towers)
+
+    def tower(self, modality: str | None = None) -> Tower:
+        """The encoder of a modality; None for the only one, or the one of texts.
+
+        Raises:
+            OptionError: the bundle has none.
+        """
+        if modality is None:
+            modality = "text" if "text" in self.modalities else self.modalities[0]
+        for tower in self.towers:
+            if tower.modality == modality:
+                return tower
+        raise OptionError(f"this model embeds {' and '.join(self.modalities)}, not {modality}")
+
+    @property
+    def text(self) -> TextInput:
+        """How texts become model inputs.
+
+        Raises:
+            OptionError: the bundle does not embed texts.
+        """
+        found = self.tower("text").input
+        assert isinstance(found, TextInput)  # noqa: S101  # by its modality
+        return found
 
     def write(self, directory: Path) -> None:
         """Write ``fmrt.json`` into ``directory``."""
@@ -161,10 +264,10 @@ class Manifest:
             values["source"] = Source(**_known(Source, raw["source"]))
             values["variants"] = tuple(map(_variant, raw["variants"]))
             values["files"] = _records(raw["files"])
-            for name in ("inputs", "outputs", "matryoshka_dims"):
-                values[name] = tuple(raw[name])
+            values["towers"] = tuple(map(_tower, raw["towers"]))
+            values["matryoshka_dims"] = tuple(raw["matryoshka_dims"])
             return cls(**values)
-        except (KeyError, TypeError, AttributeError) as e:
+        except (KeyError, TypeError, AttributeError, IndexError) as e:
             raise BundleCorruptError(
                 f"{path} is not a valid manifest ({e}); export the model again"
             ) from e
@@ -198,6 +301,18 @@ def _variant(raw: Mapping[str, Any]) -> Variant:
         values["parity"] = Parity(**_known(Parity, values["parity"]))
     values["external"] = _records(raw.get("external", {}))
     return Variant(**values)
+
+
+def _tower(raw: Mapping[str, Any]) -> Tower:
+    kind = INPUTS[raw["modality"]]
+    inner = _known(kind, raw["input"])
+    values = _known(Tower, raw)
+    values["input"] = kind(**{name: _tuple(value) for name, value in inner.items()})
+    return Tower(**{name: _tuple(value) for name, value in values.items()})
+
+
+def _tuple(value: Any) -> Any:  # noqa: ANN401  # any JSON value
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _records(raw: Mapping[str, Any]) -> dict[str, FileRecord]:

@@ -12,16 +12,19 @@ class Progress:
     Args:
         total: items to come, or None when nobody knows.
         show: True or False, or None for only on a terminal.
+        unit: what an item is called.
     """
 
-    def __init__(self, total: int | None, show: bool | None = None) -> None:
+    def __init__(
+        self, total: int | None, show: bool | None = None, unit: str = "text"
+    ) -> None:
         self._bar = None
         # Without standard error (a service, pythonw) there is nowhere to show anything.
         terminal = sys.stderr is not None and sys.stderr.isatty()
         if terminal if show is None else show:
             from tqdm import tqdm  # noqa: PLC0415
 
-            self._bar = tqdm(total=total, unit="text", unit_scale=True, smoothing=0.1)
+            self._bar = tqdm(total=total, unit=unit, unit_scale=True, smoothing=0.1)
 
     def advance(self, count: int) -> None:
         """Count ``count`` more items."""

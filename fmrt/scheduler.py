@@ -12,15 +12,17 @@ from numpy.typing import NDArray
 
 Rows = NDArray[np.int64]
 T = TypeVar("T")
+R = TypeVar("R")
 
 # A small budget keeps a batch's activations in the core's cache; see docs/performance.md.
 BATCH_TOKENS = 512
-# Texts are sorted by length within a window; two windows are in flight at any time.
+# Items are sorted by length within a window; two windows are in flight at any time.
 WINDOW_ITEMS = 8192
-WINDOW_CHARACTERS = 8_000_000
 
 
-def plan_batches(lengths: NDArray[np.int64], batch_tokens: int) -> list[Rows]:
+def plan_batches(
+    lengths: NDArray[np.int64], batch_tokens: int, *, padded: bool = True
+) -> list[Rows]:
     """Rows grouped into batches of like length, longest first.
 
     Every row is in exactly one batch. A batch holds at most ``batch_tokens`` tokens, padding
@@ -29,6 +31,7 @@ def plan_batches(lengths: NDArray[np.int64], batch_tokens: int) -> list[Rows]:
     Args:
         lengths: tokens of each row, int64 ``[n]``.
         batch_tokens: the budget.
+        padded: whether rows of different lengths may share a batch.
     """
     order = np.argsort(-lengths, kind="stable")
     batches: list[Rows] = []
@@ -36,19 +39,22 @@ def plan_batches(lengths: NDArray[np.int64], batch_tokens: int) -> list[Rows]:
     while start < len(order):
         longest = int(lengths[order[start]])
         size = max(1, batch_tokens // max(1, longest))
-        batches.append(order[start : start + size])
-        start += size
+        rows = order[start : start + size]
+        if not padded:
+            rows = rows[lengths[rows] == longest]
+        batches.append(rows)
+        start += len(rows)
     return batches
 
 
-def windows(items: Iterable[T], weight: Callable[[T], int]) -> Iterator[list[T]]:
-    """Cut a stream into lists that are bounded in items and in total weight."""
+def windows(items: Iterable[T], weight: Callable[[T], int], most: int) -> Iterator[list[T]]:
+    """Cut a stream into lists of at most `WINDOW_ITEMS` items and about ``most`` total weight."""
     window: list[T] = []
     total = 0
     for item in items:
         window.append(item)
         total += weight(item)
-        if len(window) >= WINDOW_ITEMS or total >= WINDOW_CHARACTERS:
+        if len(window) >= WINDOW_ITEMS or total >= most:
             yield window
             window, total = [], 0
     if window:
@@ -60,6 +66,7 @@ class Workers:
 
     def __init__(self, count: int) -> None:
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="fmrt")
+        self._ahead = 4 * count
 
     def run(self, jobs: Iterable[tuple[T, list[Callable[[], None]]]]) -> Iterator[T]:
         """Run each entry's calls in parallel and yield its value when all are done, in order.
@@ -79,6 +86,20 @@ class Workers:
             for _, futures in pending:
                 for future in futures:
                     future.cancel()
+
+    def map(self, call: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        """Results of ``call`` in the order of ``items``, a few of which are worked on ahead."""
+        pending: deque[Future[R]] = deque()
+        try:
+            for item in items:
+                pending.append(self._pool.submit(call, item))
+                if len(pending) > self._ahead:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
 
     def close(self) -> None:
         """Wait for running calls and end the threads."""

@@ -60,11 +60,12 @@ def verify_bundle(
     """
     for name in bundle.manifest.files:
         bundle.file(name)
-    fits = [v.name for v in bundle.manifest.variants if v.provider in ("any", provider)]
-    for name in [variant] if variant else fits:
-        engine = Engine(bundle, name, provider)
+    for found in bundle.manifest.variants:
+        if found.provider not in ("any", provider) or variant not in (None, found.name):
+            continue
+        engine = Engine(bundle, found.name, provider, modality=found.modality)
         try:
-            yield check(engine, bundle.reference())
+            yield check(engine, bundle.reference(found.modality))
         finally:
             engine.close()
 

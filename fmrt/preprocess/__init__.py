@@ -1,1 +1,30 @@
-"""Raw items to model inputs, in numpy, as Hugging Face's processors make them."""
+"""Raw items to model inputs, by modality, without torch or transformers."""
+
+from __future__ import annotations
+
+from fmrt.bundle import Bundle
+from fmrt.manifest import ImageInput, TextInput, Tower
+from fmrt.preprocess.base import Preprocessor
+
+TOKENIZER_FILE = "tokenizer.json"
+
+
+def make_preprocessor(bundle: Bundle, tower: Tower) -> Preprocessor:
+    """The preprocessor of a tower.
+
+    Raises:
+        BundleError: a file that it needs is missing or corrupt.
+        MissingExtraError: a package that it needs is not installed.
+    """
+    spec = tower.input
+    if isinstance(spec, TextInput):
+        from fmrt.preprocess.text import TextPreprocessor  # noqa: PLC0415  # only what is used
+
+        return TextPreprocessor(bundle.file(TOKENIZER_FILE), spec)
+    if isinstance(spec, ImageInput):
+        from fmrt.preprocess.image import ImagePreprocessor  # noqa: PLC0415
+
+        return ImagePreprocessor(spec)
+    from fmrt.preprocess.audio import AudioPreprocessor  # noqa: PLC0415
+
+    return AudioPreprocessor(spec)

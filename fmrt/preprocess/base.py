@@ -1,0 +1,80 @@
+"""What the engine asks of a modality's preprocessing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Protocol, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmrt.errors import InputError, OptionError
+
+OnTooLong = Literal["truncate-and-warn", "truncate", "error"]
+Feeds = dict[str, NDArray[Any]]
+
+
+class Encoded(Protocol):
+    """The items of one window, ready to be put into batches."""
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Positions that the model computes for each item, int64 ``[n]``."""
+
+    @property
+    def untruncated(self) -> NDArray[np.int64]:
+        """The same before items were cut to what the model takes, int64 ``[n]``."""
+
+    @property
+    def errors(self) -> Mapping[int, InputError]:
+        """Items that cannot be embedded, by row; such rows are asked for in no batch."""
+
+    def feeds(self, rows: NDArray[np.int64]) -> Feeds:
+        """Model inputs of some rows, each ``[len(rows), ...]``."""
+
+
+class Preprocessor(Protocol):
+    """Raw items to model inputs, in two steps: each item alone, then a window of them.
+
+    Attributes:
+        unit: what an item is called in messages.
+        parallel: whether `load` is work enough to be spread over the cores.
+        padded: whether items of different lengths may share a batch, padded.
+        window_weight: most weight of a window.
+        limit: longest item that is not cut, in positions.
+    """
+
+    unit: str
+    parallel: bool
+    padded: bool
+    window_weight: int
+    limit: int
+
+    def load(self, item: object) -> object:
+        """Check or decode one item.
+
+        Raises:
+            InputError: no model should see it.
+        """
+
+    def weight(self, loaded: Any) -> int:  # noqa: ANN401  # what `load` returned
+        """What a loaded item counts against ``window_weight``."""
+
+    def encode(self, loaded: Sequence[Any], prompt: str, on_too_long: str) -> Encoded:
+        """Prepare loaded items for batches."""
+
+    def shown(self, length: int) -> str:
+        """A length in positions as people read it, e.g. ``256 tokens`` or ``30.0 s``."""
+
+    def constants(self, prompt: str) -> Feeds:
+        """Model inputs that are the same for every batch of a stream."""
+
+
+def check_on_too_long(value: str) -> None:
+    """Raise unless ``value`` is one of `OnTooLong`.
+
+    Raises:
+        OptionError: it is not.
+    """
+    if value not in get_args(OnTooLong):
+        raise OptionError(f"on_too_long={value!r}; choose from: {', '.join(get_args(OnTooLong))}")
