@@ -139,19 +139,23 @@ def _fetch(name: str, revision: str | None) -> tuple[Path, str | None]:
         return path, None
     if path.exists():
         raise ExportError(f"{name} is a file; give a model's directory or hub id")
-    # The client itself falls back on its cache where the hub cannot be reached.
     try:
-        path = Path(
-            snapshot_download(name, revision=revision, ignore_patterns=[*NOT_NEEDED, "*.bin"])
-        )
-        if not any(path.rglob("*.safetensors")):
-            snapshot_download(name, revision=path.name, ignore_patterns=NOT_NEEDED)
-        return path, path.name
+        path = _download(name, revision)
     except (HfHubHTTPError, HFValidationError, OSError) as e:
         reason = str(e).strip().splitlines()[0]
         raise ExportError(
             f"{name} is neither a directory nor a model the hub gives: {reason}"
         ) from e
+    return path, path.name
+
+
+def _download(name: str, revision: str | None) -> Path:
+    """A snapshot, whose directory is named by its commit; from the cache where there is no hub."""
+    skip = [*NOT_NEEDED, "*.bin"]
+    path = Path(snapshot_download(name, revision=revision, ignore_patterns=skip))
+    if not any(path.rglob("*.safetensors")):
+        snapshot_download(name, revision=path.name, ignore_patterns=NOT_NEEDED)
+    return path
 
 
 def _load(path: Path, device: str) -> SentenceTransformer:
