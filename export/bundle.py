@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-import onnx_ir as ir
-import torch
-
-from export.heads import TextEmbedding
-from export.layout import write_configuration, write_graph
-from export.reference import make_reference, write_reference
+from export.layout import write_graph
+from export.load import load_model
+from export.part import Loaded, Part
+from export.reference import write_references
 from export.rewrite import optimize_for_cpu
-from export.source import Overrides, TextSource, load_text_source, weights_sha256
-from export.trace import OPSETS, PROMPT_LENGTH, trace
+from export.source import Overrides, weights_sha256
+from export.trace import OPSETS, trace
 from fmrt._version import __version__
 from fmrt.bundle import Bundle, record_of
 from fmrt.engine import Engine
@@ -37,13 +34,8 @@ PACKAGES = (
     "onnxscript",
     "onnxruntime",
 )
-TOKEN_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-OUTPUTS = ("last_hidden_state", "sentence_embedding")
-TOKENIZER_FILE = "tokenizer.json"
-PORTABLE = Variant("fp32", "onnx/model.onnx", "any", "fp32", "", 0)
-FUSED_CPU = Variant("fp32-cpu", "onnx/model_cpu.onnx", "cpu", "fp32", "", 0)
-# Two texts of different length: the example batch has padding, and neither axis has size 1.
-EXAMPLE = ("An example of a text that a tokenizer splits.", "Another, shorter.")
+PORTABLE = ("fp32", "", "any")
+FUSED_CPU = ("fp32-cpu", "_cpu", "cpu")
 
 
 def export_model(
@@ -59,13 +51,14 @@ def export_model(
     overwrite: bool = False,
     report: Report | None = None,
 ) -> Bundle:
-    """Export a text embedding model to a bundle, verified against PyTorch.
+    """Export an embedding model of texts, images or sounds to a bundle, verified against PyTorch.
 
     Args:
-        model: hub id or local directory, of a sentence-transformers model or a plain encoder.
+        model: hub id or local directory, of a sentence-transformers or transformers model.
         out: directory of the bundle; it appears there only when complete and verified.
-        pooling: ``cls``, ``max``, ``mean``, ``mean_sqrt_len_tokens``, ``weightedmean`` or
-            ``lasttoken``, or several joined with ``+``; default as the model says.
+        pooling: of texts ``cls``, ``max``, ``mean``, ``mean_sqrt_len_tokens``, ``weightedmean`` or
+            ``lasttoken``, or several joined with ``+``; of images ``cls``, ``mean`` or ``pooler``;
+            default as the model says.
         normalize: whether to end in L2 normalization; default as the model says.
         max_length: most tokens of a text, special tokens included; default as the model says.
         opset: ONNX opset version; default the converter's own.
@@ -84,13 +77,13 @@ def export_model(
         raise OptionError(f"opset {opset}; choose from {OPSETS.start} to {OPSETS.stop - 1}")
     say = report or (lambda _: None)
     say(f"loading {model}")
-    source = load_text_source(model, revision, device, Overrides(pooling, normalize, max_length))
-    for choice in source.choices:
+    loaded = load_model(str(model), revision, device, Overrides(pooling, normalize, max_length))
+    for choice in loaded.choices:
         say(f"  {choice}")
     partial = target.with_name(f"{target.name}.partial-{os.getpid()}")
     try:
         partial.mkdir(parents=True)
-        _write(source, partial, opset, say)
+        _write(loaded, partial, opset, say)
         _put_in_place(partial, target)
     except OSError as e:
         raise ExportError(f"cannot write {target}: {e.strerror or e}") from e
@@ -128,59 +121,42 @@ def _put_in_place(partial: Path, target: Path) -> None:
     shutil.rmtree(old)
 
 
-def _write(source: TextSource, directory: Path, opset: int | None, say: Report) -> None:
-    say("embedding the reference texts in PyTorch")
-    write_reference(make_reference(source), directory / REFERENCE_FILE)
+def _write(loaded: Loaded, directory: Path, opset: int | None, say: Report) -> None:
+    say("embedding the reference items in PyTorch")
+    parts = loaded.parts()
+    write_references(
+        {part.tower.modality: part.reference for part in parts}, directory / REFERENCE_FILE
+    )
     say("converting to ONNX")
-    inputs = example_batch(source)
-    graph = trace(TextEmbedding(source).eval(), inputs, opset)
-    variants = [write_graph(graph, directory, PORTABLE)]
-    optimize_for_cpu(graph)
-    variants.append(write_graph(graph, directory, FUSED_CPU))
-    write_configuration(source, directory, variants)
-    bundle = Bundle(directory, _manifest(source, graph, directory, variants))
+    variants: list[Variant] = []
+    for part in parts:
+        graph = trace(part, loaded.model_type, opset)
+        variants.append(write_graph(graph, directory, _variant(part, *PORTABLE)))
+        optimize_for_cpu(graph)
+        variants.append(write_graph(graph, directory, _variant(part, *FUSED_CPU)))
+    loaded.write_configuration(directory, variants)
+    bundle = Bundle(directory, _manifest(loaded, parts, directory, variants))
     bundle.manifest.write(directory)
     _verified(bundle, say).write(directory)
 
 
-def example_batch(source: TextSource) -> dict[str, torch.Tensor]:
-    """An example batch of the inputs that both the tokenizer and the model know."""
-    tokenizer = source.model.tokenizer
-    device = source.model.device
-    taken = inspect.signature(source.transformer.auto_model.forward).parameters
-    names = [name for name in TOKEN_INPUTS if name in tokenizer.model_input_names and name in taken]
-    batch = tokenizer(list(EXAMPLE), padding=True, return_tensors="pt")
-    inputs = {name: batch[name].to(device) for name in names}
-    if not source.pooling.include_prompt:
-        inputs[PROMPT_LENGTH] = torch.zeros(1, dtype=torch.int64, device=device)
-    return inputs
+def _variant(part: Part, name: str, suffix: str, provider: str) -> Variant:
+    file = f"onnx/{part.stem}{suffix}.onnx"
+    return Variant(name, file, provider, "fp32", "", 0, part.tower.modality)
 
 
 def _manifest(
-    source: TextSource, graph: ir.Model, directory: Path, variants: list[Variant]
+    loaded: Loaded, parts: Sequence[Part], directory: Path, variants: Sequence[Variant]
 ) -> Manifest:
-    config = source.transformer.auto_model.config
-    tokenizer = source.model.tokenizer
-    dims = getattr(config, "matryoshka_dimensions", None) or ()
+    (dim,) = {part.reference.embeddings.shape[1] for part in parts}
     return Manifest(
-        source=Source(source.name, source.revision, weights_sha256(source.path)),
+        source=Source(loaded.name, loaded.revision, weights_sha256(loaded.path)),
         packages={name: version(name) for name in PACKAGES},
-        model_type=config.model_type,
-        modality="text",
-        inputs=tuple(str(value.name) for value in graph.graph.inputs),
-        outputs=OUTPUTS,
-        embedding_output=OUTPUTS[1],
-        dim=int(source.model.get_embedding_dimension()),
-        max_length=source.max_length,
-        pad_token_id=tokenizer.pad_token_id,
-        truncation_side=tokenizer.truncation_side,
-        pooling="+".join(source.pooling_modes),
-        normalize=source.normalize,
-        prompts=dict(source.model.prompts),
-        default_prompt_name=source.model.default_prompt_name,
-        include_prompt=source.pooling.include_prompt,
-        matryoshka_dims=tuple(dims),
-        files={name: record_of(directory / name) for name in (TOKENIZER_FILE, REFERENCE_FILE)},
+        model_type=loaded.model_type,
+        dim=dim,
+        matryoshka_dims=loaded.matryoshka_dims,
+        towers=tuple(part.tower for part in parts),
+        files={name: record_of(directory / name) for name in (*loaded.files, REFERENCE_FILE)},
         variants=tuple(variants),
         fmrt_version=__version__,
     )
@@ -192,16 +168,17 @@ def _verified(bundle: Bundle, say: Report) -> Manifest:
     A fused variant that fails is left out, and the user told; the portable one must pass.
     """
     kept: list[Variant] = []
-    reference = bundle.reference()
+    several = len(bundle.manifest.towers) > 1
     for variant in bundle.manifest.variants:
-        engine = Engine(bundle, variant.name)
+        engine = Engine(bundle, variant.name, modality=variant.modality)
         try:
-            result = check(engine, reference)
+            result = check(engine, bundle.reference(variant.modality))
         finally:
             engine.close()
         parity = result.parity
+        of = f" ({variant.modality})" if several else ""
         verdict = (
-            f"{variant.name}: max abs error {parity.max_abs_error:.1e}, "
+            f"{variant.name}{of}: max abs error {parity.max_abs_error:.1e}, "
             f"worst cosine {parity.min_cosine:.6f}"
         )
         if result.passed:

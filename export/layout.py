@@ -51,16 +51,12 @@ def _recorded(variant: Variant, path: Path, external: Mapping[str, FileRecord]) 
     )
 
 
-def write_configuration(source: TextSource, directory: Path, variants: Sequence[Variant]) -> None:
+def write_text_configuration(
+    source: TextSource, directory: Path, variants: Sequence[Variant]
+) -> None:
     """Write the tokenizer and the configuration files of transformers and sentence-transformers."""
     _write_tokenizer(source, directory)
-    backbone = source.transformer.auto_model
-    config = backbone.config.to_dict()
-    config["architectures"] = [type(backbone).__name__]
-    external = {Path(v.file).name: 1 for v in variants if v.external}
-    if external:
-        config["transformers.js_config"] = {"use_external_data_format": external}
-    _write(directory / "config.json", config)
+    write_config(source.transformer.auto_model, directory, variants)
     _write(
         directory / "sentence_bert_config.json",
         {"max_seq_length": source.max_length, "do_lower_case": False},
@@ -74,6 +70,16 @@ def write_configuration(source: TextSource, directory: Path, variants: Sequence[
         },
     )
     _write_modules(source, directory)
+
+
+def write_config(backbone: Any, directory: Path, variants: Sequence[Variant]) -> None:  # noqa: ANN401
+    """Write ``config.json`` of a transformers model."""
+    config = backbone.config.to_dict()
+    config["architectures"] = [type(backbone).__name__]
+    external = {Path(v.file).name: 1 for v in variants if v.external}
+    if external:
+        config["transformers.js_config"] = {"use_external_data_format": external}
+    _write(directory / "config.json", config)
 
 
 def _write_tokenizer(source: TextSource, directory: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -73,14 +73,23 @@ def make_reference(source: TextSource) -> Reference:
     )
 
 
-def write_reference(reference: Reference, path: Path) -> None:
-    """Write ``reference.safetensors``."""
-    items = [
-        {"text": text, "prompt": prompt}
-        for text, prompt in zip(reference.items, reference.prompts, strict=True)
-    ]
-    tensors = {"embeddings": reference.embeddings, "lengths": reference.lengths}
-    path.write_bytes(save(tensors, metadata={"items": json.dumps(items)}))
+def write_references(references: Mapping[str, Reference], path: Path) -> None:
+    """Write ``reference.safetensors`` with the reference of each modality."""
+    tensors: dict[str, NDArray[np.generic]] = {}
+    metadata: dict[str, str] = {}
+    for modality, reference in references.items():
+        tensors[f"{modality}.embeddings"] = reference.embeddings
+        tensors[f"{modality}.lengths"] = reference.lengths
+        entries: list[dict[str, str]] = []
+        for i, (item, prompt) in enumerate(zip(reference.items, reference.prompts, strict=True)):
+            if isinstance(item, str):
+                entries.append({"text": item, "prompt": prompt})
+            else:
+                name = f"{modality}.item.{i}"
+                tensors[name] = np.frombuffer(item, np.uint8)
+                entries.append({"bytes": name})
+        metadata[modality] = json.dumps(entries)
+    path.write_bytes(save(tensors, metadata=metadata))
 
 
 def _embed(source: TextSource, text: str, prompt: str) -> NDArray[np.float32]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,15 +92,21 @@ class TextSource:
 
 
 def load_text_source(
-    name: str | Path, revision: str | None, device: str, overrides: Overrides
+    name: str, path: Path, commit: str | None, device: str, overrides: Overrides
 ) -> TextSource:
     """Load a sentence-transformers model, or a plain text encoder with a pooling of its own.
 
+    Args:
+        name: as the user gave it.
+        path: its local directory.
+        commit: of a hub model.
+        device: torch device.
+        overrides: what the user asked for.
+
     Raises:
-        ExportError: no such model, or one that cannot be exported, with the reason.
+        ExportError: a model that cannot be exported, with the reason.
         OptionError: an override that makes no sense for this model.
     """
-    path, commit = _fetch(str(name), revision)
     if (path / "adapter_config.json").is_file():
         raise ExportError(f"{name} is an adapter, not a model; merge it into its base first")
     model = _load(path, device)
@@ -115,7 +122,7 @@ def load_text_source(
         _choose_max_length(model, path, overrides.max_length),
         _prompts_choice(model, path),
     ]
-    return TextSource(str(name), path, commit, model.eval(), model.max_seq_length, tuple(choices))
+    return TextSource(name, path, commit, model.eval(), model.max_seq_length, tuple(choices))
 
 
 def weights_sha256(path: Path) -> str:
@@ -128,8 +135,13 @@ def weights_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _fetch(name: str, revision: str | None) -> tuple[Path, str | None]:
-    """Local directory of a model and, for one from the hub, its commit."""
+def fetch(name: str, revision: str | None) -> tuple[Path, str | None]:
+    """Local directory of a model and, for one from the hub, its commit.
+
+    Raises:
+        ExportError: no such model.
+        OptionError: a revision of a local directory.
+    """
     path = Path(name).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file() and not (path / MODULES_FILE).is_file():
@@ -142,7 +154,7 @@ def _fetch(name: str, revision: str | None) -> tuple[Path, str | None]:
     try:
         path = _download(name, revision)
     except (HfHubHTTPError, HFValidationError, OSError) as e:
-        reason = str(e).strip().splitlines()[0]
+        reason = first_line(e)
         raise ExportError(
             f"{name} is neither a directory nor a model the hub gives: {reason}"
         ) from e
@@ -158,11 +170,19 @@ def _download(name: str, revision: str | None) -> Path:
     return path
 
 
-def _load(path: Path, device: str) -> SentenceTransformer:
+def check_device(device: str) -> None:
+    """Raise unless torch can use ``device``.
+
+    Raises:
+        OptionError: it cannot.
+    """
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as e:
-        raise OptionError(f"device {device!r} is not usable: {str(e).splitlines()[0]}") from e
+        raise OptionError(f"device {device!r} is not usable: {first_line(e)}") from e
+
+
+def _load(path: Path, device: str) -> SentenceTransformer:
     try:
         with quiet():
             return SentenceTransformer(
@@ -172,10 +192,11 @@ def _load(path: Path, device: str) -> SentenceTransformer:
                 model_kwargs={"dtype": torch.float32},
             )
     except Exception as e:  # whatever a malformed model directory provokes
-        raise ExportError(f"{path} cannot be loaded: {_first_line(e)}") from e
+        raise ExportError(f"{path} cannot be loaded: {first_line(e)}") from e
 
 
-def _first_line(e: Exception) -> str:
+def first_line(e: Exception) -> str:
+    """First line of an error's text, or its type."""
     lines = str(e).strip().splitlines()
     return lines[0] if lines else type(e).__name__
 
@@ -207,11 +228,21 @@ def _check_weights(model: SentenceTransformer, name: str | Path) -> None:
             directory, config=backbone.config, output_loading_info=True, local_files_only=True
         )
     # An encoder's pooler serves classification heads; no pooling mode reads it.
-    missing = sorted(key for key in info["missing_keys"] if "pooler" not in key.split("."))
-    if missing:
+    missing = [key for key in info["missing_keys"] if "pooler" not in key.split(".")]
+    check_missing(missing, backbone, str(name))
+
+
+def check_missing(missing: Iterable[str], backbone: torch.nn.Module, name: str) -> None:
+    """Raise when a checkpoint lacks weights that the vectors depend on.
+
+    Raises:
+        ExportError: it does.
+    """
+    names = sorted(missing)
+    if names:
         raise ExportError(
-            f"{name} lacks {len(missing)} weights of a {type(backbone).__name__}, the first "
-            f"{missing[0]}: they would be random"
+            f"{name} lacks {len(names)} weights of a {type(backbone).__name__}, the first "
+            f"{names[0]}: they would be random"
         )
 
 

@@ -188,9 +188,7 @@ class Engine:
         good = np.array([row for row in range(len(window)) if row not in encoded.errors], np.int64)
         out = np.empty((len(good), self.dim), np.float32)
         constants = self.preprocess.constants(prompt)
-        batches = plan_batches(
-            encoded.lengths[good], batch_tokens, padded=self.preprocess.padded
-        )
+        batches = plan_batches(encoded.lengths[good], batch_tokens, padded=self.preprocess.padded)
         calls: list[Callable[[], None]] = [
             partial(self._run, encoded, good[rows], constants, out, rows) for rows in batches
         ]

@@ -134,15 +134,24 @@ class AudioInput:
 
     Attributes:
         sampling_rate: samples a second.
+        input_name: of the graph's main input.
+        min_samples: shorter sounds give the model nothing to compute.
         max_samples: longer sounds are cut.
-        samples_per_token: samples behind one position that the model computes.
-        features: name of the front end, and its parameters, see `fmrt.preprocess.audio`.
+        fixed: whether every sound is brought to ``max_samples``.
+        normalize: whether a waveform is brought to zero mean and unit variance.
+        hop_length: samples between the frames of ``attention_mask``; 0 for models without one.
+        spectrogram: parameters of `fmrt.preprocess.spectrogram.Spectrogram`, or None for models
+            that take the waveform.
     """
 
     sampling_rate: int
+    input_name: str
+    min_samples: int
     max_samples: int
-    samples_per_token: int
-    features: Mapping[str, Any]
+    fixed: bool
+    normalize: bool
+    hop_length: int
+    spectrogram: Mapping[str, Any] | None
 
 
 INPUTS: dict[str, type[TextInput | ImageInput | AudioInput]] = {

@@ -15,9 +15,7 @@ class Progress:
         unit: what an item is called.
     """
 
-    def __init__(
-        self, total: int | None, show: bool | None = None, unit: str = "text"
-    ) -> None:
+    def __init__(self, total: int | None, show: bool | None = None, unit: str = "text") -> None:
         self._bar = None
         # Without standard error (a service, pythonw) there is nowhere to show anything.
         terminal = sys.stderr is not None and sys.stderr.isatty()

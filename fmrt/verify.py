@@ -43,6 +43,7 @@ class ParityReport:
     """Outcome of one variant's check: what was measured, on which provider, over how many items."""
 
     variant: str
+    modality: str
     provider: str
     parity: Parity
     items: int
@@ -60,9 +61,14 @@ def verify_bundle(
     """
     for name in bundle.manifest.files:
         bundle.file(name)
-    for found in bundle.manifest.variants:
-        if found.provider not in ("any", provider) or variant not in (None, found.name):
-            continue
+    fits = [
+        v
+        for v in bundle.manifest.variants
+        if v.provider in ("any", provider) and variant in (None, v.name)
+    ]
+    if variant is not None and not fits:
+        bundle.variant(variant, provider)  # raises, with the names that there are
+    for found in fits:
         engine = Engine(bundle, found.name, provider, modality=found.modality)
         try:
             yield check(engine, bundle.reference(found.modality))
@@ -76,7 +82,7 @@ def check_quick(engine: Engine, bundle: Bundle) -> None:
     Raises:
         VerificationError: the vectors are not PyTorch's.
     """
-    reference = bundle.reference()
+    reference = bundle.reference(engine.tower.modality)
     order = np.argsort(reference.lengths, kind="stable")
     rows = order[np.cumsum(reference.lengths[order]) <= QUICK_TOKENS]
     report = check(engine, _rows(reference, rows if rows.size else order[:1]))
@@ -96,7 +102,14 @@ def check(engine: Engine, reference: Reference) -> ParityReport:
         vectors[rows] = engine.vectors([reference.items[i] for i in rows], prompt)
     parity = measure(vectors, reference.embeddings)
     passed = passes(parity, engine.variant, reference.embeddings)
-    return ParityReport(engine.variant.name, engine.provider, parity, len(reference.items), passed)
+    return ParityReport(
+        engine.variant.name,
+        engine.tower.modality,
+        engine.provider,
+        parity,
+        len(reference.items),
+        passed,
+    )
 
 
 def measure(vectors: Vectors, expected: Vectors) -> Parity:

@@ -68,7 +68,8 @@ def add_reading(parser: Parser) -> None:
     parser.add_argument(
         "--column",
         metavar="C",
-        help="holds the text (default: 'text', or the only one with strings)",
+        help="to embed (default: text, image, audio, path or file_name, or the only one with "
+        "strings)",
     )
     parser.add_argument(
         "--format",
@@ -102,6 +103,6 @@ def check_prompt_name(manifest: Manifest, name: str | None) -> None:
     Raises:
         OptionError: it has not.
     """
-    if name is not None and name not in manifest.prompts:
-        names = ", ".join(manifest.prompts) or "none"
+    if name is not None and name not in manifest.text.prompts:
+        names = ", ".join(manifest.text.prompts) or "none"
         raise OptionError(f"--prompt-name {name!r}: this model has: {names}")

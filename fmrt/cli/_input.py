@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections import deque
 from collections.abc import Iterable, Iterator
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 from fmrt.cli._text import count
 from fmrt.data import BadRecord, Record
-from fmrt.data._source import shown
+from fmrt.data._source import STDIN, shown
 from fmrt.errors import InputError
-from fmrt.preprocess.text import check_text
 
 _MOST_SHOWN = 10
 
@@ -22,6 +20,7 @@ class Input:
     Args:
         source: the input, for messages.
         format: as ``--format`` gives it, or None.
+        paths: whether strings are paths, relative to the file that holds them.
         skip: whether to go on after a bad record.
 
     Attributes:
@@ -29,42 +28,55 @@ class Input:
         embedded: records that have come back from the model.
     """
 
-    def __init__(self, source: str, format: str | None, *, skip: bool) -> None:  # noqa: A002
+    def __init__(
+        self,
+        source: str,
+        format: str | None,  # noqa: A002  # named as the option is
+        *,
+        paths: bool,
+        skip: bool,
+    ) -> None:
         kind = format or PurePath(source).suffix.lower().removeprefix(".")
         self._position = f"{shown(source)} {'row' if kind == 'parquet' else 'line'}"
+        self._paths = paths
+        self._base = Path() if source == STDIN or Path(source).is_dir() else Path(source).parent
+        # A folder's records hold their paths already, and their numbers say nothing.
+        self._is_list = source == STDIN or Path(source).is_file()
         self._skip = skip
         self._first_skipped: list[str] = []
-        self._in_flight: deque[int] = deque()
         self.skipped = 0
         self.embedded = 0
 
     def usable(self, records: Iterable[Record | BadRecord]) -> Iterator[Record]:
-        """Yield the records whose text a model may see.
+        """Yield the records that could be read.
 
         Raises:
-            InputError: there is one without, and bad records are not skipped.
+            InputError: there is another, and bad records are not skipped.
         """
         for record in records:
             if isinstance(record, BadRecord):
-                self._reject(record.number, record.reason)
-            elif reason := _problem(record.text):
-                self._reject(record.number, reason)
+                self.reject(record, InputError(record.reason))
             else:
-                self._in_flight.append(record.number)
                 yield record
 
-    def done(self, records: Iterable[Record]) -> None:
-        """Take note that the next ``records`` of the stream are embedded."""
-        for _ in records:
-            self._in_flight.popleft()
-            self.embedded += 1
+    def raw(self, record: Record) -> str | bytes:
+        """What to embed of a record."""
+        if self._paths and isinstance(record.value, str) and self._is_list:
+            return str(self._base / record.value)
+        return record.value
 
-    def located(self, error: InputError) -> InputError:
-        """Return an error about an item of the stream with its line in place of its index."""
-        if error.index is None:
-            return error
-        number = self._in_flight[error.index - self.embedded]
-        return type(error)(f"{self._position} {number}: {error.reason}")
+    def reject(self, record: Record | BadRecord, error: InputError) -> None:
+        """Skip a record that cannot be embedded.
+
+        Raises:
+            InputError: bad records are not skipped.
+        """
+        line = f"{self._where(record)}: {error.reason}"
+        if not self._skip:
+            raise type(error)(line)
+        self.skipped += 1
+        if len(self._first_skipped) < _MOST_SHOWN:
+            self._first_skipped.append(line)
 
     def report_skipped(self) -> None:
         """Name the first skipped records on standard error, and say how many there are."""
@@ -73,18 +85,9 @@ class Input:
         if self.skipped:
             print(f"fmrt: skipped {count(self.skipped, 'record')} in all", file=sys.stderr)
 
-    def _reject(self, number: int, reason: str) -> None:
-        line = f"{self._position} {number}: {reason}"
-        if not self._skip:
-            raise InputError(line)
-        self.skipped += 1
-        if len(self._first_skipped) < _MOST_SHOWN:
-            self._first_skipped.append(line)
-
-
-def _problem(text: str) -> str | None:
-    try:
-        check_text(text)
-    except InputError as e:
-        return e.reason
-    return None
+    def _where(self, record: Record | BadRecord) -> str:
+        if not self._paths or isinstance(record, BadRecord) or isinstance(record.value, bytes):
+            return f"{self._position} {record.number}"
+        if self._is_list:
+            return f"{self._position} {record.number}, {record.value!r}"
+        return repr(record.value)

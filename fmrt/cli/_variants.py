@@ -15,7 +15,7 @@ _PARITY = ("max abs error", "mean cosine", "min cosine")
 
 def variants_table(variants: Iterable[Variant]) -> str:
     """Return a line a variant: what it is, its size with external weights, its parity."""
-    header = ("variant", "file", "provider", "precision", "size", *_PARITY)
+    header = ("variant", "modality", "file", "provider", "precision", "size", *_PARITY)
     return table(header, map(_row, variants), {"size", *_PARITY})
 
 
@@ -34,6 +34,7 @@ def _row(variant: Variant) -> tuple[str, ...]:
     total = variant.size + sum(record.size for record in variant.external.values())
     return (
         variant.name,
+        variant.modality,
         variant.file,
         variant.provider,
         variant.precision,

@@ -1,4 +1,4 @@
-"""``fmrt embed``: a file of texts becomes a file of vectors, in bounded memory."""
+"""``fmrt embed``: texts, images or sounds become a file of vectors, in bounded memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fmrt.cli._arguments import (
     positive,
 )
 from fmrt.cli._text import count
-from fmrt.errors import DataError, InputError
+from fmrt.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,13 +29,23 @@ if TYPE_CHECKING:
     from fmrt.data import BadRecord, Record
     from fmrt.postprocess import Postprocess
 
+UNITS = {"text": "text", "image": "image", "audio": "sound"}
+# Files that a folder is searched for.
+EXTENSIONS: dict[str, tuple[str, ...]] = {
+    "text": (),
+    "image": (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"),
+    "audio": (".aif", ".aiff", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".wav"),
+}
+SHOW_TENTHS_BELOW = 10
+
 
 def add_parser(subparsers: Subparsers) -> None:
     """Add the command to the program's."""
     parser = subparsers.add_parser(
         "embed",
-        help="embed a file of texts",
-        description="Embed the texts of a file, or of standard input, in bounded memory.",
+        help="embed a file of texts, or images or sounds",
+        description="Embed the texts of a file or of standard input, the images or sounds of a "
+        "folder, or those that a table names or holds, in bounded memory.",
     )
     parser.set_defaults(run=run)
     add_model(parser)
@@ -45,7 +55,12 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def _add_files(parser: Parser) -> None:
-    parser.add_argument("input", metavar="INPUT", help="a file of texts; - for standard input")
+    parser.add_argument(
+        "input",
+        metavar="INPUT",
+        help="a file of texts, - for standard input; a folder of images or sounds, or a file "
+        "with their paths or bytes",
+    )
     parser.add_argument(
         "-o", "--output", metavar="OUTPUT", required=True, help="a .npy or .parquet file to write"
     )
@@ -56,19 +71,24 @@ def _add_files(parser: Parser) -> None:
         nargs="+",
         action="extend",
         default=[],
-        help="columns to carry along into .parquet; 'line' is the record's number",
+        help="columns to carry along into .parquet; 'line' is the record's number, 'path' a file's",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace OUTPUT")
     parser.add_argument(
         "--on-error",
         choices=("fail", "skip"),
         default="fail",
-        help="at a record that holds no usable text: end without output, or list it and go on; "
+        help="at a record that cannot be embedded: end without output, or list it and go on; "
         "the lines of the rows of v.npy then go to v.lines.npy (default: fail)",
     )
 
 
 def _add_embedding(parser: Parser) -> None:
+    parser.add_argument(
+        "--modality",
+        choices=tuple(UNITS),
+        help="what INPUT holds, for a model with several (default: the model's only one, or text)",
+    )
     add_prompt(parser, "the model's own default")
     parser.add_argument(
         "--on-too-long",
@@ -121,11 +141,18 @@ def run(args: argparse.Namespace) -> int:
     from fmrt.data import read_records  # noqa: PLC0415
 
     check_output(args.output, args.keep, overwrite=args.overwrite)
-    records = read_records(args.input, format=args.format, column=args.column, keep=args.keep)
     bundle, args.provider = open_bundle(args)
+    args.modality = bundle.manifest.tower(args.modality).modality
+    records = read_records(
+        args.input,
+        format=args.format,
+        column=args.column,
+        keep=args.keep,
+        files=EXTENSIONS[args.modality],
+    )
     post = _checked_options(args, bundle)
     skip = args.on_error == "skip"
-    source = Input(args.input, args.format, skip=skip)
+    source = Input(args.input, args.format, paths=args.modality != "text", skip=skip)
     with opened(
         args.output,
         width=post.width,
@@ -139,7 +166,8 @@ def run(args: argparse.Namespace) -> int:
         finally:
             source.report_skipped()
         lines = output.commit(skipped=source.skipped > 0)
-    _say(f"embedded {_summary(source.embedded, post.dim, seconds)} -> {args.output}")
+    summary = _summary(source.embedded, args.modality, post.dim, seconds)
+    _say(f"embedded {summary} -> {args.output}")
     if lines is not None:
         _say(f"line numbers of the rows -> {lines}")
     return 0
@@ -148,17 +176,18 @@ def run(args: argparse.Namespace) -> int:
 def _checked_options(args: argparse.Namespace, bundle: Bundle) -> Postprocess:
     """The form of the vectors; options that the model cannot follow are refused before its load."""
     from fmrt.postprocess import make_postprocess  # noqa: PLC0415  # start-up stays quick
-    from fmrt.preprocess.text import check_on_too_long  # noqa: PLC0415
+    from fmrt.preprocess.base import check_on_too_long  # noqa: PLC0415
 
     check_on_too_long(args.on_too_long)
-    check_prompt_name(bundle.manifest, args.prompt_name)
+    if args.modality == "text":
+        check_prompt_name(bundle.manifest, args.prompt_name)
     return make_postprocess(
         dim=bundle.manifest.dim,
-        normalized=bundle.manifest.normalize,
+        normalized=bundle.manifest.tower(args.modality).normalize,
         truncate_dim=args.truncate_dim,
         normalize=args.normalize,
         precision=args.precision,
-        reference=lambda: bundle.reference().embeddings,
+        reference=lambda: bundle.reference(args.modality).embeddings,
     )
 
 
@@ -178,35 +207,44 @@ def _embed(
         variant=args.variant,
         provider=args.provider,
         workers=args.workers,
+        modality=args.modality,
         verify=not args.no_verify,
     ) as embedder:
         start = time.perf_counter()
         stream = embedder.embed_items(
-            source.usable(records), lambda record: record.text, **_embedding_options(args)
+            source.usable(records),
+            source.raw,
+            on_error=source.reject,
+            **_embedding_options(args),
         )
-        with Progress(None, args.progress) as progress:
-            try:
-                for window, vectors in stream:
-                    output.write(window, vectors)
-                    source.done(window)
-                    progress.advance(len(window))
-            except InputError as e:
-                raise source.located(e) from None
+        with Progress(None, args.progress, UNITS[args.modality]) as progress:
+            for window, vectors in stream:
+                output.write(window, vectors)
+                source.embedded += len(window)
+                progress.advance(len(window))
         if not source.embedded:
-            raise DataError(f"no texts in {args.input!r}: every record was skipped")
+            raise DataError(f"nothing embedded of {args.input!r}: every record was skipped")
         return time.perf_counter() - start
 
 
 def _embedding_options(args: argparse.Namespace) -> dict[str, Any]:
-    names = ("prompt_name", "prompt", "batch_tokens", "truncate_dim", "normalize", "precision")
+    names = (
+        "modality",
+        "prompt_name",
+        "prompt",
+        "batch_tokens",
+        "truncate_dim",
+        "normalize",
+        "precision",
+    )
     return {name: getattr(args, name) for name in (*names, "on_too_long")}
 
 
-def _summary(texts: int, dim: int, seconds: float) -> str:
-    rate = texts / max(seconds, 1e-9)
+def _summary(items: int, modality: str, dim: int, seconds: float) -> str:
+    rate, unit = items / max(seconds, 1e-9), UNITS[modality]
     return (
-        f"{count(texts, 'text')}, {count(dim, 'dimension')}, in {seconds:.1f} s "
-        f"({rate:,.0f} texts/s)"
+        f"{count(items, unit)}, {count(dim, 'dimension')}, in {seconds:.1f} s "
+        f"({rate:,.{0 if rate >= SHOW_TENTHS_BELOW else 1}f} {unit}s/s)"
     )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from fmrt.cli._arguments import Subparsers
 from fmrt.cli._text import size, table
@@ -13,7 +14,7 @@ from fmrt.cli._variants import variants_table
 
 if TYPE_CHECKING:
     from fmrt.bundle import Bundle
-    from fmrt.manifest import Manifest
+    from fmrt.manifest import AudioInput, ImageInput, TextInput, Tower
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -44,28 +45,49 @@ def _facts(bundle: Bundle) -> list[tuple[str, str]]:
     source = manifest.source
     packages = ", ".join(f"{name} {version}" for name, version in manifest.packages.items())
     total = sum(path.stat().st_size for path in bundle.path.rglob("*") if path.is_file())
-    without = "" if manifest.include_prompt else ", without the prompt's tokens"
     return [
         ("source", source.model + (f" at {source.revision}" if source.revision else "")),
         ("weights", f"SHA-256 {source.weights_sha256}"),
         ("model type", manifest.model_type),
-        ("modality", manifest.modality),
         ("dimensions", str(manifest.dim)),
         ("matryoshka", ", ".join(map(str, manifest.matryoshka_dims)) or "none"),
-        ("max length", f"{manifest.max_length:,} tokens"),
-        ("pooling", manifest.pooling + without),
-        ("normalize", "yes" if manifest.normalize else "no"),
-        *_prompts(manifest),
+        *(fact for tower in manifest.towers for fact in _tower(tower)),
         ("made by", f"fmrt {manifest.fmrt_version}, {packages or 'unknown packages'}"),
         ("total size", size(total)),
     ]
 
 
-def _prompts(manifest: Manifest) -> list[tuple[str, str]]:
-    if not manifest.prompts:
-        return [("prompts", "none")]
-    default = manifest.default_prompt_name
+def _tower(tower: Tower) -> list[tuple[str, str]]:
     return [
-        (f"prompt {name}", repr(text) + (" (the default)" if name == default else ""))
-        for name, text in manifest.prompts.items()
+        ("embeds", f"{tower.modality}s" if tower.modality != "audio" else "audio"),
+        *_INPUT_FACTS[tower.modality](tower.input),
+        ("pooling", tower.pooling),
+        ("normalize", "yes" if tower.normalize else "no"),
     ]
+
+
+def _text(spec: TextInput) -> list[tuple[str, str]]:
+    default = spec.default_prompt_name
+    prompts = [
+        (f"prompt {name}", repr(text) + (" (the default)" if name == default else ""))
+        for name, text in spec.prompts.items()
+    ]
+    if not spec.include_prompt:
+        prompts.append(("prompts are", "left out of the pooling"))
+    return [("max length", f"{spec.max_length:,} tokens"), *(prompts or [("prompts", "none")])]
+
+
+def _image(spec: ImageInput) -> list[tuple[str, str]]:
+    return [("pixels", f"{spec.height} x {spec.width}")]
+
+
+def _audio(spec: AudioInput) -> list[tuple[str, str]]:
+    seconds = spec.max_samples / spec.sampling_rate
+    return [("sampling rate", f"{spec.sampling_rate:,} Hz"), ("max length", f"{seconds:,.1f} s")]
+
+
+_INPUT_FACTS: dict[str, Callable[[Any], list[tuple[str, str]]]] = {
+    "text": _text,
+    "image": _image,
+    "audio": _audio,
+}

@@ -128,7 +128,7 @@ def _texts(
         total += 1
         key = position if lines is None else record.number
         if key in wanted:
-            found[key] = getattr(record, "text", "")
+            found[key] = str(getattr(record, "value", ""))
     if lines is None and total != rows:
         raise DataError(
             f"--texts has {count(total, 'record')}, and there are {count(rows, 'vector')}: give "

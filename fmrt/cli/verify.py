@@ -55,11 +55,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _table(reports: Sequence[ParityReport]) -> str:
-    header = ("variant", "provider", *_NUMBERS, "verdict")
+    header = ("variant", "modality", "provider", *_NUMBERS, "verdict")
     return table(header, map(_row, reports), _NUMBERS)
 
 
 def _row(report: ParityReport) -> tuple[str, ...]:
     verdict = "ok" if report.passed else "FAILED"
     items = f"{report.items:,}"
-    return (report.variant, report.provider, items, *parity_cells(report.parity), verdict)
+    cells = parity_cells(report.parity)
+    return (report.variant, report.modality, report.provider, items, *cells, verdict)

@@ -32,7 +32,7 @@ def _read(
     rows = _rows(_Lines(source), delimiter)
     header = _header(source, rows)
     columns = pick(source, dict.fromkeys(header, True), column, keep)
-    for name in {columns.text, *keep}:
+    for name in {columns.value, *keep}:
         if header.count(name) > 1:
             raise DataError(f"{shown(source)} has more than one column {name!r}; rename them")
     return (_record(row, header, columns) for row in peeked(source, rows))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 from fmrt.data._csv import read_csv, read_tsv
+from fmrt.data._folder import read_files
 from fmrt.data._jsonl import read_jsonl
 from fmrt.data._parquet_records import read_parquet
 from fmrt.data._records import BadRecord, Record
@@ -47,6 +48,7 @@ def read_records(
     format: str | None = None,  # noqa: A002  # named as the option is
     column: str | None = None,
     keep: Sequence[str] = (),
+    files: Collection[str] = (),
 ) -> Iterator[Record | BadRecord]:
     """Return the records of ``source``, read as they are asked for, in bounded memory.
 
@@ -54,8 +56,11 @@ def read_records(
         source: a path, or "-" for standard input.
         format: txt, jsonl, csv, tsv or parquet; by default what the extension says, txt for "-".
             A path that ends in .gz is decompressed first, except for parquet.
-        column: the column that holds the text; by default "text", or the only column of strings.
+        column: the column to embed; by default "text", "image", "audio", "path" or "file_name", or
+            the only column of strings.
         keep: columns to carry along; "line" is the record's number unless a column has that name.
+        files: extensions, with the dot, of the files that can be embedded themselves: a folder is
+            then searched for them, and such a file is a record.
 
     Returns:
         A ``Record`` for each good record and a ``BadRecord`` for each bad one, in order.
@@ -65,6 +70,8 @@ def read_records(
             iterating, only if reading fails halfway.
         MissingExtraError: for parquet without pyarrow.
     """
+    if files and source != STDIN and (Path(source).is_dir() or _extension(source) in files):
+        return read_files(source, files, column, keep)
     check_source(source)
     return _named(format, source).read(source, column, tuple(dict.fromkeys(keep)))
 
@@ -81,7 +88,7 @@ def _named(name: str | None, source: str) -> Format:
 
 
 def _by_extension(source: str) -> Format:
-    extension = PurePath(source.lower().removesuffix(".gz")).suffix
+    extension = _extension(source.removesuffix(".gz"))
     for known in FORMATS:
         if extension in known.extensions:
             return known
@@ -90,6 +97,10 @@ def _by_extension(source: str) -> Format:
         f"cannot tell the format of {shown(source)}: its name ends in none of {extensions}; "
         f"say --format {_names()}"
     )
+
+
+def _extension(source: str) -> str:
+    return PurePath(source.lower()).suffix
 
 
 def _names() -> str:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _BATCH_ROWS = 1024
 # Makes pyarrow stream the pages of a row group, which may be gigabytes, not load it whole.
 _BUFFER_BYTES = 1 << 20
+_BYTES = "bytes"
+_BINARY_TYPES = {"binary", "large_binary", "binary_view"}
 _TEXT_TYPES = {"string", "large_string", "string_view"}
 
 
@@ -39,9 +41,11 @@ def read_parquet(
         file = pyarrow().parquet.ParquetFile(source, buffer_size=_BUFFER_BYTES)
     types = {field.name: field.type for field in file.schema_arrow}
     columns = pick(source, {name: _is_text(kind) for name, kind in types.items()}, column, keep)
-    if not _is_text(types[columns.text]):
-        found = types[columns.text]
-        raise DataError(f"column {columns.text!r} of {shown(source)} is {found}, not string")
+    found = types[columns.value]
+    if not _is_text(found) and not _holds_bytes(found):
+        raise DataError(
+            f"column {columns.value!r} of {shown(source)} is {found}, not string or binary"
+        )
     return peeked(source, _records(source, file, columns))
 
 
@@ -50,10 +54,17 @@ def _is_text(kind: pa.DataType) -> bool:
     return str(values) in _TEXT_TYPES
 
 
+def _holds_bytes(kind: pa.DataType) -> bool:
+    """Binary, or the struct of bytes and path that Hugging Face data sets keep files in."""
+    if pyarrow().types.is_struct(kind):
+        return any(field.name == _BYTES and _holds_bytes(field.type) for field in kind)
+    return str(kind) in _BINARY_TYPES
+
+
 def _records(
     source: str, file: parquet.ParquetFile, columns: Columns
 ) -> Iterator[Record | BadRecord]:
-    names = {columns.text, *columns.keep} - ({LINE} if columns.numbered else set())
+    names = {columns.value, *columns.keep} - ({LINE} if columns.numbered else set())
     done = 0
     with reading_parquet(source), file:
         for batch in file.iter_batches(_BATCH_ROWS, columns=sorted(names)):
@@ -67,6 +78,9 @@ def _record(number: int, row: dict[str, object], columns: Columns) -> Record | B
     for name, value in row.items():
         if isinstance(value, _Unreadable):
             return BadRecord(number, f"{name!r} is {value.reason}")
+    value = row.get(columns.value)
+    if isinstance(value, dict):
+        row = {**row, columns.value: value.get(_BYTES) or value.get("path")}
     return columns.record(number, row)
 
 

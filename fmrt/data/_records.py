@@ -7,23 +7,23 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Record:
-    """One text of the input.
+    """One item of the input.
 
     Attributes:
         number: 1-based line of the file; the line where the record starts for csv, the row for
             parquet.
-        text: the text to embed.
+        value: what to embed: a text, a path, or the bytes of a file.
         kept: the columns asked to be carried along, by name.
     """
 
     number: int
-    text: str
+    value: str | bytes
     kept: dict[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class BadRecord:
-    """One record of the input that holds no usable text.
+    """One record of the input that holds nothing usable.
 
     Attributes:
         number: as in ``Record``.

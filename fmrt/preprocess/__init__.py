@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from fmrt.bundle import Bundle
+from fmrt.errors import MissingExtraError
 from fmrt.manifest import ImageInput, TextInput, Tower
 from fmrt.preprocess.base import Preprocessor
+from fmrt.preprocess.spectrogram import FEATURES_FILE, Spectrogram
 
 TOKENIZER_FILE = "tokenizer.json"
 
@@ -21,10 +23,16 @@ def make_preprocessor(bundle: Bundle, tower: Tower) -> Preprocessor:
         from fmrt.preprocess.text import TextPreprocessor  # noqa: PLC0415  # only what is used
 
         return TextPreprocessor(bundle.file(TOKENIZER_FILE), spec)
-    if isinstance(spec, ImageInput):
-        from fmrt.preprocess.image import ImagePreprocessor  # noqa: PLC0415
+    try:
+        if isinstance(spec, ImageInput):
+            from fmrt.preprocess.image import ImagePreprocessor  # noqa: PLC0415
 
-        return ImagePreprocessor(spec)
-    from fmrt.preprocess.audio import AudioPreprocessor  # noqa: PLC0415
+            return ImagePreprocessor(spec)
+        from fmrt.preprocess.audio import AudioPreprocessor  # noqa: PLC0415
 
-    return AudioPreprocessor(spec)
+        spectrogram = None
+        if spec.spectrogram is not None:
+            spectrogram = Spectrogram(bundle.file(FEATURES_FILE), spec.spectrogram)
+        return AudioPreprocessor(spec, spectrogram)
+    except ModuleNotFoundError as e:
+        raise MissingExtraError(f"Embedding {tower.modality}", tower.modality, e.name) from e

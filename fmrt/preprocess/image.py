@@ -7,17 +7,15 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
 
-from fmrt.errors import InputError, MissingExtraError
+from fmrt.errors import InputError
 from fmrt.manifest import ImageInput
 from fmrt.preprocess.base import Feeds
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 Pixels = NDArray[Any]
 
@@ -68,9 +66,6 @@ class ImagePreprocessor:
 
     Args:
         spec: of the manifest.
-
-    Raises:
-        MissingExtraError: Pillow is not installed.
     """
 
     unit = "image"
@@ -79,10 +74,6 @@ class ImagePreprocessor:
     window_weight = 48_000_000  # bytes of pixels
 
     def __init__(self, spec: ImageInput) -> None:
-        try:
-            import PIL.Image  # noqa: PLC0415  # an extra
-        except ModuleNotFoundError as e:
-            raise MissingExtraError("Embedding images", "image", e.name) from e
         self._spec = spec
         self.limit = spec.tokens
 
@@ -119,13 +110,11 @@ class ImagePreprocessor:
         del prompt
         return {}
 
-    def _resized(self, image: Image) -> Pixels:
-        from PIL.Image import Resampling  # noqa: PLC0415  # an extra
-
+    def _resized(self, image: Image.Image) -> Pixels:
         if self._spec.resize is None:
             return np.asarray(image)
         size = _target_size(image.size, self._spec.resize)
-        resample = Resampling(self._spec.resample)
+        resample = Image.Resampling(self._spec.resample)
         if not self._spec.resize_float:
             return np.asarray(image.resize(size, resample))
         bands = [band.convert("F").resize(size, resample) for band in image.split()]
@@ -141,10 +130,8 @@ class ImagePreprocessor:
         return np.ascontiguousarray(pixels)
 
 
-def _decoded(item: object) -> Image:
+def _decoded(item: object) -> Image.Image:
     """Upright RGB image of a raw item, its first frame."""
-    from PIL import Image, ImageOps  # noqa: PLC0415  # an extra
-
     try:
         with warnings.catch_warnings():
             # Pillow's complaints about metadata, and about half the limit that we set ourselves.
@@ -156,7 +143,7 @@ def _decoded(item: object) -> Image:
                     f"{MAX_PIXELS:,}; scale it down"
                 )
             image.load()
-            upright: Image.Image = ImageOps.exif_transpose(image)
+            upright = ImageOps.exif_transpose(image)
             return _rgb(upright)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, EOFError) as e:
         if isinstance(e, InputError):
@@ -164,9 +151,7 @@ def _decoded(item: object) -> Image:
         raise InputError(_reason(item, e)) from e
 
 
-def _opened(item: object) -> Image:
-    from PIL import Image  # noqa: PLC0415  # an extra
-
+def _opened(item: object) -> Image.Image:
     if isinstance(item, Image.Image):
         return item
     if isinstance(item, np.ndarray):
@@ -178,17 +163,13 @@ def _opened(item: object) -> Image:
     raise InputError(f"expected a path, bytes, an image or an array, got {type(item).__name__}")
 
 
-def _from_bytes(data: bytes) -> Image:
-    from PIL import Image  # noqa: PLC0415  # an extra
-
+def _from_bytes(data: bytes) -> Image.Image:
     if not data:
         raise InputError("the file is empty")
     return Image.open(io.BytesIO(data))
 
 
-def _from_array(pixels: NDArray[Any]) -> Image:
-    from PIL import Image  # noqa: PLC0415  # an extra
-
+def _from_array(pixels: NDArray[Any]) -> Image.Image:
     channels = pixels.shape[2] if pixels.ndim == CHANNELS else 1
     if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or channels not in (1, 3, 4):
         raise InputError(
@@ -199,10 +180,8 @@ def _from_array(pixels: NDArray[Any]) -> Image:
     return Image.fromarray(pixels[:, :, 0] if channels == 1 and pixels.ndim > 2 else pixels)  # noqa: PLR2004
 
 
-def _rgb(image: Image) -> Image:
+def _rgb(image: Image.Image) -> Image.Image:
     """RGB as Pillow converts it: alpha is dropped; 16 bits become the upper 8."""
-    from PIL import Image  # noqa: PLC0415  # an extra
-
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode == "I":
@@ -214,8 +193,6 @@ def _rgb(image: Image) -> Image:
 
 
 def _reason(item: object, error: Exception) -> str:
-    from PIL import UnidentifiedImageError  # noqa: PLC0415  # an extra
-
     if isinstance(error, FileNotFoundError | IsADirectoryError | PermissionError):
         return f"cannot read {str(item)!r}: {error.strerror}"
     if isinstance(error, UnidentifiedImageError):

@@ -20,7 +20,7 @@ def test_family_matches_pytorch(tiny: Tiny, tmp_path: Path) -> None:
     assert names == ["fp32", "fp32-cpu"]
     # Without special tokens a blank text has no tokens, and no model embeds that.
     texts = TEXTS[1:] if tiny.tokenizer == "bpe-plain" else TEXTS
-    want = TorchEmbedder(model, bundle.manifest.max_length).embed(texts)
+    want = TorchEmbedder(model, bundle.manifest.text.max_length).embed(texts)
     for name in names:
         with fmrt.Embedder(bundle, variant=name) as embedder:
             got = embedder.embed(texts, on_too_long="truncate", batch_tokens=4096)

@@ -112,8 +112,8 @@ def test_options_change_the_graph(tmp_path: Path, torch_embedder: TorchEmbedder)
     bundle = fmrt.export_model(
         MINILM, tmp_path / "bundle", pooling="cls+max", normalize=False, max_length=16, opset=18
     )
-    assert (bundle.manifest.dim, bundle.manifest.max_length) == (768, 16)
-    assert bundle.manifest.pooling == "cls+max"
+    assert (bundle.manifest.dim, bundle.manifest.text.max_length) == (768, 16)
+    assert bundle.manifest.tower().pooling == "cls+max"
     graph = onnx.load(bundle.path / "onnx/model.onnx", load_external_data=False)
     assert [o.version for o in graph.opset_import if o.domain == ""] == [18]
     with fmrt.Embedder(bundle) as embedder:

@@ -103,9 +103,9 @@ def test_directory_matches_sentence_transformers(
     assert "max length: 24" in said
     assert "default document; left out of pooling (config_sentence_transformers.json)" in said
     manifest = bundle.manifest
-    assert (manifest.dim, manifest.max_length, manifest.pooling) == (48, 24, order)
-    assert manifest.prompts == PROMPTS
-    assert manifest.inputs[-1] == "prompt_length"
+    assert (manifest.dim, manifest.text.max_length, manifest.tower().pooling) == (48, 24, order)
+    assert manifest.text.prompts == PROMPTS
+    assert manifest.tower().inputs[-1] == "prompt_length"
     torch_embedder = TorchEmbedder(model)
     with fmrt.Embedder(bundle) as e:
         cut = {"on_too_long": "truncate"}

@@ -10,12 +10,11 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
-from export.bundle import example_batch
-from export.heads import TextEmbedding
+from export.load import load_model
 from export.rewrite import optimize_for_cpu
-from export.source import Overrides, load_text_source
+from export.source import Overrides
 from export.trace import trace
-from tests.export.models import TINY, save_tiny
+from tests.export.models import TINY, Tiny, save_tiny
 
 # How often each pass applies to two layers. MPNet's attention has a position bias and a form of its
 # own, ModernBERT's rotates queries and keys, Llama's is causal; ModernBERT's and Llama's linear
@@ -36,11 +35,16 @@ def run(graph: ir.Model, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
     return session.run(None, feeds)
 
 
+def traced(tiny: Tiny, directory: Path) -> ir.Model:
+    loaded = load_model(str(save_tiny(tiny, directory)), None, "cpu", Overrides())
+    (part,) = loaded.parts()
+    return trace(part, loaded.model_type, None)
+
+
 @pytest.mark.parametrize("kind", APPLIED)
 def test_passes_apply_and_keep_the_vectors(kind: str, tmp_path: Path) -> None:
     tiny = next(t for t in TINY if t.model_type == kind)
-    source = load_text_source(save_tiny(tiny, tmp_path), None, "cpu", Overrides())
-    graph = trace(TextEmbedding(source).eval(), example_batch(source), None)
+    graph = traced(tiny, tmp_path)
     fast = graph.clone()
     applied = optimize_for_cpu(fast)
     assert applied == APPLIED[kind]
@@ -63,8 +67,7 @@ def test_passes_apply_and_keep_the_vectors(kind: str, tmp_path: Path) -> None:
 
 
 def test_a_batch_of_padding_alone_gives_no_nan(tmp_path: Path) -> None:
-    source = load_text_source(save_tiny(TINY[0], tmp_path), None, "cpu", Overrides())
-    graph = trace(TextEmbedding(source).eval(), example_batch(source), None)
+    graph = traced(TINY[0], tmp_path)
     optimize_for_cpu(graph)
     feeds = {i.name: np.zeros((2, 5), np.int64) for i in graph.graph.inputs}
     assert all(np.isfinite(out).all() for out in run(graph, feeds))

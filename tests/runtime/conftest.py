@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from fmrt.bundle import record_of
-from fmrt.manifest import REFERENCE_FILE, Manifest, Source, Variant
+from fmrt.manifest import REFERENCE_FILE, Manifest, Source, TextInput, Tower, Variant
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -118,10 +118,10 @@ def write_reference(path: Path, words: np.ndarray, types: np.ndarray) -> None:
     rows = [token_ids(item["prompt"] + item["text"]) for item in items]
     means = np.stack([(words[row] + types[0]).mean(axis=0) for row in rows])
     tensors = {
-        "embeddings": means / np.linalg.norm(means, axis=1, keepdims=True),
-        "lengths": np.array([len(row) for row in rows], np.int64),
+        "text.embeddings": means / np.linalg.norm(means, axis=1, keepdims=True),
+        "text.lengths": np.array([len(row) for row in rows], np.int64),
     }
-    save_file(tensors, path, {"items": json.dumps(items)})
+    save_file(tensors, path, {"text": json.dumps(items)})
 
 
 def token_ids(text: str) -> list[int]:
@@ -136,19 +136,18 @@ def make_manifest(directory: Path) -> Manifest:
         source=Source("tiny/bag-of-words", "abc123", "0" * 64),
         packages={"numpy": np.__version__},
         model_type="bag-of-words",
-        modality="text",
-        inputs=("input_ids", "attention_mask", "token_type_ids"),
-        outputs=("last_hidden_state", "sentence_embedding"),
-        embedding_output="sentence_embedding",
         dim=DIM,
-        max_length=MAX_LENGTH,
-        pad_token_id=0,
-        truncation_side="right",
-        pooling="mean",
-        normalize=True,
-        prompts={"query": QUERY_PROMPT},
-        default_prompt_name=None,
-        include_prompt=True,
+        towers=(
+            Tower(
+                modality="text",
+                inputs=("input_ids", "attention_mask", "token_type_ids"),
+                outputs=("last_hidden_state", "sentence_embedding"),
+                embedding_output="sentence_embedding",
+                pooling="mean",
+                normalize=True,
+                input=TextInput(MAX_LENGTH, pad_token_id=0, prompts={"query": QUERY_PROMPT}),
+            ),
+        ),
         matryoshka_dims=(8, 4),
         files={name: record_of(directory / name) for name in ("tokenizer.json", REFERENCE_FILE)},
         variants=(Variant("fp32", "onnx/model.onnx", "any", "fp32", graph.sha256, graph.size),),

@@ -104,7 +104,7 @@ def test_wrong_vectors_are_refused_at_load(bundle) -> None:
     with safe_open(bundle / REFERENCE, framework="np") as f:
         metadata = f.metadata()
         tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118
-    tensors["embeddings"] = np.roll(tensors["embeddings"], 1, axis=1)
+    tensors["text.embeddings"] = np.roll(tensors["text.embeddings"], 1, axis=1)
     save_file(tensors, bundle / REFERENCE, metadata)
     record = record_of(bundle / REFERENCE)
     edit(bundle, lambda m: m["files"][REFERENCE].update(sha256=record.sha256, size=record.size))

@@ -169,7 +169,7 @@ LONG = "dog " * 40
         ("b.txt", "x" * 1_000_001, [], "'b.txt' line 1: 1,000,001 characters, and the limit"),
         ("b.csv", 'text,n\n"a\nb",1\na\n', [], "'b.csv' line 4: 1 fields where the header has 2"),
         ("b.csv", "a,b\n1,2\n", ["--column", "text"], "'b.csv' has no column 'text'; it has"),
-        ("b.csv", "a,b\n1,2\n", [], "cannot tell which column of 'b.csv' holds the text"),
+        ("b.csv", "a,b\n1,2\n", [], "cannot tell which column of 'b.csv' to embed"),
         ("b.txt", "", [], "'b.txt' is empty: it has no record to embed"),
         ("b.txt", "a", ["--keep", "line"], ".npy holds vectors only"),
         ("b.txt", "a", ["--format", "xml"], "unknown format 'xml'"),
@@ -197,7 +197,7 @@ def test_bad_input_ends_in_one_line(tiny_bundle, place, capsys, name, content, o
     if message is None:  # skipped lines come before the error
         assert main(list(map(str, command))) == 1
         assert capsys.readouterr().err.endswith(
-            "fmrt: error: no texts in 'b.txt': every record was skipped\n"
+            "fmrt: error: nothing embedded of 'b.txt': every record was skipped\n"
         )
         assert names(place) == ["b.txt"]
     else:
@@ -206,11 +206,14 @@ def test_bad_input_ends_in_one_line(tiny_bundle, place, capsys, name, content, o
 
 def test_an_error_far_behind_keeps_its_line(tiny_bundle, place, capsys):
     # Past the window that is in flight when the first vectors are written.
-    put("b.txt", b"\xff\n" + b"cat\n" * 20_000 + LONG.encode() + b"\n")
+    put("b.txt", b"cat\n" * 20_000 + LONG.encode() + b"\n" + b"dog\n")
     command = ["embed", str(tiny_bundle), "b.txt", "-o", "v.npy", "--on-too-long", "error"]
-    assert main([*command, "--on-error", "skip"]) == 1
-    assert "error: 'b.txt' line 20002: 42 tokens" in capsys.readouterr().err
+    assert main(command) == 1
+    assert "error: 'b.txt' line 20001: 42 tokens" in capsys.readouterr().err
     assert names(place) == ["b.txt"]
+    assert main([*command, "--on-error", "skip"]) == 0
+    assert "skipped 'b.txt' line 20001: 42 tokens" in capsys.readouterr().err
+    assert np.load("v.npy").shape[0] == 20_001
 
 
 def test_missing_input_and_existing_output(tiny_bundle, place, capsys):
@@ -261,7 +264,8 @@ def test_truncation_is_one_line(tiny_bundle, place, capsys):
     command = ["embed", str(tiny_bundle), "b.txt", "-o", "v.npy"]
     assert main(command) == 0
     assert capsys.readouterr().err.splitlines()[1:] == [
-        "fmrt: warning: 1 of 2 texts had more than 16 tokens (the longest 42) and were truncated"
+        "fmrt: warning: 1 of 2 texts had more than 16 tokens (the longest 42 tokens) and were "
+        "truncated"
     ]
     assert main([*command, "--on-too-long", "truncate", "--overwrite"]) == 0
     assert "warning" not in capsys.readouterr().err
@@ -305,7 +309,7 @@ def test_verify(tiny_bundle, capsys):
     assert main(["verify", str(tiny_bundle)]) == 0
     header, row = capsys.readouterr().out.splitlines()
     assert header.split("  ")[0] == "variant"
-    assert row.split()[:3] == ["fp32", "cpu", "9"]
+    assert row.split()[:3] == ["fp32", "text", "cpu"]
     assert row.endswith("  ok")
 
 
@@ -316,8 +320,9 @@ def test_verify_and_embed_refuse_wrong_vectors(tiny_bundle, place, capsys):
     copy = shutil.copytree(tiny_bundle, place / "bundle")
     path = copy / REFERENCE_FILE
     with safe_open(path, framework="np") as f:
+        key = "text.embeddings"
         tensors, metadata = {k: f.get_tensor(k) for k in f.keys()}, f.metadata()  # noqa: SIM118
-    save_file({**tensors, "embeddings": -tensors["embeddings"]}, path, metadata)
+    save_file({**tensors, key: -tensors[key]}, path, metadata)
     manifest = Manifest.read(copy)
     replace(manifest, files={**manifest.files, REFERENCE_FILE: record_of(path)}).write(copy)
 

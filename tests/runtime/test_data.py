@@ -82,7 +82,7 @@ def test_texts_read_back_equal(write, name, data, tmp_path_factory):
     texts = data.draw(LINES if write is write_txt else TEXTS)
     path = tmp_path_factory.getbasetemp() / name
     write(path, texts)
-    assert [r.text for r in read(path)] == texts
+    assert [r.value for r in read(path)] == texts
 
 
 @pytest.mark.parametrize("suffix", [".txt", ".jsonl", ".csv"])
@@ -135,7 +135,7 @@ def test_bad_records_are_reported_with_their_numbers(name, tmp_path):
     found = {r.number: r.reason for r in records if isinstance(r, BadRecord)}
     assert found.keys() == bad.keys()
     assert all(found[n].startswith(bad[n]) and "\n" not in found[n] for n in bad)
-    assert {r.number: r.text for r in records if isinstance(r, Record)} == good
+    assert {r.number: r.value for r in records if isinstance(r, Record)} == good
 
 
 def test_bad_parquet_rows_are_reported(tmp_path):
@@ -168,7 +168,7 @@ def test_columns_are_chosen_and_kept(tmp_path):
 def test_standard_input_is_read_and_left_open(monkeypatch):
     stdin = io.TextIOWrapper(io.BytesIO(b"a\r\nb"))
     monkeypatch.setattr(sys, "stdin", stdin)
-    assert [r.text for r in read("-")] == ["a", "b"]
+    assert [r.value for r in read("-")] == ["a", "b"]
     assert not stdin.buffer.closed
     with pytest.raises(DataError, match="standard input is empty"):
         read_records("-")

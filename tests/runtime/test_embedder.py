@@ -88,9 +88,9 @@ def test_width_and_precision(embedder) -> None:
 
 
 def test_truncation_is_reported(embedder) -> None:
-    with pytest.warns(TruncationWarning, match=r"1 of 3 texts had more than 16 .* longest 42"):
+    with pytest.warns(TruncationWarning, match=r"1 of 3 texts had .* 16 .* longest 42 tokens"):
         embedder.embed(["cat", LONG, "dog"])
-    with pytest.raises(TextTooLongError, match="text 1: 42 tokens"):
+    with pytest.raises(TextTooLongError, match="item 1: 42 tokens"):
         embedder.embed(["cat", LONG], on_too_long="error")
     embedder.embed([LONG], on_too_long="truncate")  # and warnings are errors here
 
@@ -99,11 +99,11 @@ def test_truncation_is_reported(embedder) -> None:
     ("texts", "message"),
     [
         ("one string", "pass a list"),
-        (["cat", 3], "text 1: expected a string, got int"),
-        (["cat", None], "text 1: expected a string, got NoneType"),
-        (["a\0b"], "text 0: NUL"),
-        (["ab", "a\ud800b"], "text 1: lone surrogate"),
-        (["cat"] * 9000 + ["x" * 10_000_000], "text 9000: 10,000,000 characters"),
+        (["cat", 3], "item 1: expected a string, got int"),
+        (["cat", None], "item 1: expected a string, got NoneType"),
+        (["a\0b"], "item 0: NUL"),
+        (["ab", "a\ud800b"], "item 1: lone surrogate"),
+        (["cat"] * 9000 + ["x" * 10_000_000], "item 9000: 10,000,000 characters"),
     ],
 )
 def test_bad_texts_are_refused_with_their_position(embedder, texts, message) -> None:

@@ -41,8 +41,7 @@ def test_sorting_leaves_little_padding(lengths, batch_tokens) -> None:
 def test_windows_cut_a_stream_in_order(items, most_items, most_characters) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scheduler, "WINDOW_ITEMS", most_items)
-        patch.setattr(scheduler, "WINDOW_CHARACTERS", most_characters)
-        cut = list(windows(items, len))
+        cut = list(windows(items, len, most_characters))
     assert [item for window in cut for item in window] == items
     for window in cut:
         assert 1 <= len(window) <= most_items

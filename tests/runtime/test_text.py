@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fmrt.errors import BundleCorruptError, InputError
+from fmrt.manifest import TextInput
 from fmrt.preprocess.text import TextPreprocessor, check_text
 
 from .conftest import MAX_LENGTH, VOCABULARY, WORDS, make_tokenizer, token_ids
@@ -17,7 +18,7 @@ from .conftest import MAX_LENGTH, VOCABULARY, WORDS, make_tokenizer, token_ids
 
 @pytest.fixture(scope="module")
 def preprocess(tiny_bundle: Path) -> TextPreprocessor:
-    return TextPreprocessor(tiny_bundle / "tokenizer.json", MAX_LENGTH, pad_token_id=7)
+    return TextPreprocessor(tiny_bundle / "tokenizer.json", TextInput(MAX_LENGTH, pad_token_id=7))
 
 
 texts = st.lists(st.lists(st.sampled_from(WORDS), max_size=30).map(" ".join), min_size=1)
@@ -25,9 +26,9 @@ texts = st.lists(st.lists(st.sampled_from(WORDS), max_size=30).map(" ".join), mi
 
 @given(texts)
 def test_rows_hold_the_ids_and_padding_is_masked(preprocess, texts) -> None:
-    tokens = preprocess(texts)
+    tokens = preprocess.encode(texts)
     rows = np.arange(len(texts))[::-1]
-    inputs = preprocess.pad(tokens, rows, np.cumsum(tokens.lengths) - tokens.lengths)
+    inputs = tokens.feeds(rows)
     for i, row in enumerate(rows):
         expected = token_ids(texts[row])
         assert inputs["input_ids"][i, : len(expected)].tolist() == expected
@@ -37,9 +38,10 @@ def test_rows_hold_the_ids_and_padding_is_masked(preprocess, texts) -> None:
 
 
 def test_left_truncation_keeps_the_end_and_the_special_tokens(tiny_bundle: Path) -> None:
-    left = TextPreprocessor(tiny_bundle / "tokenizer.json", 4, 0, truncation_side="left")
+    spec = TextInput(4, 0, truncation_side="left")
+    left = TextPreprocessor(tiny_bundle / "tokenizer.json", spec)
     cls, sep, the, mat = (VOCABULARY[w] for w in ("[CLS]", "[SEP]", "the", "mat"))
-    assert left(["cat sat on the mat"]).ids.tolist() == [cls, the, mat, sep]
+    assert left.encode(["cat sat on the mat"]).ids.tolist() == [cls, the, mat, sep]
 
 
 def test_a_prompts_length_leaves_out_the_closing_token(preprocess) -> None:
@@ -56,9 +58,8 @@ def test_token_types_reach_the_model(tmp_path: Path) -> None:
         single="[CLS]:0 $A:1 [SEP]:1", special_tokens=special
     )
     tokenizer.save(str(tmp_path / "t.json"))
-    preprocess = TextPreprocessor(tmp_path / "t.json", MAX_LENGTH, 0)
-    tokens = preprocess(["cat dog", "cat"])
-    inputs = preprocess.pad(tokens, np.array([0, 1]), np.array([0, 4]))
+    preprocess = TextPreprocessor(tmp_path / "t.json", TextInput(MAX_LENGTH, 0))
+    inputs = preprocess.encode(["cat dog", "cat"]).feeds(np.array([0, 1]))
     assert inputs["token_type_ids"].tolist() == [[0, 1, 1, 1], [0, 1, 1, 0]]
 
 
@@ -66,14 +67,15 @@ def test_a_text_without_tokens_is_refused(tmp_path: Path) -> None:
     tokenizer = make_tokenizer()
     tokenizer.post_processor = None
     tokenizer.save(str(tmp_path / "t.json"))
-    with pytest.raises(InputError, match="text 1: the tokenizer gives no tokens"):
-        TextPreprocessor(tmp_path / "t.json", MAX_LENGTH, 0)(["cat", ""])
+    tokens = TextPreprocessor(tmp_path / "t.json", TextInput(MAX_LENGTH, 0)).encode(["cat", ""])
+    assert [*tokens.errors] == [1]
+    assert "no tokens" in str(tokens.errors[1])
 
 
 def test_a_file_that_is_no_tokenizer_is_refused(tmp_path: Path) -> None:
     (tmp_path / "t.json").write_text("{}")
     with pytest.raises(BundleCorruptError, match="not a tokenizer"):
-        TextPreprocessor(tmp_path / "t.json", MAX_LENGTH, 0)
+        TextPreprocessor(tmp_path / "t.json", TextInput(MAX_LENGTH, 0))
 
 
 @given(st.text(st.characters()))

@@ -1,0 +1,212 @@
+"""Audio models: one tower, from a transformers audio backbone and its feature extractor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from export.backbone import load_backbone
+from export.feature_extractor import FeatureExtractor, reference_sounds
+from export.layout import write_config
+from export.part import Loaded, Part
+from export.quiet import quiet
+from export.source import Choice, Overrides, check_missing
+from fmrt.bundle import Reference
+from fmrt.errors import OptionError
+from fmrt.manifest import AudioInput, Tower, Variant
+from fmrt.preprocess.audio import decode
+from fmrt.preprocess.spectrogram import FEATURES_FILE
+
+OUTPUTS = ("last_hidden_state", "audio_embeds")
+MASK = "attention_mask"
+POOLINGS = ("mean", "pooler")
+BATCH = 2
+
+
+class AudioEmbedding(torch.nn.Module):  # type: ignore[misc]  # torch is not type-checked here
+    """A model's main input to ``last_hidden_state`` and ``audio_embeds``.
+
+    Args:
+        backbone: a transformers audio encoder.
+        main: name of its main input.
+        pooling: ``mean`` over frames, or ``pooler`` for the model's own.
+        unit: whether to end in L2 normalization.
+    """
+
+    def __init__(
+        self,
+        backbone: torch.nn.Module,
+        main: str,
+        pooling: str,
+        unit: bool,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.main = main
+        self.pooling = pooling
+        self.unit = unit
+
+    def forward(self, **inputs: Tensor) -> dict[str, Tensor]:
+        """Embed a batch.
+
+        Args:
+            inputs: the main input, float32 ``[batch, ...]``; for models that fill a fixed length
+                with silence also ``attention_mask``, int64 ``[batch, frames]``, which only the mean
+                reads, as such models are trained to see the silence.
+        """
+        output = self.backbone(**{self.main: inputs[self.main]})
+        hidden = output.last_hidden_state
+        if self.pooling == "pooler":
+            projected = output.get("audio_embeds")
+            vectors = output.pooler_output if projected is None else projected
+        elif MASK in inputs:
+            # The encoder's convolutions halve the frames.
+            step = inputs[MASK].shape[1] // hidden.shape[1]
+            weights = inputs[MASK][:, ::step, None].to(hidden.dtype)
+            vectors = (hidden * weights).sum(1) / weights.sum(1).clamp(min=1)
+        else:
+            vectors = hidden.mean(1)
+        if hidden.ndim > 3:  # noqa: PLR2004  # feature maps: [batch, channels, ...]
+            hidden = hidden.flatten(2).transpose(1, 2)
+        if self.unit:
+            vectors = normalize(vectors, dim=-1)
+        return {OUTPUTS[0]: hidden, OUTPUTS[1]: vectors}
+
+
+@dataclass(frozen=True)
+class AudioSource:
+    """A loaded audio model with its feature extractor."""
+
+    module: AudioEmbedding
+    extractor: FeatureExtractor
+    spec: AudioInput
+
+
+def load_audio(
+    name: str, path: Path, revision: str | None, device: str, overrides: Overrides
+) -> Loaded:
+    """Load a transformers audio model.
+
+    Raises:
+        ExportError: it cannot be exported, with the reason.
+        OptionError: an override that makes no sense for this model.
+    """
+    extractor = FeatureExtractor(path)
+    model, missing = load_backbone(path, device)
+    model_type = model.config.model_type
+    backbone = model.get_encoder() if model.config.is_encoder_decoder else model
+    pooling = _choose_pooling(extractor, model_type, overrides.pooling)
+    check_missing([key for key in missing if not key.startswith("decoder.")], model, name)
+    if overrides.max_length is not None and extractor.spec(1, None).fixed:
+        raise OptionError("--max-length: this model's sounds have one length, its own")
+    spec = extractor.spec(_min_samples(model), overrides.max_length)
+    unit = bool(overrides.normalize)
+    unsaid = "the model does not say; --normalize adds it"
+    module = AudioEmbedding(backbone, extractor.input_name, pooling.value, unit).eval()
+    source = AudioSource(module, extractor, spec)
+    return Loaded(
+        name,
+        path,
+        revision,
+        model_type,
+        (),
+        (
+            pooling,
+            Choice(
+                "normalize",
+                "yes" if unit else "no",
+                unsaid if overrides.normalize is None else "asked for",
+            ),
+            _length_choice(spec, overrides),
+            Choice("feature extractor", extractor.kind, "preprocessor_config.json"),
+        ),
+        partial(_parts, source),
+        partial(_write_configuration, source),
+        () if spec.spectrogram is None else (FEATURES_FILE,),
+    )
+
+
+def _choose_pooling(extractor: FeatureExtractor, model_type: str, asked: str | None) -> Choice:
+    own = extractor.kind in ("ASTFeatureExtractor", "ClapFeatureExtractor")
+    if asked is not None:
+        if asked not in POOLINGS or (asked == "pooler" and not own):
+            known = POOLINGS if own else POOLINGS[:1]
+            raise OptionError(f"pooling {asked!r}; for this model choose from: {', '.join(known)}")
+        return Choice("pooling", asked, "asked for")
+    if own:
+        return Choice("pooling", "pooler", f"{model_type}'s own pooled output; --pooling overrides")
+    return Choice("pooling", "mean", f"{model_type} has no pooled output of its own")
+
+
+def _length_choice(spec: AudioInput, overrides: Overrides) -> Choice:
+    seconds = f"{spec.max_samples / spec.sampling_rate:g} s"
+    if spec.fixed:
+        return Choice("max length", seconds, "preprocessor_config.json")
+    asked = overrides.max_length is not None
+    return Choice(
+        "max length", seconds, "asked for" if asked else "the model does not say; --max-length"
+    )
+
+
+def _min_samples(model: Any) -> int:  # noqa: ANN401
+    """Fewest samples from which the convolutions of a waveform model make a frame."""
+    kernels, strides = (getattr(model.config, f"conv_{n}", None) for n in ("kernel", "stride"))
+    if not kernels or not strides:
+        return 1
+    needed = 1
+    for kernel, stride in zip(reversed(kernels), reversed(strides), strict=True):
+        needed = (needed - 1) * stride + kernel
+    return int(needed)
+
+
+def _parts(source: AudioSource) -> Sequence[Part]:
+    spec, module = source.spec, source.module
+    sounds = reference_sounds()
+    with torch.no_grad(), quiet():
+        batches = [_inputs(source, data) for data in sounds]
+        vectors = [module(**batch)[OUTPUTS[1]][0].cpu().numpy() for batch in batches]
+    lengths = [int(batch[spec.input_name].numel()) for batch in batches]
+    reference = Reference(list(sounds), [""] * len(sounds), np.array(lengths), np.stack(vectors))
+    names = (spec.input_name, *([MASK] if spec.hop_length else []))
+    tower = Tower(
+        modality="audio",
+        inputs=names,
+        outputs=OUTPUTS,
+        embedding_output=OUTPUTS[1],
+        pooling=module.pooling,
+        normalize=module.unit,
+        input=spec,
+    )
+    # The second reference sound, twice: one length, and neither axis of size 1.
+    inputs = {name: batches[1][name].repeat_interleave(BATCH, 0) for name in names}
+    varying = (0,) if spec.fixed else (0, 1)
+    return [Part(tower, "model", module, inputs, dict.fromkeys(names, varying), reference)]
+
+
+def _inputs(source: AudioSource, data: bytes) -> dict[str, Tensor]:
+    """Model inputs of one sound by Hugging Face's extractor."""
+    spec = source.spec
+    waveform = decode(data, spec.sampling_rate, spec.max_samples)
+    cut = waveform[: spec.max_samples]
+    device = source.module.backbone.device
+    inputs = {spec.input_name: torch.from_numpy(source.extractor(cut))[None].to(device)}
+    if spec.hop_length:
+        frames = torch.arange(spec.max_samples // spec.hop_length)
+        filled = -(-len(waveform) // spec.hop_length)
+        inputs[MASK] = (frames < filled).to(torch.int64)[None].to(device)
+    return inputs
+
+
+def _write_configuration(source: AudioSource, directory: Path, variants: Sequence[Variant]) -> None:
+    write_config(source.module.backbone, directory, variants)
+    source.extractor.extractor.save_pretrained(str(directory))
+    source.extractor.write_arrays(directory)
+    source.extractor.check(source.spec, directory, reference_sounds())

@@ -1,0 +1,46 @@
+"""A transformers directory -> its model without a task's head."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import MODEL_MAPPING, AutoConfig, AutoModel, PretrainedConfig
+
+from export.quiet import quiet
+from export.source import first_line
+from fmrt.errors import ExportError
+
+
+def backbone_class(config: PretrainedConfig) -> Any:  # noqa: ANN401  # a model class
+    """The class of the model without a task's head.
+
+    It is the one that `AutoModel` knows, but for towers of a larger model: with a projection they
+    give the vectors that the towers share, and some are no model of their own to `AutoModel`.
+    """
+    stated = getattr(transformers, (getattr(config, "architectures", None) or [""])[0], None)
+    if stated is not None and stated.__name__.endswith("WithProjection"):
+        return stated
+    try:
+        return MODEL_MAPPING[type(config)]
+    except KeyError:
+        return stated or AutoModel
+
+
+def load_backbone(path: Path, device: str) -> tuple[Any, list[str]]:
+    """The model in float32 and evaluation mode, and the names of weights the checkpoint lacks.
+
+    Raises:
+        ExportError: it cannot be loaded.
+    """
+    try:
+        with quiet():
+            config = AutoConfig.from_pretrained(str(path), local_files_only=True)
+            model, info = backbone_class(config).from_pretrained(
+                str(path), dtype=torch.float32, output_loading_info=True, local_files_only=True
+            )
+    except Exception as e:  # whatever a malformed checkpoint provokes
+        raise ExportError(f"{path} cannot be loaded: {first_line(e)}") from e
+    return model.eval().to(device), sorted(info["missing_keys"])

@@ -1,0 +1,218 @@
+"""A Hugging Face image processor as an `ImageInput`, or a refusal."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch.nn.functional import interpolate
+from transformers import AutoImageProcessor, BaseImageProcessor
+from transformers.image_utils import load_image
+
+from export.quiet import quiet
+from export.source import first_line
+from fmrt.errors import ExportError
+from fmrt.manifest import ImageInput
+from fmrt.preprocess.image import ImagePreprocessor
+
+CONFIG = "preprocessor_config.json"
+# Of a normalized pixel. Float32 rounding in another order gives 1e-6.
+TOLERANCE = 1e-4
+# Their only implementation needs torchvision, and resizes pixels that are floats already.
+FLOAT_RESIZE = ("DINOv3ViTImageProcessor", "DINOv3ViTImageProcessorFast")
+INTERPOLATION = {2: "bilinear", 3: "bicubic"}
+# ConvNext's processor resizes to shortest_edge / crop_pct and crops, but warps from here on.
+WARP_FROM = 384
+# Processing that has no place in `ImageInput`; each is refused by name.
+UNKNOWN = (
+    "do_pad",
+    "do_thumbnail",
+    "do_align_long_axis",
+    "do_crop_margin",
+    "do_flip_channel_order",
+    "do_split_image",
+    "do_image_splitting",
+    "do_pan_and_scan",
+    "do_random_crop",
+)
+
+Pixels = NDArray[np.float32]
+
+
+class ImageProcessor:
+    """Pixel values as Hugging Face computes them, and the same as an `ImageInput`.
+
+    Args:
+        path: the model's directory.
+
+    Raises:
+        ExportError: the processor cannot be loaded, or does what the runtime does not know.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not (path / CONFIG).is_file() and not (path / "processor_config.json").is_file():
+            raise ExportError(f"{path} has no {CONFIG}: nothing says how images are prepared")
+        self._float = _stated_kind(path) in FLOAT_RESIZE
+        self.processor = _float_processor(path) if self._float else _pillow_processor(path)
+        self.kind = _stated_kind(path) or type(self.processor).__name__
+
+    def __call__(self, data: bytes) -> Pixels:
+        """``pixel_values`` of an image file, float32 ``[3, height, width]``."""
+        image = load_image(Image.open(io.BytesIO(data)))
+        if self._float:
+            return _float_pixels(np.asarray(image), self.processor)
+        with quiet():
+            batch = self.processor(images=image, return_tensors="np")
+        pixels: Pixels = batch["pixel_values"][0]
+        return pixels
+
+    def spec(self, tokens: int, images: Sequence[bytes]) -> ImageInput:
+        """The processor in the runtime's terms, compared with the processor on ``images``.
+
+        Args:
+            tokens: positions that the model computes an image.
+            images: files of many sizes and modes.
+
+        Raises:
+            ExportError: it cannot be put so, or gives other pixels.
+        """
+        spec = self._translated(tokens)
+        ours = ImagePreprocessor(spec)
+        for data in images:
+            got = ours.encode([ours.load(data)], "", "error").feeds(np.array([0]))["pixel_values"]
+            error = np.abs(got[0] - self(data)).max()
+            if error > TOLERANCE:
+                raise ExportError(
+                    f"image processor {self.kind} is not supported: its pixels differ from the "
+                    f"runtime's by {error:.1e}"
+                )
+        return spec
+
+    def _translated(self, tokens: int) -> ImageInput:
+        p = self.processor
+        for name in UNKNOWN:
+            if getattr(p, name, None):
+                raise ExportError(f"image processor {self.kind} is not supported: it has {name}")
+        resize, crop = _sizes(p, self.kind)
+        final = crop or (resize if resize is not None and len(resize) > 1 else None)
+        if final is None:
+            raise ExportError(
+                f"image processor {self.kind} is not supported: its images differ in size"
+            )
+        factor = p.rescale_factor if p.do_rescale else 1.0
+        mean = p.image_mean if p.do_normalize else (0.0, 0.0, 0.0)
+        std = p.image_std if p.do_normalize else (1.0, 1.0, 1.0)
+        return ImageInput(
+            height=final[0],
+            width=final[1],
+            tokens=tokens,
+            resize=resize,
+            resample=int(p.resample) if p.resample is not None else Image.Resampling.BILINEAR,
+            resize_float=self._float,
+            crop=crop,
+            scale=tuple(float(factor / s) for s in std),
+            shift=tuple(float(-m / s) for m, s in zip(mean, std, strict=True)),
+        )
+
+
+def _sizes(p: Any, kind: str) -> tuple[tuple[int, ...] | None, tuple[int, int] | None]:  # noqa: ANN401
+    """Size to resize to, one number for the shorter edge, and the size cut from the middle."""
+    crop = (p.crop_size["height"], p.crop_size["width"]) if p.do_center_crop else None
+    if not p.do_resize:
+        return None, crop
+    size = {name: value for name, value in dict(p.size).items() if value is not None}
+    if set(size) == {"height", "width"}:
+        return (size["height"], size["width"]), crop
+    if set(size) != {"shortest_edge"}:
+        raise ExportError(
+            f"image processor {kind} is not supported: it resizes to {json.dumps(size)}"
+        )
+    edge = size["shortest_edge"]
+    part = getattr(p, "crop_pct", None)
+    if part is None:
+        return (edge,), crop
+    if edge >= WARP_FROM:
+        return (edge, edge), crop
+    return (int(edge / part),), (edge, edge)
+
+
+def _stated_kind(path: Path) -> str | None:
+    file = path / CONFIG
+    if not file.is_file():
+        return None
+    stated = json.loads(file.read_text(encoding="utf-8"))
+    kind = stated.get("image_processor_type") or stated.get("feature_extractor_type")
+    return None if kind is None else str(kind)
+
+
+def _pillow_processor(path: Path) -> BaseImageProcessor:
+    try:
+        with quiet():
+            return AutoImageProcessor.from_pretrained(
+                str(path), backend="pil", local_files_only=True
+            )
+    except Exception as e:  # whatever a malformed configuration provokes
+        raise ExportError(f"the image processor of {path} cannot be loaded: {first_line(e)}") from e
+
+
+def _float_processor(path: Path) -> BaseImageProcessor:
+    """The same attributes in a class that does not need torchvision."""
+    from transformers import ViTImageProcessorPil  # noqa: PLC0415  # for few models
+
+    with quiet():
+        return ViTImageProcessorPil.from_pretrained(str(path), local_files_only=True)
+
+
+def _float_pixels(image: NDArray[np.uint8], p: Any) -> Pixels:  # noqa: ANN401
+    """Rescale, resize with antialiasing, normalize: DINOv3's order, with torch's operators."""
+    pixels = torch.tensor(image).permute(2, 0, 1)[None].float() * p.rescale_factor
+    size = (p.size["height"], p.size["width"])
+    mode = INTERPOLATION[int(p.resample)]
+    pixels = interpolate(pixels, size, mode=mode, antialias=True, align_corners=False)[0]
+    mean, std = (torch.tensor(v)[:, None, None] for v in (p.image_mean, p.image_std))
+    result: Pixels = ((pixels - mean) / std).numpy()
+    return result
+
+
+def reference_images() -> list[bytes]:
+    """Small image files of many sizes, shapes and modes, drawn from a seed.
+
+    Landscape, portrait and square, below and above the usual sizes, one pixel, grayscale, with
+    palette, alpha and EXIF orientation; as PNG, JPEG and GIF.
+    """
+    rng = np.random.default_rng(0)
+
+    def drawn(height: int, width: int) -> Image.Image:
+        y, x = np.mgrid[0:height, 0:width]
+        waves = [np.sin(x / (3 + i) + y / (5 + 2 * i)) * 90 + 128 for i in range(3)]
+        noise = rng.integers(-30, 30, (height, width, 3))
+        return Image.fromarray((np.stack(waves, -1) + noise).clip(0, 255).astype(np.uint8))
+
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: rotated by 90 degrees
+    png: Callable[[Image.Image], bytes] = lambda image: _file(image, "PNG")  # noqa: E731
+    return [
+        _file(drawn(48, 64), "JPEG", exif=exif),
+        _file(drawn(90, 57), "JPEG"),
+        png(drawn(33, 33)),
+        png(drawn(7, 41)),
+        png(drawn(1, 1)),
+        png(drawn(40, 50).convert("L")),
+        png(drawn(50, 40).convert("P")),
+        png(drawn(31, 64).convert("RGBA")),
+        _file(drawn(30, 45), "GIF"),
+        _file(drawn(300, 420), "JPEG"),
+    ]
+
+
+def _file(image: Image.Image, kind: str, **options: Any) -> bytes:  # noqa: ANN401
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return out.getvalue()

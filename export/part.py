@@ -1,0 +1,64 @@
+"""What every modality gives to the export: a model's towers, each ready to trace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from export.source import Choice
+from fmrt.bundle import Reference
+from fmrt.manifest import Tower, Variant
+
+
+@dataclass(frozen=True)
+class Part:
+    """One tower.
+
+    Attributes:
+        tower: as the manifest states it.
+        stem: of the graph's file names.
+        module: gives the graph's outputs by name; in evaluation mode.
+        inputs: an example batch by input name; no axis that varies has size 1.
+        axes: the axes of each input that vary; those that are not named have none.
+        optional: inputs of shape ``[1]`` that other consumers may leave out; 0 by default.
+        reference: raw items with PyTorch's vectors.
+    """
+
+    tower: Tower
+    stem: str
+    module: torch.nn.Module
+    inputs: Mapping[str, Tensor]
+    axes: Mapping[str, Sequence[int]]
+    reference: Reference
+    optional: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A loaded model.
+
+    Attributes:
+        name: as the user gave it.
+        path: its local directory.
+        revision: commit of a hub model.
+        model_type: architecture, as in ``config.json``.
+        matryoshka_dims: shorter vectors that the model was trained for.
+        choices: what was chosen and where that was read, for the user.
+        parts: embeds the reference items, and gives the towers.
+        write_configuration: writes tokenizer and configuration files next to the graphs.
+        files: those that the runtime reads.
+    """
+
+    name: str
+    path: Path
+    revision: str | None
+    model_type: str
+    matryoshka_dims: tuple[int, ...]
+    choices: tuple[Choice, ...]
+    parts: Callable[[], Sequence[Part]]
+    write_configuration: Callable[[Path, Sequence[Variant]], None]
+    files: tuple[str, ...]

@@ -1,0 +1,230 @@
+"""Sound files to waveforms or spectrograms, as Hugging Face's feature extractors make them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+from numpy.typing import NDArray
+
+from fmrt.errors import InputError
+from fmrt.manifest import AudioInput
+from fmrt.preprocess.base import Feeds
+from fmrt.preprocess.spectrogram import Spectrogram
+
+Samples = NDArray[np.float32]
+# More channels in an array mean that its axes are exchanged.
+MAX_CHANNELS = 8
+# Added to a waveform's variance, as in transformers' Wav2Vec2FeatureExtractor.
+VARIANCE_GUARD = 1e-7
+
+
+@dataclass(frozen=True)
+class Sound:
+    """One sound, ready for the model.
+
+    Attributes:
+        values: of the model's main input, float32, without the batch axis.
+        samples: of the sound at the model's rate, before it was cut.
+    """
+
+    values: NDArray[np.float32]
+    samples: int
+
+
+@dataclass(frozen=True)
+class Sounds:
+    """The sounds of one window.
+
+    Attributes:
+        sounds: in the order of the items.
+        spec: of the manifest.
+        errors: sounds that cannot be embedded, by row.
+    """
+
+    sounds: Sequence[Sound]
+    spec: AudioInput
+    errors: Mapping[int, InputError] = field(default_factory=dict)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Samples that the model sees of each sound, over those behind a position, int64 ``[n]``.
+
+        Sounds of one length in samples, and only those, may share a batch.
+        """
+        fixed = self.spec.max_samples if self.spec.fixed else 0
+        seen = [max(fixed, min(s.samples, self.spec.max_samples)) for s in self.sounds]
+        return np.array(seen, np.int64)
+
+    @property
+    def untruncated(self) -> NDArray[np.int64]:
+        """The same before sounds were cut, int64 ``[n]``."""
+        fixed = self.spec.max_samples if self.spec.fixed else 0
+        return np.array([max(fixed, s.samples) for s in self.sounds], np.int64)
+
+    def feeds(self, rows: NDArray[np.int64]) -> Feeds:
+        """The model's main input ``[rows, ...]``, and ``attention_mask`` where there are frames.
+
+        The mask is int64 ``[rows, frames]``: 1 where a frame holds some of the sound.
+        """
+        values = np.stack([self.sounds[row].values for row in rows])
+        feeds: Feeds = {self.spec.input_name: values}
+        if self.spec.hop_length:
+            frames = np.arange(self.spec.max_samples // self.spec.hop_length)
+            filled = [-(-self.sounds[row].samples // self.spec.hop_length) for row in rows]
+            feeds["attention_mask"] = (frames < np.array(filled)[:, None]).astype(np.int64)
+        return feeds
+
+
+class AudioPreprocessor:
+    """Decodes with soundfile, resamples with soxr, and computes the model's features.
+
+    Args:
+        spec: of the manifest.
+        spectrogram: computes features from the waveform; None for models that take the waveform.
+    """
+
+    unit = "sound"
+    parallel = True
+    padded = False  # padding would change what convolutions and norms over time see
+    window_weight = 96_000_000  # bytes
+
+    def __init__(self, spec: AudioInput, spectrogram: Spectrogram | None) -> None:
+        self._spec = spec
+        self._spectrogram = spectrogram
+        self.limit = spec.max_samples
+
+    def load(self, item: object) -> Sound:
+        """Decode a sound and compute the model's input.
+
+        Args:
+            item: a path, a file's bytes, or float32 ``[samples]`` or ``[samples, channels]`` at the
+                model's sampling rate.
+
+        Raises:
+            InputError: not a sound, corrupt, empty, silent in its header, or too short.
+        """
+        spec = self._spec
+        waveform = decode(item, spec.sampling_rate, spec.max_samples)
+        if len(waveform) < spec.min_samples:
+            raise InputError(
+                f"{len(waveform)} samples at {spec.sampling_rate:,} Hz, and the model needs "
+                f"{spec.min_samples}"
+            )
+        cut = waveform[: spec.max_samples]
+        if self._spectrogram is not None:
+            return Sound(self._spectrogram(cut, spec.max_samples), len(waveform))
+        return Sound(_normalized(cut) if spec.normalize else cut, len(waveform))
+
+    def weight(self, loaded: Sound) -> int:
+        """Bytes of a sound's input."""
+        return loaded.values.nbytes
+
+    def encode(self, loaded: Sequence[Sound], prompt: str, on_too_long: str) -> Sounds:
+        """Hold the sounds of a window; one that was cut is an error if asked for."""
+        del prompt
+        errors: dict[int, InputError] = {}
+        if on_too_long == "error":
+            errors = {
+                row: InputError(
+                    f"{self.shown(sound.samples)}, and the model takes {self.shown(self.limit)}; "
+                    "split it or allow truncation"
+                )
+                for row, sound in enumerate(loaded)
+                if sound.samples > self.limit
+            }
+        return Sounds(loaded, self._spec, errors)
+
+    def shown(self, length: int) -> str:
+        """E.g. ``30.0 s``."""
+        return f"{length / self._spec.sampling_rate:,.1f} s"
+
+    def constants(self, prompt: str) -> Feeds:
+        """Nothing: sounds have no prompt."""
+        del prompt
+        return {}
+
+
+def decode(item: object, rate: int, most: int) -> Samples:
+    """Mono waveform of a raw item.
+
+    Args:
+        item: a path, bytes, or an array, see `AudioPreprocessor.load`.
+        rate: samples a second to resample to; arrays must have it.
+        most: a longer file is not decoded much further than this many samples.
+
+    Returns:
+        float32 ``[samples]``. Of a file longer than ``most`` only the length is right: what lies
+        behind is zero.
+
+    Raises:
+        InputError: it is no sound that can be read.
+    """
+    if isinstance(item, np.ndarray):
+        return _mono(_checked(item))
+    file: object
+    if isinstance(item, bytes | bytearray | memoryview):
+        if not len(item):
+            raise InputError("the file is empty")
+        file = io.BytesIO(bytes(item))
+    elif isinstance(item, str | Path):
+        file = _existing(Path(item))
+    else:
+        raise InputError(f"expected a path, bytes or an array, got {type(item).__name__}")
+    try:
+        with soundfile.SoundFile(file) as sound:
+            wanted = -(-most * sound.samplerate // rate) + sound.samplerate  # and a second more
+            samples = sound.read(wanted, dtype="float32", always_2d=True)
+            total, own = max(sound.frames, len(samples)), sound.samplerate
+    except (soundfile.LibsndfileError, RuntimeError, ValueError) as e:
+        raise InputError(f"not a sound that libsndfile can read, or corrupt: {_line(e)}") from e
+    if not len(samples):
+        raise InputError("the file holds no samples")
+    waveform = _mono(_checked(samples))
+    if own != rate:
+        waveform = soxr.resample(waveform, own, rate, quality="HQ")
+        total = -(-total * rate // own)
+    if total > wanted:
+        waveform = np.pad(waveform, (0, max(0, total - len(waveform))))
+    return waveform
+
+
+def _existing(path: Path) -> str:
+    if not path.is_file():
+        raise InputError(f"cannot read {str(path)!r}: no such file")
+    if not path.stat().st_size:
+        raise InputError("the file is empty")
+    return str(path)
+
+
+def _checked(samples: NDArray[np.generic]) -> Samples:
+    if samples.dtype.kind != "f":
+        raise InputError(f"expected float samples in [-1, 1], got {samples.dtype}")
+    if samples.ndim not in (1, 2) or 0 in samples.shape:
+        raise InputError(f"expected [samples] or [samples, channels], got {list(samples.shape)}")
+    if samples.ndim > 1 and samples.shape[1] > MAX_CHANNELS:
+        raise InputError(f"{samples.shape[1]} channels; the axes are [samples, channels]")
+    checked: Samples = samples.astype(np.float32)
+    if not np.isfinite(checked).all():
+        raise InputError("it holds samples that are not numbers")
+    return checked
+
+
+def _mono(samples: Samples) -> Samples:
+    mixed: Samples = samples if samples.ndim == 1 else samples.mean(axis=1, dtype=np.float32)
+    return mixed
+
+
+def _normalized(waveform: Samples) -> Samples:
+    """Zero mean and unit variance."""
+    scaled: Samples = (waveform - waveform.mean()) / np.sqrt(waveform.var() + VARIANCE_GUARD)
+    return scaled.astype(np.float32)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

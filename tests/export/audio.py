@@ -1,0 +1,125 @@
+"""Tiny random audio models with their real feature extractors, written as directories."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import CONFIG_MAPPING, AutoModel
+
+from export.quiet import quiet
+
+TRANSFORMER = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "initializer_range": 0.1,
+}
+WAVEFORM = {
+    **TRANSFORMER,
+    "conv_dim": [16, 16, 16],
+    "conv_kernel": [10, 8, 4],
+    "conv_stride": [5, 8, 4],
+    "num_feat_extract_layers": 3,
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 4,
+}
+LAYER_NORMS = {"feat_extract_norm": "layer", "do_stable_layer_norm": True}
+WAV2VEC2 = "Wav2Vec2FeatureExtractor"
+
+
+@dataclass(frozen=True)
+class TinyAudio:
+    """One architecture.
+
+    Attributes:
+        name: of the test.
+        model_type: as in its ``config.json``.
+        extractor: class of its feature extractor.
+        config: its configuration.
+        options: of the feature extractor.
+        pooling: what the exporter must choose.
+    """
+
+    name: str
+    model_type: str
+    extractor: str
+    config: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    pooling: str = "mean"
+
+
+AUDIO = (
+    TinyAudio("wav2vec2", "wav2vec2", WAV2VEC2, WAVEFORM),
+    TinyAudio("wav2vec2_large", "wav2vec2", WAV2VEC2, {**WAVEFORM, **LAYER_NORMS}),
+    TinyAudio("hubert", "hubert", WAV2VEC2, WAVEFORM, {"do_normalize": False}),
+    TinyAudio("wavlm", "wavlm", WAV2VEC2, {**WAVEFORM, "num_buckets": 20}),
+    TinyAudio(
+        "whisper",
+        "whisper",
+        "WhisperFeatureExtractor",
+        {
+            "d_model": 32,
+            "encoder_layers": 2,
+            "decoder_layers": 1,
+            "encoder_attention_heads": 4,
+            "decoder_attention_heads": 4,
+            "encoder_ffn_dim": 64,
+            "decoder_ffn_dim": 64,
+            "init_std": 0.1,
+            "max_source_positions": 100,
+            "pad_token_id": 0,
+            "vocab_size": 50,
+            "eos_token_id": 1,
+            "bos_token_id": 1,
+            "decoder_start_token_id": 1,
+        },
+        {"chunk_length": 2},
+    ),
+    TinyAudio(
+        "ast",
+        "audio-spectrogram-transformer",
+        "ASTFeatureExtractor",
+        {**TRANSFORMER, "max_length": 128, "num_mel_bins": 32},
+        {"max_length": 128, "num_mel_bins": 32},
+        "pooler",
+    ),
+    TinyAudio(
+        "clap",
+        "clap_audio_model",
+        "ClapFeatureExtractor",
+        {
+            "spec_size": 64,
+            "num_mel_bins": 16,
+            "patch_size": 4,
+            "patch_stride": [4, 4],
+            "window_size": 4,
+            "patch_embeds_hidden_size": 16,
+            "hidden_size": 32,
+            "depths": [1, 1],
+            "num_attention_heads": [2, 4],
+            "enable_fusion": False,
+            "initializer_range": 0.1,
+        },
+        {"feature_size": 16, "truncation": "rand_trunc", "max_length_s": 2},
+        "pooler",
+    ),
+)
+
+
+def save_audio(tiny: TinyAudio, directory: Path) -> Path:
+    """Write the model and its feature extractor."""
+    torch.manual_seed(0)
+    with quiet():
+        config = CONFIG_MAPPING[tiny.model_type](**tiny.config)
+        if tiny.model_type == "clap_audio_model":
+            model = transformers.ClapAudioModel(config)
+        else:
+            model = AutoModel.from_config(config)
+        model.save_pretrained(directory)
+        getattr(transformers, tiny.extractor)(**tiny.options).save_pretrained(directory)
+    return directory
