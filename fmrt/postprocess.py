@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from fmrt.errors import OptionError
 
 Vectors = NDArray[np.float32]
+# Below it, 127 / scale would overflow float32; such vectors are zero for int8.
+SMALLEST_SCALE = 1e-30
 
 
 @dataclass(frozen=True)
@@ -132,4 +134,5 @@ def make_postprocess(
 
 def _scale(vectors: Vectors) -> float:
     """Largest reference component and a quarter more: unseen texts' outliers rarely reach it."""
-    return float(np.abs(vectors).max() * 1.25) or 1.0
+    scale = float(np.abs(vectors).max() * 1.25)
+    return scale if scale > SMALLEST_SCALE else 1.0
