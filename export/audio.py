@@ -89,6 +89,16 @@ class AudioSource:
     extractor: FeatureExtractor
     spec: AudioInput
 
+    def write_configuration(self, directory: Path) -> None:
+        """Write the feature extractor's files, and compare the runtime's features with its own.
+
+        Raises:
+            ExportError: they differ.
+        """
+        self.extractor.extractor.save_pretrained(str(directory))
+        self.extractor.write_arrays(directory)
+        self.extractor.check(self.spec, directory, reference_sounds())
+
 
 def load_audio(
     name: str, path: Path, revision: str | None, device: str, overrides: Overrides
@@ -168,6 +178,11 @@ def _min_samples(model: Any) -> int:  # noqa: ANN401
 
 
 def _parts(source: AudioSource) -> Sequence[Part]:
+    return [audio_part(source, "model")]
+
+
+def audio_part(source: AudioSource, stem: str) -> Part:
+    """The tower of a loaded audio model; ``stem`` names its graph's files."""
     spec, module = source.spec, source.module
     sounds = reference_sounds()
     with torch.no_grad(), quiet():
@@ -188,7 +203,7 @@ def _parts(source: AudioSource) -> Sequence[Part]:
     # The second reference sound, twice: one length, and neither axis of size 1.
     inputs = {name: batches[1][name].repeat_interleave(BATCH, 0) for name in names}
     varying = (0,) if spec.fixed else (0, 1)
-    return [Part(tower, "model", module, inputs, dict.fromkeys(names, varying), reference)]
+    return Part(tower, stem, module, inputs, dict.fromkeys(names, varying), reference)
 
 
 def _inputs(source: AudioSource, data: bytes) -> dict[str, Tensor]:
@@ -207,6 +222,4 @@ def _inputs(source: AudioSource, data: bytes) -> dict[str, Tensor]:
 
 def _write_configuration(source: AudioSource, directory: Path, variants: Sequence[Variant]) -> None:
     write_config(source.module.backbone, directory, variants)
-    source.extractor.extractor.save_pretrained(str(directory))
-    source.extractor.write_arrays(directory)
-    source.extractor.check(source.spec, directory, reference_sounds())
+    source.write_configuration(directory)

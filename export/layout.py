@@ -55,7 +55,7 @@ def write_text_configuration(
     source: TextSource, directory: Path, variants: Sequence[Variant]
 ) -> None:
     """Write the tokenizer and the configuration files of transformers and sentence-transformers."""
-    _write_tokenizer(source, directory)
+    save_tokenizer(source.model.tokenizer, source.max_length, directory)
     write_config(source.transformer.auto_model, directory, variants)
     _write(
         directory / "sentence_bert_config.json",
@@ -82,9 +82,9 @@ def write_config(backbone: Any, directory: Path, variants: Sequence[Variant]) ->
     _write(directory / "config.json", config)
 
 
-def _write_tokenizer(source: TextSource, directory: Path) -> None:
-    tokenizer = source.model.tokenizer
-    tokenizer.model_max_length = source.max_length
+def save_tokenizer(tokenizer: Any, max_length: int, directory: Path) -> None:  # noqa: ANN401
+    """Write the files of a transformers tokenizer."""
+    tokenizer.model_max_length = max_length
     # The length limit is the manifest's; a truncation stored in the file would count twice.
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()

@@ -13,6 +13,7 @@ from export.part import Loaded
 from export.quiet import quiet
 from export.source import MODULES_FILE, Overrides, check_device, fetch, first_line
 from export.text import load_text
+from export.towers import is_two_towers, load_towers
 from export.vision import load_vision
 from fmrt.errors import ExportError
 
@@ -35,7 +36,10 @@ def load_model(name: str, revision: str | None, device: str, overrides: Override
     if (path / MODULES_FILE).is_file() or not (path / "config.json").is_file():
         return load_text(name, path, commit, device, overrides)
     config = _config(path)
-    load = LOADERS.get(getattr(backbone_class(config), "main_input_name", ""), load_text)
+    kind = backbone_class(config)
+    if is_two_towers(kind):
+        return load_towers(name, path, commit, device, overrides)
+    load = LOADERS.get(getattr(kind, "main_input_name", ""), load_text)
     return load(name, path, commit, device, overrides)
 
 

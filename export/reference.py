@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -49,19 +49,32 @@ PARAGRAPH = (
 )
 
 
-def make_reference(source: TextSource) -> Reference:
-    """Embed the reference items in PyTorch, each alone, so that no padding has a part in it.
+def reference_texts(
+    count: Callable[[str], int], max_length: int, prompts: Iterable[str]
+) -> list[tuple[str, str]]:
+    """Texts and the prompt in front of each.
 
-    The items: blank texts, one word, scripts of many languages, code, the model's prompts, and
-    texts of exactly, just under and over the maximum length (those only up to 2,048 tokens).
+    Blank texts, one word, scripts of many languages, code, the model's prompts, and texts of
+    exactly, just under and over the maximum length (those only up to 2,048 tokens).
+
+    Args:
+        count: gives a text's tokens.
+        max_length: of the model, in tokens.
+        prompts: of the model.
     """
-    count = _counter(source)
     # A tokenizer without special tokens gives none for a blank text, and no model embeds that.
     items = [
-        (text, "") for text in (*BLANKS, *SENTENCES, *_long_texts(source, count)) if count(text)
+        (text, "") for text in (*BLANKS, *SENTENCES, *_long_texts(max_length, count)) if count(text)
     ]
-    for prompt in dict.fromkeys(p for p in source.model.prompts.values() if p):
+    for prompt in dict.fromkeys(p for p in prompts if p):
         items += [(SENTENCES[1], prompt), (SENTENCES[3], prompt)]
+    return items
+
+
+def make_reference(source: TextSource) -> Reference:
+    """Embed the reference items in PyTorch, each alone, so that no padding has a part in it."""
+    count = _counter(source)
+    items = reference_texts(count, source.max_length, source.model.prompts.values())
     lengths = [min(count(prompt + text), source.max_length) for text, prompt in items]
     with quiet():
         rows = [_embed(source, text, prompt) for text, prompt in items]
@@ -104,10 +117,10 @@ def _counter(source: TextSource) -> Callable[[str], int]:
     return lambda text: len(tokenizer.encode(text).ids)
 
 
-def _long_texts(source: TextSource, count: Callable[[str], int]) -> list[str]:
+def _long_texts(max_length: int, count: Callable[[str], int]) -> list[str]:
     """Prose of just the maximum length, and over it; or of `LONGEST` tokens."""
     words = PARAGRAPH.split()
-    limit = min(source.max_length, LONGEST)
+    limit = min(max_length, LONGEST)
     fitting, low, high = "", 1, limit
     while low <= high:
         middle = (low + high) // 2
@@ -117,4 +130,4 @@ def _long_texts(source: TextSource, count: Callable[[str], int]) -> list[str]:
         else:
             high = middle - 1
     over = " ".join([fitting, PARAGRAPH, PARAGRAPH])
-    return [fitting, over] if source.max_length <= LONGEST else [fitting]
+    return [fitting, over] if max_length <= LONGEST else [fitting]

@@ -112,6 +112,10 @@ class VisionSource:
     module: ImageEmbedding
     processor: ImageProcessor
 
+    def write_configuration(self, directory: Path) -> None:
+        """Write the image processor's file."""
+        self.processor.processor.save_pretrained(str(directory))
+
 
 def load_vision(
     name: str, path: Path, revision: str | None, device: str, overrides: Overrides
@@ -180,6 +184,11 @@ def _choose_pooling(backbone: Any, missing: Sequence[str], asked: str | None) ->
 
 
 def _parts(source: VisionSource) -> Sequence[Part]:
+    return [image_part(source, "model")]
+
+
+def image_part(source: VisionSource, stem: str) -> Part:
+    """The tower of a loaded vision model; ``stem`` names its graph's files."""
     images = reference_images()
     device = source.module.backbone.device
     rows = [torch.from_numpy(source.processor(data)) for data in images]
@@ -199,11 +208,11 @@ def _parts(source: VisionSource) -> Sequence[Part]:
         input=spec,
     )
     inputs = {"pixel_values": torch.stack(rows[:BATCH]).to(device)}
-    return [Part(tower, "model", source.module, inputs, {"pixel_values": (0,)}, reference)]
+    return Part(tower, stem, source.module, inputs, {"pixel_values": (0,)}, reference)
 
 
 def _write_configuration(
     source: VisionSource, directory: Path, variants: Sequence[Variant]
 ) -> None:
     write_config(source.module.backbone, directory, variants)
-    source.processor.processor.save_pretrained(str(directory))
+    source.write_configuration(directory)

@@ -92,6 +92,7 @@ class TextInput:
         prompts: texts that go in front of an item, by name.
         default_prompt_name: the prompt of ``embed`` without a prompt argument.
         include_prompt: False when pooling leaves the prompt's tokens out.
+        pad_to_max_length: whether every text is padded to ``max_length``, the padding seen as text.
     """
 
     max_length: int
@@ -100,6 +101,7 @@ class TextInput:
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt_name: str | None = None
     include_prompt: bool = True
+    pad_to_max_length: bool = False
 
 
 @dataclass(frozen=True)

@@ -156,6 +156,10 @@ class TextPreprocessor:
         errors: Mapping[int, InputError],
     ) -> Tokens:
         lengths = np.minimum(untruncated, self._spec.max_length)
+        if self._spec.pad_to_max_length:
+            lengths = np.full_like(lengths, self._spec.max_length)
+            for encoding in encodings:
+                encoding.pad(self._spec.max_length, pad_id=self._spec.pad_token_id)
         total = int(lengths.sum())
         ids = np.fromiter((i for e in encodings for i in e.ids), np.int64, total)
         types = None

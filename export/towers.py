@@ -1,0 +1,222 @@
+"""Two-tower models such as CLIP and CLAP: texts, and images or sounds, in one space."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+from transformers import AutoTokenizer
+
+from export.audio import AudioEmbedding, AudioSource, audio_part
+from export.backbone import load_backbone
+from export.feature_extractor import FeatureExtractor
+from export.image_processor import ImageProcessor
+from export.layout import save_tokenizer, write_config
+from export.part import Loaded, Part
+from export.quiet import quiet
+from export.reference import reference_texts
+from export.source import Choice, Overrides, check_missing, first_line
+from export.vision import ImageEmbedding, VisionSource, image_part
+from fmrt.bundle import Reference
+from fmrt.errors import ExportError, OptionError
+from fmrt.manifest import TextInput, Tower, Variant
+from fmrt.preprocess import TOKENIZER_FILE
+from fmrt.preprocess.spectrogram import FEATURES_FILE
+
+OUTPUTS = ("last_hidden_state", "text_embeds")
+EXAMPLE = ("a photo of a cat", "two dogs that run")
+# Trained on texts padded to one length, the padding seen as text: no attention mask.
+FULL_LENGTH = ("siglip", "siglip2")
+
+
+def is_two_towers(kind: Any) -> bool:  # noqa: ANN401  # a model class
+    """Whether a model class gives vectors of texts and of something else."""
+    return hasattr(kind, "get_text_features") and (
+        hasattr(kind, "get_image_features") or hasattr(kind, "get_audio_features")
+    )
+
+
+class _Features(torch.nn.Module):  # type: ignore[misc]  # torch is not type-checked here
+    """One tower of a model as a model of its own."""
+
+    def __init__(self, model: Any, method: str, config: Any) -> None:  # noqa: ANN401
+        super().__init__()
+        self.model = model
+        self.method = method
+        self.config = config
+        self.device = model.device
+
+    def forward(self, **inputs: Tensor) -> Any:  # noqa: ANN401  # a transformers output
+        return getattr(self.model, self.method)(**inputs)
+
+
+class TowerText(torch.nn.Module):  # type: ignore[misc]  # torch is not type-checked here
+    """Tokens to ``last_hidden_state`` and ``text_embeds``."""
+
+    def __init__(self, model: Any, unit: bool) -> None:  # noqa: ANN401
+        super().__init__()
+        self.model = model
+        self.unit = unit
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> dict[str, Tensor]:
+        """Embed a batch; both inputs are int64 ``[batch, sequence]``."""
+        output = self.model.get_text_features(input_ids=input_ids, attention_mask=attention_mask)
+        vectors = output.pooler_output
+        if self.unit:
+            vectors = normalize(vectors, dim=-1)
+        return {OUTPUTS[0]: output.last_hidden_state, OUTPUTS[1]: vectors}
+
+
+@dataclass(frozen=True)
+class TowersSource:
+    """A loaded two-tower model with what prepares its items."""
+
+    model: Any
+    tokenizer: Any
+    spec: TextInput
+    unit: bool
+    masked: bool
+    other: VisionSource | AudioSource
+
+
+def load_towers(
+    name: str, path: Path, revision: str | None, device: str, overrides: Overrides
+) -> Loaded:
+    """Load a transformers model with a text tower and an image or audio tower.
+
+    Raises:
+        ExportError: it cannot be exported, with the reason.
+        OptionError: an override that makes no sense for this model.
+    """
+    if overrides.pooling is not None:
+        raise OptionError("--pooling: the towers end in the model's own projections")
+    model, missing = load_backbone(path, device)
+    check_missing(missing, model, name)
+    model_type = model.config.model_type
+    # The models' own forward compares vectors of unit length.
+    unit = overrides.normalize is not False
+    origin = "as the model compares them" if overrides.normalize is None else "asked for"
+    tokenizer = _tokenizer(path)
+    spec = _text_input(model, tokenizer, overrides.max_length)
+    masked = model_type not in FULL_LENGTH
+    source = TowersSource(model, tokenizer, spec, unit, masked, _other(model, path, unit))
+    files = [TOKENIZER_FILE]
+    if isinstance(source.other, AudioSource) and source.other.spec.spectrogram is not None:
+        files.append(FEATURES_FILE)
+    return Loaded(
+        name,
+        path,
+        revision,
+        model_type,
+        (),
+        (
+            Choice("pooling", "the projections", f"{model_type}'s own"),
+            Choice("normalize", "yes" if unit else "no", origin),
+            Choice("max length", f"{spec.max_length} tokens", "config.json and the tokenizer"),
+        ),
+        partial(_parts, source),
+        partial(_write_configuration, source),
+        tuple(files),
+    )
+
+
+def _tokenizer(path: Path) -> Any:  # noqa: ANN401
+    try:
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=True)
+    except Exception as e:  # whatever a malformed directory provokes
+        raise ExportError(f"the tokenizer of {path} cannot be loaded: {first_line(e)}") from e
+    if getattr(tokenizer, "backend_tokenizer", None) is None:
+        raise ExportError(f"{path} has a {type(tokenizer).__name__}, which has no tokenizer.json")
+    return tokenizer
+
+
+def _text_input(model: Any, tokenizer: Any, asked: int | None) -> TextInput:  # noqa: ANN401
+    config = model.config.text_config
+    limit = int(config.max_position_embeddings)
+    # RoBERTa's positions start behind its padding token's.
+    if hasattr(model, "audio_model"):
+        limit -= int(config.pad_token_id) + 1
+    stated = min(limit, int(tokenizer.model_max_length))
+    if asked is not None and asked > limit:
+        raise OptionError(f"max length {asked}; this model takes 1 to {limit} tokens")
+    full = model.config.model_type in FULL_LENGTH
+    if full and asked not in (None, stated):
+        raise OptionError(f"max length {asked}; this model takes texts of {stated} tokens")
+    pad = tokenizer.pad_token_id
+    return TextInput(asked or stated, 0 if pad is None else pad, pad_to_max_length=full)
+
+
+def _other(model: Any, path: Path, unit: bool) -> VisionSource | AudioSource:  # noqa: ANN401
+    if hasattr(model, "get_image_features"):
+        backbone = _Features(model, "get_image_features", model.config.vision_config)
+        module = ImageEmbedding(backbone, "pooler", unit, {}).eval()
+        return VisionSource(module, ImageProcessor(path))
+    extractor = FeatureExtractor(path)
+    backbone = _Features(model, "get_audio_features", model.config.audio_config)
+    sounds = AudioEmbedding(backbone, extractor.input_name, "pooler", unit).eval()
+    return AudioSource(sounds, extractor, extractor.spec(1, None))
+
+
+def _parts(source: TowersSource) -> Sequence[Part]:
+    if isinstance(source.other, VisionSource):
+        return [_text_part(source), image_part(source.other, "vision_model")]
+    return [_text_part(source), audio_part(source.other, "audio_model")]
+
+
+def _text_part(source: TowersSource) -> Part:
+    module = TowerText(source.model, source.unit).eval()
+    count = _counter(source.tokenizer)
+    texts = [text for text, _ in reference_texts(count, source.spec.max_length, ())]
+    with torch.no_grad(), quiet():
+        batches = [_tokens(source, [text]) for text in texts]
+        vectors = [module(**batch)[OUTPUTS[1]][0].cpu().numpy() for batch in batches]
+    lengths = [min(count(text), source.spec.max_length) for text in texts]
+    reference = Reference(list(texts), [""] * len(texts), np.array(lengths), np.stack(vectors))
+    inputs = _tokens(source, list(EXAMPLE))
+    tower = Tower(
+        modality="text",
+        inputs=tuple(inputs),
+        outputs=OUTPUTS,
+        embedding_output=OUTPUTS[1],
+        pooling="pooler",
+        normalize=source.unit,
+        input=source.spec,
+    )
+    varying = (0,) if source.spec.pad_to_max_length else (0, 1)
+    return Part(tower, "text_model", module, inputs, dict.fromkeys(inputs, varying), reference)
+
+
+def _counter(tokenizer: Any) -> Any:  # noqa: ANN401
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    return lambda text: len(backend.encode(text).ids)
+
+
+def _tokens(source: TowersSource, texts: list[str]) -> dict[str, Tensor]:
+    """Model inputs as Hugging Face's tokenizer makes them."""
+    batch = source.tokenizer(
+        texts,
+        padding="max_length" if source.spec.pad_to_max_length else True,
+        truncation=True,
+        max_length=source.spec.max_length,
+        return_tensors="pt",
+    )
+    names = ("input_ids", "attention_mask") if source.masked else ("input_ids",)
+    return {name: batch[name].to(source.model.device) for name in names}
+
+
+def _write_configuration(
+    source: TowersSource, directory: Path, variants: Sequence[Variant]
+) -> None:
+    write_config(source.model, directory, variants)
+    save_tokenizer(source.tokenizer, source.spec.max_length, directory)
+    source.other.write_configuration(directory)
