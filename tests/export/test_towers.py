@@ -109,7 +109,7 @@ def test_both_towers_match_pytorch(model_type: str, tmp_path: Path) -> None:
         assert_parity(embedder.embed(TEXTS, on_too_long="truncate"), texts, 1e-4)
         assert_parity(embedder.embed(items), rest, 1e-4)
         assert np.array_equal(embedder.embed_query(TEXTS[0]), embedder.embed(TEXTS[:1])[0])
-        with pytest.raises(InputError, match="(?i)no such file"):
+        with pytest.raises(InputError, match=r"(?i)no such file"):
             embedder.embed(["a photo of a cat"], modality=other)
         with pytest.raises(InputError, match="expected a string"):
             embedder.embed(items, modality="text")
