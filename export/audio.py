@@ -126,6 +126,7 @@ def load_audio(
         name,
         path,
         revision,
+        model,
         model_type,
         (),
         (

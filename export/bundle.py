@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+from export.adapter import merge
 from export.layout import write_graph
 from export.load import load_model
 from export.part import Loaded, Part
@@ -29,6 +30,7 @@ PACKAGES = (
     "torch",
     "transformers",
     "sentence-transformers",
+    "peft",
     "tokenizers",
     "onnx-ir",
     "onnxscript",
@@ -45,6 +47,7 @@ def export_model(
     pooling: str | None = None,
     normalize: bool | None = None,
     max_length: int | None = None,
+    adapter: str | Path | Sequence[tuple[str | Path, float]] = (),
     opset: int | None = None,
     revision: str | None = None,
     device: str = "cpu",
@@ -60,7 +63,10 @@ def export_model(
             ``lasttoken``, or several joined with ``+``; of images ``cls``, ``mean`` or ``pooler``;
             default as the model says.
         normalize: whether to end in L2 normalization; default as the model says.
-        max_length: most tokens of a text, special tokens included; default as the model says.
+        max_length: most tokens of a text, special tokens included, or seconds of a sound; default
+            as the model says.
+        adapter: a PEFT adapter's directory or hub id to merge into the weights, or several with
+            the weight of each: the changes add up.
         opset: ONNX opset version; default the converter's own.
         revision: branch, tag or commit of a hub model.
         device: torch device of the conversion, e.g. ``cuda``.
@@ -77,7 +83,10 @@ def export_model(
         raise OptionError(f"opset {opset}; choose from {OPSETS.start} to {OPSETS.stop - 1}")
     say = report or (lambda _: None)
     say(f"loading {model}")
-    loaded = load_model(str(model), revision, device, Overrides(pooling, normalize, max_length))
+    several = [(adapter, 1.0)] if isinstance(adapter, str | Path) else adapter
+    adapters = [(str(name), weight) for name, weight in several]
+    overrides = Overrides(pooling, normalize, max_length)
+    loaded = load_model(str(model), revision, device, overrides, adapters)
     for choice in loaded.choices:
         say(f"  {choice}")
     partial = target.with_name(f"{target.name}.partial-{os.getpid()}")
@@ -127,6 +136,8 @@ def _write(loaded: Loaded, directory: Path, opset: int | None, say: Report) -> N
     write_references(
         {part.tower.modality: part.reference for part in parts}, directory / REFERENCE_FILE
     )
+    if loaded.adapters:
+        merge(loaded.backbone)
     say("converting to ONNX")
     variants: list[Variant] = []
     for part in parts:
@@ -150,7 +161,12 @@ def _manifest(
 ) -> Manifest:
     (dim,) = {part.reference.embeddings.shape[1] for part in parts}
     return Manifest(
-        source=Source(loaded.name, loaded.revision, weights_sha256(loaded.path)),
+        source=Source(
+            loaded.name,
+            loaded.revision,
+            weights_sha256(loaded.path),
+            tuple(adapter.record() for adapter in loaded.adapters),
+        ),
         packages={name: version(name) for name in PACKAGES},
         model_type=loaded.model_type,
         dim=dim,

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from transformers import AutoConfig, PretrainedConfig
 
+from export.adapter import (
+    ADAPTER_CONFIG,
+    AdapterFiles,
+    attach,
+    base_of,
+    check_loaded,
+    fetch_adapter,
+)
 from export.audio import load_audio
 from export.backbone import backbone_class
 from export.part import Loaded
 from export.quiet import quiet
-from export.source import MODULES_FILE, Overrides, check_device, fetch, first_line
+from export.source import MODULES_FILE, Choice, Overrides, check_device, fetch, first_line
 from export.text import load_text
 from export.towers import is_two_towers, load_towers
 from export.vision import load_vision
-from fmrt.errors import ExportError
+from fmrt.errors import ExportError, OptionError
 
 LOADERS: dict[str, Callable[..., Loaded]] = {
     "pixel_values": load_vision,
@@ -24,17 +33,68 @@ LOADERS: dict[str, Callable[..., Loaded]] = {
 }
 
 
-def load_model(name: str, revision: str | None, device: str, overrides: Overrides) -> Loaded:
-    """Load a model directory or hub id, whatever its modality.
+def load_model(
+    name: str,
+    revision: str | None,
+    device: str,
+    overrides: Overrides,
+    adapters: Sequence[tuple[str, float]] = (),
+) -> Loaded:
+    """Load a model directory or hub id, whatever its modality, with adapters in its layers.
+
+    Args:
+        name: of a model, or of an adapter that names its base.
+        revision: commit of a hub model.
+        device: torch device.
+        overrides: what the user asked for.
+        adapters: names of PEFT adapters, with their weights.
 
     Raises:
         ExportError: no such model, or one that cannot be exported, with the reason.
         OptionError: an option that makes no sense, or not for this model.
     """
     check_device(device)
+    files = [fetch_adapter(*adapter) for adapter in adapters]
     path, commit = fetch(name, revision)
-    if (path / MODULES_FILE).is_file() or not (path / "config.json").is_file():
+    if (path / MODULES_FILE).is_file() and (path / ADAPTER_CONFIG).is_file():
+        return _loaded_with_adapter(name, path, commit, device, overrides, files)
+    if (path / ADAPTER_CONFIG).is_file() and not (path / "config.json").is_file():
+        files.insert(0, AdapterFiles(name, path, commit))
+        name = base_of(files[0])
+        path, commit = fetch(name, None)
+    loaded = _load(name, path, commit, device, overrides)
+    if files:
+        attach(loaded.backbone, files)
+    return _with_adapters(loaded, files)
+
+
+def _loaded_with_adapter(
+    name: str,
+    path: Path,
+    commit: str | None,
+    device: str,
+    overrides: Overrides,
+    more: Sequence[AdapterFiles],
+) -> Loaded:
+    """A sentence-transformers directory that is an adapter: that library finds and loads both."""
+    if more:
+        raise OptionError(f"{name} is an adapter already; give its base with --adapter instead")
+    loaded = load_text(name, path, commit, device, overrides)
+    files = AdapterFiles(name, path, commit)
+    check_loaded(loaded.backbone, files)
+    return _with_adapters(loaded, [files])
+
+
+def _with_adapters(loaded: Loaded, files: Sequence[AdapterFiles]) -> Loaded:
+    said = [Choice("adapter", f"{f.name}, weight {f.weight:g}", ADAPTER_CONFIG) for f in files]
+    return dataclasses.replace(loaded, choices=(*loaded.choices, *said), adapters=tuple(files))
+
+
+def _load(name: str, path: Path, commit: str | None, device: str, overrides: Overrides) -> Loaded:
+    if (path / MODULES_FILE).is_file():
         return load_text(name, path, commit, device, overrides)
+    if not (path / "config.json").is_file():
+        raise ExportError(f"{name} holds neither config.json nor {MODULES_FILE}: not a model")
     config = _config(path)
     kind = backbone_class(config)
     if is_two_towers(kind):

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from export.adapter import AdapterFiles
 from export.source import Choice
 from fmrt.bundle import Reference
 from fmrt.manifest import Tower, Variant
@@ -45,20 +46,25 @@ class Loaded:
         name: as the user gave it.
         path: its local directory.
         revision: commit of a hub model.
+        backbone: the transformers model; adapters are merged into it after `parts` and before a
+            trace.
         model_type: architecture, as in ``config.json``.
         matryoshka_dims: shorter vectors that the model was trained for.
         choices: what was chosen and where that was read, for the user.
         parts: embeds the reference items, and gives the towers.
         write_configuration: writes tokenizer and configuration files next to the graphs.
         files: those that the runtime reads.
+        adapters: in the backbone, active and unmerged.
     """
 
     name: str
     path: Path
     revision: str | None
+    backbone: torch.nn.Module
     model_type: str
     matryoshka_dims: tuple[int, ...]
     choices: tuple[Choice, ...]
     parts: Callable[[], Sequence[Part]]
     write_configuration: Callable[[Path, Sequence[Variant]], None]
     files: tuple[str, ...]
+    adapters: tuple[AdapterFiles, ...] = ()

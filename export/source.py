@@ -23,7 +23,7 @@ POOLING_MODES: tuple[str, ...] = tuple(Pooling.POOLING_MODES)
 # Modules that a graph and a manifest can state. Anything else is refused by its name.
 MODULES = (Transformer, Pooling, Dense, Normalize, LayerNorm, Dropout)
 MODULES_FILE = "modules.json"
-WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model.bin")
 # What other runtimes need, and this exporter does not.
 NOT_NEEDED = ["onnx/*", "openvino/*", "*.h5", "*.msgpack", "*.ot", "*.gguf", "*.onnx", "*.mlmodel"]
 
@@ -107,8 +107,6 @@ def load_text_source(
         ExportError: a model that cannot be exported, with the reason.
         OptionError: an override that makes no sense for this model.
     """
-    if (path / "adapter_config.json").is_file():
-        raise ExportError(f"{name} is an adapter, not a model; merge it into its base first")
     model = _load(path, device)
     _check_modules(model, name)
     _check_weights(model, name)
@@ -136,16 +134,14 @@ def weights_sha256(path: Path) -> str:
 
 
 def fetch(name: str, revision: str | None) -> tuple[Path, str | None]:
-    """Local directory of a model and, for one from the hub, its commit.
+    """Local directory of a model or adapter and, for one from the hub, its commit.
 
     Raises:
-        ExportError: no such model.
+        ExportError: there is none.
         OptionError: a revision of a local directory.
     """
     path = Path(name).expanduser()
     if path.is_dir():
-        if not (path / "config.json").is_file() and not (path / MODULES_FILE).is_file():
-            raise ExportError(f"{name} holds neither config.json nor {MODULES_FILE}: not a model")
         if revision is not None:
             raise OptionError("revision applies to hub models, and this is a local directory")
         return path, None
@@ -154,9 +150,8 @@ def fetch(name: str, revision: str | None) -> tuple[Path, str | None]:
     try:
         path = _download(name, revision)
     except (HfHubHTTPError, HFValidationError, OSError) as e:
-        reason = first_line(e)
         raise ExportError(
-            f"{name} is neither a directory nor a model the hub gives: {reason}"
+            f"{name} is neither a directory nor a model the hub gives: {first_line(e)}"
         ) from e
     return path, path.name
 

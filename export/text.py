@@ -39,6 +39,7 @@ def load_text(
         name,
         path,
         revision,
+        source.transformer.auto_model,
         config.model_type,
         tuple(getattr(config, "matryoshka_dimensions", None) or ()),
         source.choices,

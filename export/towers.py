@@ -114,6 +114,7 @@ def load_towers(
         name,
         path,
         revision,
+        model,
         model_type,
         (),
         (

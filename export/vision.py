@@ -147,6 +147,7 @@ def load_vision(
         name,
         path,
         revision,
+        backbone,
         model_type,
         (),
         (

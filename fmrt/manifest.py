@@ -67,6 +67,23 @@ class Variant:
 
 
 @dataclass(frozen=True)
+class Adapter:
+    """An adapter that was merged into the weights.
+
+    Attributes:
+        model: hub id or local path, as given.
+        revision: commit of a hub adapter, if known.
+        weight: what its change of the weights was multiplied by.
+        weights_sha256: as of `Source`.
+    """
+
+    model: str
+    revision: str | None
+    weight: float
+    weights_sha256: str
+
+
+@dataclass(frozen=True)
 class Source:
     """Where the weights came from.
 
@@ -74,11 +91,13 @@ class Source:
         model: hub id or local path, as given.
         revision: commit of a hub model, if known.
         weights_sha256: SHA-256 in hex over the weight files in name order.
+        adapters: merged into them.
     """
 
     model: str
     revision: str | None
     weights_sha256: str
+    adapters: tuple[Adapter, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -272,7 +291,7 @@ class Manifest:
             )
         try:
             values = _known(cls, raw)
-            values["source"] = Source(**_known(Source, raw["source"]))
+            values["source"] = _source(raw["source"])
             values["variants"] = tuple(map(_variant, raw["variants"]))
             values["files"] = _records(raw["files"])
             values["towers"] = tuple(map(_tower, raw["towers"]))
@@ -304,6 +323,13 @@ def _read_json(directory: Path) -> dict[str, Any]:
 def _known(cls: type[Any], raw: Mapping[str, Any]) -> dict[str, Any]:
     names = {f.name for f in dataclasses.fields(cls)}
     return {key: value for key, value in raw.items() if key in names}
+
+
+def _source(raw: Mapping[str, Any]) -> Source:
+    values = _known(Source, raw)
+    adapters = raw.get("adapters", ())
+    values["adapters"] = tuple(Adapter(**_known(Adapter, adapter)) for adapter in adapters)
+    return Source(**values)
 
 
 def _variant(raw: Mapping[str, Any]) -> Variant:

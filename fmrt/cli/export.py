@@ -24,7 +24,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "--pooling",
         metavar="MODE",
         help="cls, mean, max, mean_sqrt_len_tokens, weightedmean, lasttoken, or several joined "
-        "with + (default: as the model says)",
+        "with +; for images cls, mean or pooler (default: as the model says)",
     )
     parser.add_argument(
         "--normalize",
@@ -32,7 +32,19 @@ def add_parser(subparsers: Subparsers) -> None:
         help="whether to end in L2 normalization (default: as the model says)",
     )
     parser.add_argument(
-        "--max-length", metavar="N", type=positive, help="most tokens of a text, special ones too"
+        "--max-length",
+        metavar="N",
+        type=positive,
+        help="most tokens of a text, special ones too, or seconds of a sound",
+    )
+    parser.add_argument(
+        "--adapter",
+        metavar="A[=W]",
+        type=_weighted,
+        action="append",
+        default=[],
+        help="a PEFT adapter to merge: its directory or hub id; several add up, each times its "
+        "weight W (default: 1)",
     )
     parser.add_argument("--opset", metavar="N", type=positive, help="ONNX opset version")
     parser.add_argument("--revision", metavar="R", help="branch, tag or commit of a hub model")
@@ -40,6 +52,15 @@ def add_parser(subparsers: Subparsers) -> None:
         "--device", metavar="D", default="cpu", help="torch device of the conversion (default: cpu)"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a bundle at OUT")
+
+
+def _weighted(text: str) -> tuple[str, float]:
+    """``name`` or ``name=weight``."""
+    name, _, weight = text.rpartition("=")
+    try:
+        return (name, float(weight)) if name else (text, 1.0)
+    except ValueError:  # the sign is part of the name
+        return text, 1.0
 
 
 def run(args: argparse.Namespace) -> int:
@@ -52,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
         pooling=args.pooling,
         normalize=args.normalize,
         max_length=args.max_length,
+        adapter=args.adapter,
         opset=args.opset,
         revision=args.revision,
         device=args.device,

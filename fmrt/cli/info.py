@@ -48,6 +48,7 @@ def _facts(bundle: Bundle) -> list[tuple[str, str]]:
     return [
         ("source", source.model + (f" at {source.revision}" if source.revision else "")),
         ("weights", f"SHA-256 {source.weights_sha256}"),
+        *(("adapter", f"{a.model}, weight {a.weight:g}") for a in source.adapters),
         ("model type", manifest.model_type),
         ("dimensions", str(manifest.dim)),
         ("matryoshka", ", ".join(map(str, manifest.matryoshka_dims)) or "none"),

@@ -1,0 +1,223 @@
+"""PEFT adapters: attached for the reference vectors, then merged into the weights for the graph.
+
+The vectors that a bundle is checked against come from the unmerged adapters, so that verification
+covers the merge.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftConfig, inject_adapter_in_model, set_peft_model_state_dict
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import load_peft_weights
+
+from export.quiet import quiet
+from export.source import fetch, first_line, weights_sha256
+from fmrt.errors import ExportError, OptionError
+from fmrt.manifest import Adapter
+
+ADAPTER_CONFIG = "adapter_config.json"
+# In front of every name in an adapter's file.
+PREFIX = "base_model.model."
+# Settings of a LoRA that add weights which are no product of two matrices.
+BEYOND_LORA = (
+    "trainable_token_indices",
+    "target_parameters",
+    "layer_replication",
+    "modules_to_save",
+)
+
+
+@dataclass(frozen=True)
+class AdapterFiles:
+    """An adapter on disk.
+
+    Attributes:
+        name: as the user gave it.
+        path: its local directory.
+        revision: commit, for one from the hub.
+        weight: what its change of the weights is multiplied by.
+    """
+
+    name: str
+    path: Path
+    revision: str | None
+    weight: float = 1.0
+
+    def record(self) -> Adapter:
+        """What the manifest says of it."""
+        return Adapter(self.name, self.revision, self.weight, weights_sha256(self.path))
+
+
+def fetch_adapter(name: str, weight: float = 1.0) -> AdapterFiles:
+    """An adapter's directory, from disk or the hub.
+
+    Raises:
+        ExportError: there is none.
+    """
+    path, revision = fetch(name, None)
+    if not (path / ADAPTER_CONFIG).is_file():
+        raise ExportError(f"{name} holds no {ADAPTER_CONFIG}: not an adapter")
+    return AdapterFiles(name, path, revision, weight)
+
+
+def base_of(adapter: AdapterFiles) -> str:
+    """Directory or hub id of the model that an adapter was trained on.
+
+    Raises:
+        ExportError: the adapter does not say.
+    """
+    base = _config(adapter).base_model_name_or_path
+    if not base:
+        raise ExportError(
+            f"{adapter.name} does not name its base; export the base with --adapter {adapter.name}"
+        )
+    beside = adapter.path / base
+    return str(beside) if beside.is_dir() else str(base)
+
+
+def attach(backbone: torch.nn.Module, adapters: Sequence[AdapterFiles]) -> None:
+    """Put adapters into a model's layers, active and unmerged.
+
+    Their changes add up, each multiplied by its weight.
+
+    Raises:
+        ExportError: an adapter does not fit the model, or is more than a LoRA.
+        OptionError: a combination that is no sum.
+    """
+    configs = [_config(adapter) for adapter in adapters]
+    plain = len(adapters) == 1 and adapters[0].weight == 1.0
+    if not plain and any(config.use_dora for config in configs):
+        raise OptionError("a DoRA does not add up: give it alone, without a weight")
+    names = [f"adapter_{i}" for i in range(len(adapters))]
+    for adapter, config, name in zip(adapters, configs, names, strict=True):
+        _inject(backbone, adapter, config, name)
+    for _, layer in _layers(backbone):
+        layer.set_adapter([name for name in names if name in layer.scaling])
+    backbone.requires_grad_(requires_grad=False)
+    backbone.eval()
+
+
+def check_loaded(backbone: torch.nn.Module, adapter: AdapterFiles) -> None:
+    """Check an adapter that a library loaded along with its base: every weight is in place.
+
+    Raises:
+        ExportError: some are not.
+    """
+    _config(adapter)
+    loaded = [v for key, v in backbone.state_dict().items() if ".lora_" in key]
+    stated = [v for key, v in _weights(adapter).items() if ".lora_" in key]
+    if sorted(map(_fingerprint, loaded)) != sorted(map(_fingerprint, stated)):
+        raise ExportError(f"{adapter.name} does not fit its base: not all its weights have a place")
+
+
+def _fingerprint(tensor: torch.Tensor) -> tuple[float, ...]:
+    flat = tensor.detach().float().cpu().flatten()
+    return (float(len(flat)), float(flat.sum()), float(flat.abs().sum()))
+
+
+def merge(backbone: torch.nn.Module) -> None:
+    """Add the active adapters to the weights, and leave plain layers."""
+    for name, layer in list(_layers(backbone)):
+        layer.merge(safe_merge=True)
+        parent, _, child = name.rpartition(".")
+        setattr(backbone.get_submodule(parent), child, layer.get_base_layer())
+
+
+def _layers(backbone: torch.nn.Module) -> Iterator[tuple[str, Any]]:
+    for name, module in backbone.named_modules():
+        if isinstance(module, BaseTunerLayer):
+            yield name, module
+
+
+def _config(adapter: AdapterFiles) -> LoraConfig:
+    try:
+        stated = json.loads((adapter.path / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+        kind = str(stated.get("peft_type"))
+        with quiet():
+            config = PeftConfig.from_pretrained(str(adapter.path))
+    except Exception as e:  # whatever a malformed configuration provokes
+        raise ExportError(
+            f"{adapter.name}: {ADAPTER_CONFIG} cannot be read: {first_line(e)}"
+        ) from e
+    if not isinstance(config, LoraConfig):
+        raise ExportError(f"{adapter.name} is a {kind} adapter; only LORA can be merged")
+    return config
+
+
+def _inject(
+    backbone: torch.nn.Module, adapter: AdapterFiles, stated: LoraConfig, name: str
+) -> None:
+    beyond = [key for key in BEYOND_LORA if getattr(stated, key, None)]
+    if stated.bias != "none":
+        beyond.append("bias")
+    if beyond:
+        raise ExportError(
+            f"{adapter.name} is more than a LoRA, which cannot be merged: {beyond[0]}"
+        )
+    state, dropped = _fitted(backbone, adapter)
+    config = copy.copy(stated)
+    config.target_modules = sorted({key.split(".lora_")[0] for key in state})
+    config.layers_to_transform = config.layers_pattern = config.exclude_modules = None
+    config.rank_pattern = _renamed(stated.rank_pattern, dropped)
+    config.alpha_pattern = _renamed(stated.alpha_pattern, dropped)
+    config.inference_mode = True
+    try:
+        with quiet():
+            inject_adapter_in_model(config, backbone, name)
+            result = set_peft_model_state_dict(backbone, state, name)
+    except Exception as e:  # peft raises many kinds
+        raise ExportError(f"{adapter.name} does not fit the model: {first_line(e)}") from e
+    missing = [key for key in result.missing_keys if f".{name}" in key]
+    if missing or result.unexpected_keys:
+        wrong = (missing or result.unexpected_keys)[0]
+        raise ExportError(f"{adapter.name} does not fit the model: {wrong} has no counterpart")
+    for _, layer in _layers(backbone):
+        if name in layer.scaling:
+            layer.scaling[name] *= adapter.weight
+
+
+def _fitted(
+    backbone: torch.nn.Module, adapter: AdapterFiles
+) -> tuple[Mapping[str, torch.Tensor], str]:
+    """The adapter's tensors by the backbone's names, and what was in front of those.
+
+    Adapters of language models are trained with the head around the backbone, whose layers then
+    have a longer name.
+    """
+    plain = {key.removeprefix(PREFIX): value for key, value in _weights(adapter).items()}
+    modules = {name for name, _ in backbone.named_modules()}
+    layer = next(iter(plain)).split(".lora_")[0]
+    parts = layer.split(".")
+    tails = (".".join(parts[i:]) for i in range(len(parts)))
+    tail = next((t for t in tails if t in modules or f"{t}.base_layer" in modules), None)
+    dropped = layer.removesuffix(tail) if tail else ""
+    for key in plain:
+        own = key.removeprefix(dropped).split(".lora_")[0]
+        if not key.startswith(dropped) or ".lora_" not in key or own not in modules:
+            raise ExportError(
+                f"{adapter.name} does not fit the model: it changes {key.split('.lora_')[0]}, "
+                f"which a {type(backbone).__name__} does not have"
+            )
+    return {key.removeprefix(dropped): value for key, value in plain.items()}, dropped
+
+
+def _weights(adapter: AdapterFiles) -> dict[str, torch.Tensor]:
+    try:
+        state: dict[str, torch.Tensor] = load_peft_weights(str(adapter.path), device="cpu")
+    except Exception as e:  # a missing or malformed file
+        raise ExportError(f"{adapter.name}: its weights cannot be read: {first_line(e)}") from e
+    if not state:
+        raise ExportError(f"{adapter.name} holds no weights")
+    return state
+
+
+def _renamed(pattern: Mapping[str, Any], dropped: str) -> dict[str, Any]:
+    return {key.removeprefix(dropped): value for key, value in pattern.items()}
