@@ -2,7 +2,8 @@
 """Set-up, demonstration and tests of fmrt in one file, with nothing installed but Python.
 
 python3 dev.py demo     export all-MiniLM-L6-v2, verify it, embed a corpus, search in it
-python3 dev.py test     the tests, then the runtime's tests from the built wheel without torch
+python3 dev.py test     the tests, then the runtime's tests from the built wheel without torch;
+                        test -m slow runs the slow ones
 python3 dev.py check    lint, types, import layers
 python3 dev.py bench    the benchmarks, and the README's table and plot from them
 
@@ -71,8 +72,10 @@ def demo() -> None:
 
 
 def test(*arguments: str) -> None:
-    """All tests; then, without arguments, the runtime's from the built wheel without torch."""
-    run(python(), "-m", "pytest", *arguments)
+    """The tests, a process a core; without arguments then the runtime's from the built wheel."""
+    # Exports are mostly Python: a thread a process loses nothing, and two would fight for a core.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    run(python(), "-m", "pytest", "--numprocesses", "auto", "--dist", "worksteal", *arguments)
     if not arguments:
         test_wheel()
 
