@@ -19,7 +19,7 @@ from fmrt.manifest import Manifest
 from fmrt.postprocess import Postprocess, make_postprocess
 from fmrt.preprocess.base import OnTooLong, check_on_too_long
 from fmrt.progress import Progress
-from fmrt.session import resolve_provider
+from fmrt.session import DeviceOptions, resolve_provider
 from fmrt.verify import check_quick
 
 T = TypeVar("T")
@@ -35,12 +35,17 @@ class Embedder:
     Args:
         bundle: the directory that ``fmrt export`` wrote.
         variant: a name that ``fmrt info`` lists; default the provider's own fp32 graph.
-        provider: execution provider: ``cpu``, ``cuda``, or ``auto`` for the best one there is.
+        provider: execution provider: ``cpu``, ``cuda``, ``tensorrt``, a device of these as
+            ``cuda:1``, several as ``cuda:0,1`` or ``cuda:all``, or ``auto`` for the best one there
+            is, see docs/cuda.md.
         workers: batches that run at the same time; default one a core this process may use
-            (CPU affinity and cgroup quota).
+            (CPU affinity and cgroup quota), or two a GPU.
         modality: load only the tower of ``text``, ``image`` or ``audio``; default all.
         verify: check a few of the bundle's reference items at load, and refuse it when its vectors
             are not PyTorch's.
+        gpu_mem_limit: most bytes to take of each GPU's memory; default all of it. A batch that does
+            not fit is split, with a warning.
+        cuda_graphs: record CUDA graphs of images and of few short texts; then one batch at a time.
 
     Raises:
         BundleError: not a bundle, corrupt, from a newer fmrt, or with wrong vectors.
@@ -60,15 +65,20 @@ class Embedder:
         workers: int | None = None,
         modality: str | None = None,
         verify: bool = True,
+        gpu_mem_limit: int | None = None,
+        cuda_graphs: bool = False,
     ) -> None:
         if workers is not None and workers < 1:
             raise OptionError(f"workers={workers}; give at least 1")
+        if gpu_mem_limit is not None and gpu_mem_limit < 1:
+            raise OptionError(f"gpu_mem_limit={gpu_mem_limit}; give a number of bytes")
+        device_options = DeviceOptions(gpu_mem_limit, cuda_graphs)
         self._bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         self._lock = threading.Lock()
         self._engines: dict[str, Engine] = {}
         try:
             for name in self.manifest.modalities if modality is None else (modality,):
-                engine = Engine(self._bundle, variant, provider, workers, name)
+                engine = Engine(self._bundle, variant, provider, workers, name, device_options)
                 self._engines[name] = engine
                 if verify:
                     check_quick(engine, self._bundle)
@@ -93,9 +103,9 @@ class Embedder:
         Raises:
             BundleNotFoundError: no such directory, and the hub does not give such a bundle.
         """
-        provider = resolve_provider(provider).name
-        found = Bundle.from_pretrained(model, revision, variant, provider)
-        return cls(found, variant=variant, provider=provider, **options)
+        target = resolve_provider(provider)
+        found = Bundle.from_pretrained(model, revision, variant, target.name)
+        return cls(found, variant=variant, provider=target.spec, **options)
 
     def embed(
         self,
@@ -120,7 +130,8 @@ class Embedder:
             prompt_name: one of the model's prompts, put in front of every text; default the
                 model's own default.
             prompt: a prompt's text, in place of ``prompt_name``.
-            batch_tokens: most tokens (patches, frames) of a batch, padding included; default 512.
+            batch_tokens: most tokens (patches, frames) of a batch, padding included; default 512,
+                on a GPU 32,768.
             truncate_dim: keep this many leading dimensions (Matryoshka); vectors that the model
                 normalizes are normalized again.
             normalize: True for unit length; default as the model does.

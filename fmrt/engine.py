@@ -17,8 +17,8 @@ from fmrt.errors import InputError
 from fmrt.manifest import Tower, Variant
 from fmrt.preprocess import make_preprocessor
 from fmrt.preprocess.base import Encoded, Feeds, Preprocessor
-from fmrt.scheduler import BATCH_TOKENS, Workers, plan_batches, windows
-from fmrt.session import Session, resolve_provider
+from fmrt.scheduler import BATCH_TOKENS, WINDOW_ITEMS, Workers, plan_batches, windows
+from fmrt.session import DeviceOptions, open_session, resolve_provider
 
 T = TypeVar("T")
 Vectors = NDArray[np.float32]
@@ -70,9 +70,11 @@ class Engine:
     Args:
         bundle: where the files are; each is checked against its hash.
         variant: a name, or None for the provider's own fp32 one.
-        provider: ``cpu``, ``cuda`` or ``auto``.
-        workers: parallel batches; default a worker a core this process may use.
+        provider: as of `resolve_provider`.
+        workers: parallel batches; default as many as the session's device computes at a time, on
+            the CPU a worker a core this process may use.
         modality: of the tower; None for the only one, or that of texts.
+        device_options: of GPUs.
 
     Raises:
         BundleError: missing, corrupt, or no such variant.
@@ -88,15 +90,18 @@ class Engine:
         provider: str = "cpu",
         workers: int | None = None,
         modality: str | None = None,
+        device_options: DeviceOptions | None = None,
     ) -> None:
-        chosen = resolve_provider(provider)
+        target = resolve_provider(provider)
         self.tower: Tower = bundle.manifest.tower(modality)
         self.dim = bundle.manifest.dim
-        self.variant: Variant = bundle.variant(variant, chosen.name, self.tower.modality)
-        self.provider = chosen.name
+        self.variant: Variant = bundle.variant(variant, target.name, self.tower.modality)
+        self.provider = target.spec
         self.preprocess = make_preprocessor(bundle, self.tower)
-        self._session = Session(bundle.graph(self.variant), chosen, self.tower.embedding_output)
-        self._workers = Workers(workers or available_cores())
+        self._session = open_session(
+            bundle.graph(self.variant), target, self.tower.embedding_output, device_options
+        )
+        self._workers = Workers(workers or self._session.workers or available_cores())
         # Of their own: a loader that waits behind a window's batches would stop the next window.
         self._loaders = Workers(workers or available_cores())
 
@@ -134,11 +139,14 @@ class Engine:
             self._job,
             prompt=prompt,
             on_too_long=on_too_long,
-            batch_tokens=batch_tokens or BATCH_TOKENS,
+            batch_tokens=batch_tokens or self._session.batch_tokens or BATCH_TOKENS,
             truncation=truncation or Truncation(),
             reject=reject,
         )
-        cut = windows(loaded, lambda item: item.weight, self.preprocess.window_weight)
+        items_of_window = self._session.window_items or WINDOW_ITEMS
+        cut = windows(
+            loaded, lambda item: item.weight, self.preprocess.window_weight, items_of_window
+        )
         return self._workers.run(map(job, cut))
 
     def vectors(self, items: Sequence[object], prompt: str = "") -> Vectors:

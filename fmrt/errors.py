@@ -8,6 +8,7 @@
         ``VariantNotFoundError``   the bundle has no such variant for this provider
         ``VerificationError``      the vectors are not PyTorch's
     ``ProviderError``          an execution provider that cannot be had
+    ``DeviceMemoryError``      one item alone does not fit the memory
     ``InputError``             an item that cannot be embedded
         ``TextTooLongError``       more tokens than ``max_length``, under ``on_too_long="error"``
     ``OptionError``            an argument that makes no sense for this bundle
@@ -53,6 +54,10 @@ class ProviderError(FmrtError, RuntimeError):
     """An execution provider that is unknown or cannot be had here."""
 
 
+class DeviceMemoryError(FmrtError, MemoryError):
+    """A batch of one item does not fit the memory that the session may use."""
+
+
 class InputError(FmrtError, ValueError):
     """An item that cannot be embedded.
 
@@ -93,3 +98,7 @@ class MissingExtraError(FmrtError, ImportError):
 
 class TruncationWarning(UserWarning):
     """Texts were cut to the model's ``max_length``; says how many and how long they were."""
+
+
+class ProviderWarning(UserWarning):
+    """The CPU is used though there is a GPU, or a batch did not fit its memory; says why."""

@@ -47,14 +47,16 @@ def plan_batches(
     return batches
 
 
-def windows(items: Iterable[T], weight: Callable[[T], int], most: int) -> Iterator[list[T]]:
-    """Cut a stream into lists of at most `WINDOW_ITEMS` items and about ``most`` total weight."""
+def windows(
+    items: Iterable[T], weight: Callable[[T], int], most: int, most_items: int = WINDOW_ITEMS
+) -> Iterator[list[T]]:
+    """Cut a stream into lists of at most ``most_items`` and about ``most`` total weight."""
     window: list[T] = []
     total = 0
     for item in items:
         window.append(item)
         total += weight(item)
-        if len(window) >= WINDOW_ITEMS or total >= most:
+        if len(window) >= most_items or total >= most:
             yield window
             window, total = [], 0
     if window:

@@ -12,6 +12,7 @@ from fmrt.bundle import Bundle, Reference
 from fmrt.engine import Engine
 from fmrt.errors import VerificationError
 from fmrt.manifest import Parity, Variant
+from fmrt.session import resolve_provider
 
 Vectors = NDArray[np.float32]
 
@@ -61,13 +62,14 @@ def verify_bundle(
     """
     for name in bundle.manifest.files:
         bundle.file(name)
+    name_of_provider = resolve_provider(provider).name
     fits = [
         v
         for v in bundle.manifest.variants
-        if v.provider in ("any", provider) and variant in (None, v.name)
+        if v.provider in ("any", name_of_provider) and variant in (None, v.name)
     ]
     if variant is not None and not fits:
-        bundle.variant(variant, provider)  # raises, with the names that there are
+        bundle.variant(variant, name_of_provider)  # raises, with the names that there are
     for found in fits:
         engine = Engine(bundle, found.name, provider, modality=found.modality)
         try:

@@ -14,8 +14,10 @@ from fmrt._version import __version__
 from fmrt.cli import embed, export, info, search, verify
 from fmrt.cli._arguments import Parser
 from fmrt.cli._text import flat
-from fmrt.errors import FmrtError, TruncationWarning
+from fmrt.errors import FmrtError, ProviderWarning, TruncationWarning
 
+# Warnings for the user, shown as one line.
+OURS = (ProviderWarning, TruncationWarning)
 # Each has add_parser(subparsers) and run(args) -> exit code.
 COMMANDS = (export, embed, search, verify, info)
 
@@ -55,10 +57,11 @@ def _parser() -> Parser:
 def _warnings_at_the_end() -> Iterator[None]:
     """Show warnings only at the end, where they do not tear a progress bar apart."""
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", TruncationWarning)
+        for category in OURS:
+            warnings.simplefilter("always", category)
         yield
     for warning in caught:
-        if issubclass(warning.category, TruncationWarning):
+        if issubclass(warning.category, OURS):
             _say(f"warning: {flat(str(warning.message))}")
         else:
             warnings.showwarning(

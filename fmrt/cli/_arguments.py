@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from fmrt.errors import OptionError
@@ -37,6 +38,18 @@ def positive(text: str) -> int:
     return number
 
 
+_UNITS = {"": 1, **{f"{p}B": 1000**i for i, p in enumerate(("", "K", "M", "G", "T"))}}
+_UNITS |= {f"{p}iB": 1024**i for i, p in enumerate(("K", "M", "G", "T"), 1)}
+
+
+def byte_size(text: str) -> int:
+    """Parse a number of bytes: ``8GiB``, ``500MB``, ``1.5GB`` or ``1000000``."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", text.strip())
+    if found is None or found[2] not in _UNITS or not (size := float(found[1]) * _UNITS[found[2]]):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; say it as 8GiB, 500MB or in bytes")
+    return int(size)
+
+
 def add_model(parser: Parser) -> None:
     """Add the bundle, its variant and its provider."""
     parser.add_argument("bundle", metavar="BUNDLE", help="a bundle's directory, or its hub id")
@@ -50,7 +63,8 @@ def add_variant(parser: Parser) -> None:
         "--provider",
         metavar="P",
         default="cpu",
-        help="cpu, cuda, or auto for the best there is (default: cpu)",
+        help="cpu, cuda, tensorrt, devices as in cuda:1, cuda:0,1 or cuda:all, or auto for the "
+        "best there is (default: cpu)",
     )
 
 
@@ -91,10 +105,10 @@ def open_bundle(args: argparse.Namespace) -> tuple[Bundle, str]:
     from fmrt.bundle import Bundle  # noqa: PLC0415  # start-up stays quick
     from fmrt.session import resolve_provider  # noqa: PLC0415
 
-    provider = resolve_provider(args.provider).name
-    bundle = Bundle.from_pretrained(args.bundle, variant=args.variant, provider=provider)
-    bundle.variant(args.variant, provider)
-    return bundle, provider
+    target = resolve_provider(args.provider)
+    bundle = Bundle.from_pretrained(args.bundle, variant=args.variant, provider=target.name)
+    bundle.variant(args.variant, target.name)
+    return bundle, target.spec
 
 
 def check_prompt_name(manifest: Manifest, name: str | None) -> None:

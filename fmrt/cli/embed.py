@@ -12,6 +12,7 @@ from fmrt.cli._arguments import (
     add_model,
     add_prompt,
     add_reading,
+    byte_size,
     check_prompt_name,
     open_bundle,
     positive,
@@ -125,6 +126,17 @@ def _add_running(parser: Parser) -> None:
         "--workers", metavar="N", type=positive, help="batches at a time (default: one a core)"
     )
     parser.add_argument(
+        "--gpu-mem-limit",
+        metavar="SIZE",
+        type=byte_size,
+        help="most of each GPU's memory to take, as in 8GiB (default: all)",
+    )
+    parser.add_argument(
+        "--cuda-graphs",
+        action="store_true",
+        help="record CUDA graphs of images and of few short texts",
+    )
+    parser.add_argument(
         "--progress",
         action=argparse.BooleanOptionalAction,
         help="a progress bar (default: on a terminal)",
@@ -209,6 +221,8 @@ def _embed(
         workers=args.workers,
         modality=args.modality,
         verify=not args.no_verify,
+        gpu_mem_limit=args.gpu_mem_limit,
+        cuda_graphs=args.cuda_graphs,
     ) as embedder:
         start = time.perf_counter()
         stream = embedder.embed_items(

@@ -15,15 +15,24 @@ from fmrt.cli._variants import variants_table
 if TYPE_CHECKING:
     from fmrt.bundle import Bundle
     from fmrt.manifest import AudioInput, ImageInput, TextInput, Tower
+    from fmrt.session import Placement
 
 
 def add_parser(subparsers: Subparsers) -> None:
     """Add the command to the program's."""
     parser = subparsers.add_parser(
-        "info", help="say what a bundle is", description="Say what a bundle is; load nothing."
+        "info",
+        help="say what a bundle is",
+        description="Say what a bundle is. With --provider, load its graphs there, and count the "
+        "nodes that run on it.",
     )
     parser.set_defaults(run=run)
     parser.add_argument("bundle", metavar="BUNDLE", help="a bundle's directory")
+    parser.add_argument(
+        "--provider",
+        metavar="P",
+        help="where to load the graphs that run there: as of fmrt embed (default: nowhere)",
+    )
     parser.add_argument("--json", action="store_true", help="print the manifest as JSON")
 
 
@@ -32,12 +41,27 @@ def run(args: argparse.Namespace) -> int:
     from fmrt.bundle import Bundle  # noqa: PLC0415  # start-up stays quick
 
     bundle = Bundle.open(args.bundle)
+    placements = _placements(bundle, args.provider) if args.provider else {}
     if args.json:
-        print(json.dumps(dataclasses.asdict(bundle.manifest), indent=2))
+        placed = {name: dataclasses.asdict(p) for name, p in placements.items()}
+        more = {"placements": placed} if placed else {}
+        print(json.dumps(dataclasses.asdict(bundle.manifest) | more, indent=2))
         return 0
     lines = table(("bundle", str(bundle.path)), _facts(bundle))
     print(f"{lines}\n\n{variants_table(bundle.manifest.variants)}")
+    if placements:
+        rows = [(file, str(placement)) for file, placement in placements.items()]
+        print(f"\n{table(('graph', 'where its nodes run'), rows)}")
     return 0
+
+
+def _placements(bundle: Bundle, provider: str) -> dict[str, Placement]:
+    """Where the nodes of each graph that a provider takes run, by file."""
+    from fmrt.session import node_placement, resolve_provider  # noqa: PLC0415
+
+    target = resolve_provider(provider)
+    fits = [v for v in bundle.manifest.variants if v.provider in ("any", target.name)]
+    return {v.file: node_placement(bundle.graph(v), target) for v in fits}
 
 
 def _facts(bundle: Bundle) -> list[tuple[str, str]]:

@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     from fmrt.session import resolve_provider  # noqa: PLC0415
     from fmrt.verify import verify_bundle  # noqa: PLC0415
 
-    provider = resolve_provider(args.provider).name
+    provider = resolve_provider(args.provider).spec
     reports = list(verify_bundle(Bundle.open(args.bundle), args.variant, provider))
     if not reports:
         raise VariantNotFoundError(f"{args.bundle} has no variant that runs on {provider!r}")

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from fmrt import cores, scheduler
+from fmrt import cores
 from fmrt.postprocess import make_postprocess
 from fmrt.scheduler import Workers, plan_batches, windows
 
@@ -39,9 +39,7 @@ def test_sorting_leaves_little_padding(lengths, batch_tokens) -> None:
 
 @given(st.lists(st.text(max_size=30)), st.integers(1, 9), st.integers(1, 60))
 def test_windows_cut_a_stream_in_order(items, most_items, most_characters) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scheduler, "WINDOW_ITEMS", most_items)
-        cut = list(windows(items, len, most_characters))
+    cut = list(windows(items, len, most_characters, most_items))
     assert [item for window in cut for item in window] == items
     for window in cut:
         assert 1 <= len(window) <= most_items

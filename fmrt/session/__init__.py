@@ -1,0 +1,22 @@
+"""ONNX Runtime sessions: providers, devices, memory, and no silent fallback.
+
+Nothing outside this package imports ONNX Runtime.
+"""
+
+from fmrt.session.host import SLOW_CPU_FUSIONS
+from fmrt.session.opening import DeviceOptions, Session, open_session
+from fmrt.session.placement import Placement, node_placement
+from fmrt.session.providers import PROVIDERS, Provider, Target, resolve_provider
+
+__all__ = [
+    "PROVIDERS",
+    "SLOW_CPU_FUSIONS",
+    "DeviceOptions",
+    "Placement",
+    "Provider",
+    "Session",
+    "Target",
+    "node_placement",
+    "open_session",
+    "resolve_provider",
+]

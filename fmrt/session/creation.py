@@ -1,0 +1,78 @@
+"""Creates the sessions of ONNX Runtime itself, and turns its errors into ours."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnxruntime as ort
+
+from fmrt.errors import BundleCorruptError, ProviderError
+from fmrt.session.providers import Provider
+
+# What CUDA says of itself in ONNX Runtime's exceptions.
+_CUDA_FAILURE = re.compile(r"CUDA failure (\d+): ([^;]+)")
+# A session records this only when asked, see `fmrt.session.placement`.
+RECORD_PLACEMENT = "session.record_ep_graph_assignment_info"
+
+
+def session_options(intra_op_threads: int = 1, *, record_placement: bool = False) -> Any:  # noqa: ANN401
+    """Options of every session: quiet, and without memory plans, as batches differ in shape."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = intra_op_threads
+    options.inter_op_num_threads = 1
+    options.enable_mem_pattern = False
+    options.log_severity_level = 4
+    if record_placement:
+        options.add_session_config_entry(RECORD_PLACEMENT, "1")
+    return options
+
+
+def create(
+    path: Path,
+    provider: Provider,
+    options: Any,  # noqa: ANN401
+    provider_options: Mapping[str, str],
+    disabled: Sequence[str] = (),
+) -> Any:  # noqa: ANN401  # ort.InferenceSession
+    """Load a graph, on this provider or not at all.
+
+    Raises:
+        BundleCorruptError: ONNX Runtime cannot load the graph.
+        ProviderError: the session did not get its provider.
+    """
+    try:
+        session = ort.InferenceSession(
+            path,
+            options,
+            providers=[(provider.ort_name, dict(provider_options))],
+            disabled_optimizers=list(disabled) or None,
+            enable_fallback=0,
+        )
+    except Exception as e:  # ORT's exception classes share no public base but Exception
+        raise explain(e, path, provider) from e
+    if provider.ort_name not in session.get_providers():
+        raise ProviderError(
+            f"ONNX Runtime could not start provider {provider.name!r} and took "
+            f"{', '.join(session.get_providers())}; to get it: {provider.install}"
+        )
+    return session
+
+
+def explain(error: Exception, path: Path, provider: Provider) -> BundleCorruptError | ProviderError:
+    """Our error for one of ONNX Runtime's at the load of a graph."""
+    text = str(error).strip()
+    cuda = _CUDA_FAILURE.search(text)
+    if cuda:
+        return ProviderError(
+            f"provider {provider.name!r} failed at the load of {path}: {cuda.group(2).strip()} "
+            f"(CUDA error {cuda.group(1)}); check nvidia-smi"
+        )
+    if "NOT_IMPLEMENTED" in text and "Could not find an implementation" in text:
+        return ProviderError(
+            f"provider {provider.name!r} cannot run {path}: {text.splitlines()[0]}; "
+            "choose another variant, see fmrt info"
+        )
+    return BundleCorruptError(f"ONNX Runtime cannot load {path}: {text.splitlines()[0]}")

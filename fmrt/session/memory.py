@@ -1,0 +1,109 @@
+"""Batches that do not fit the memory: halved and run again, so that the job goes on."""
+
+from __future__ import annotations
+
+import re
+import threading
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmrt.errors import DeviceMemoryError, ProviderWarning
+
+Feeds = Mapping[str, NDArray[Any]]
+
+# How ONNX Runtime's arena, CUDA, cuBLAS and cuDNN, and C++ say it.
+_OUT_OF_MEMORY = re.compile(
+    r"Failed to allocate memory|Available memory of \d+ is smaller than requested|"
+    r"CUDA failure 2: |CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_ALLOC_FAILED|bad_alloc"
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory, of the host or of the device, is used up."""
+    return isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)) is not None
+
+
+class Memory:
+    """Runs batches; one that does not fit is halved, and later ones start small enough.
+
+    Args:
+        run: computes a batch, its result float32 ``[batch, dim]``.
+        recover: frees what can be freed, between a failure and the next attempt.
+    """
+
+    def __init__(
+        self, run: Callable[[Feeds], NDArray[np.float32]], recover: Callable[[], None] | None = None
+    ) -> None:
+        self._run = run
+        self._recover = recover
+        self._limit: int | None = None
+        self._lock = threading.Lock()
+
+    def run(self, feeds: Feeds) -> NDArray[np.float32]:
+        """The result of a batch, computed at once or in parts; the rows keep their order.
+
+        Raises:
+            DeviceMemoryError: one row alone does not fit.
+        """
+        rows = _rows(feeds)
+        if self._limit is None or rows == 1 or _size(feeds) <= self._limit:
+            try:
+                return self._run(feeds)
+            except Exception as e:
+                if not is_out_of_memory(e):
+                    raise
+                self._failed(feeds, e)
+        return np.concatenate([self.run(half) for half in _halves(feeds, rows)])
+
+    def _failed(self, feeds: Feeds, error: Exception) -> None:
+        """Remember what was too large, and say so the first time."""
+        rows, shape = _rows(feeds), _largest(feeds).shape
+        if rows == 1:
+            raise DeviceMemoryError(
+                f"out of memory at a batch of one item, {list(shape)}: {_reason(error)}; use a "
+                "larger device or memory limit, fewer workers, or a shorter max length"
+            ) from error
+        with self._lock:
+            first = self._limit is None
+            half = _size(feeds) // 2
+            self._limit = half if self._limit is None else min(self._limit, half)
+        if first:
+            warnings.warn(
+                f"out of memory at a batch of {list(shape)}: it was split, and so are later ones "
+                "as large; fewer batch tokens or workers avoid the failed attempts",
+                ProviderWarning,
+                stacklevel=2,
+            )
+        if self._recover is not None:
+            self._recover()
+
+
+def _reason(error: Exception) -> str:
+    found = re.search(r"(Failed to allocate memory|Available memory).*", str(error))
+    return found.group() if found else str(error).strip().partition("\n")[0]
+
+
+def _largest(feeds: Feeds) -> NDArray[Any]:
+    return max(feeds.values(), key=lambda array: array.size)
+
+
+def _size(feeds: Feeds) -> int:
+    return int(_largest(feeds).size)
+
+
+def _rows(feeds: Feeds) -> int:
+    return int(_largest(feeds).shape[0])
+
+
+def _halves(feeds: Feeds, rows: int) -> tuple[Feeds, Feeds]:
+    """Both halves of a batch; inputs that are no batch, such as a prompt's length, are kept."""
+    middle = rows // 2
+
+    def cut(part: slice) -> Feeds:
+        return {name: a[part] if a.shape[0] == rows else a for name, a in feeds.items()}
+
+    return cut(slice(None, middle)), cut(slice(middle, None))

@@ -1,0 +1,78 @@
+"""Which provider runs each node of a graph, as ONNX Runtime assigned them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from fmrt.errors import ProviderError
+from fmrt.session.creation import create, session_options
+from fmrt.session.host import SLOW_CPU_FUSIONS
+from fmrt.session.opening import DeviceOptions, provider_options
+from fmrt.session.providers import PROVIDERS, Target
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Operators of a graph by the provider that runs them.
+
+    Attributes:
+        wanted: the provider that was asked for.
+        nodes: of each provider, how many of each operator.
+    """
+
+    wanted: str
+    nodes: Mapping[str, Mapping[str, int]]
+
+    @property
+    def fallback(self) -> Mapping[str, int]:
+        """Operators that another provider than the wanted one runs, with their number."""
+        others = (ops for name, ops in self.nodes.items() if name != self.wanted)
+        return sum((Counter(ops) for ops in others), Counter())
+
+    @property
+    def total(self) -> int:
+        """Nodes of the graph."""
+        return sum(sum(ops.values()) for ops in self.nodes.values())
+
+    def __str__(self) -> str:
+        own = self.total - sum(self.fallback.values())
+        text = f"{own:,} of {self.total:,} nodes on {self.wanted}"
+        if self.fallback:
+            counts = sorted(self.fallback.items(), key=lambda item: (-item[1], item[0]))
+            text += "; fell back: " + ", ".join(f"{op} x{count}" for op, count in counts)
+        return text
+
+
+def node_placement(path: Path, target: Target) -> Placement:
+    """Load a graph and ask ONNX Runtime where its nodes, after its own fusions, are to run.
+
+    Args:
+        path: the ``.onnx`` file.
+        target: from `resolve_provider`; its first device.
+
+    Raises:
+        BundleCorruptError: ONNX Runtime cannot load the graph.
+        ProviderError: the provider cannot be had, or this ONNX Runtime does not tell (before 1.24).
+    """
+    on_cpu = target.name == "cpu"
+    session = create(
+        path,
+        target.provider,
+        session_options(record_placement=True),
+        {} if on_cpu else provider_options(target.name, target.devices[0], DeviceOptions()),
+        SLOW_CPU_FUSIONS if on_cpu else (),
+    )
+    if not hasattr(session, "get_provider_graph_assignment_info"):
+        raise ProviderError(
+            "this ONNX Runtime does not tell where nodes run; a newer one does: "
+            f"{target.provider.install} -U"
+        )
+    ours = {provider.ort_name: provider.name for provider in PROVIDERS.values()}
+    nodes: dict[str, Counter[str]] = {}
+    for part in session.get_provider_graph_assignment_info():
+        counts = nodes.setdefault(ours.get(part.ep_name, part.ep_name), Counter())
+        counts.update(node.op_type for node in part.get_nodes())
+    return Placement(target.name, nodes)

@@ -1,0 +1,56 @@
+"""Several devices as one session: each batch goes to the one with the least to do."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Feeds = Mapping[str, NDArray[Any]]
+
+
+class Session(Protocol):
+    """What the engine asks of a session.
+
+    Attributes:
+        workers: batches to run at the same time; None for one a core.
+        batch_tokens: most positions of a batch by default; None for the scheduler's own default.
+        window_items: items to sort by length together; None for the scheduler's own default.
+    """
+
+    workers: int | None
+    batch_tokens: int | None
+    window_items: int | None
+
+    def run(self, feeds: Feeds) -> NDArray[np.float32]:
+        """The embedding of one batch, float32 ``[batch, dim]``; unknown feeds are dropped."""
+
+
+class SeveralSessions:
+    """The same graph on several devices.
+
+    Args:
+        sessions: one a device, at least one.
+    """
+
+    def __init__(self, sessions: Sequence[Session]) -> None:
+        self.workers: int | None = sum(session.workers or 1 for session in sessions)
+        self.batch_tokens = sessions[0].batch_tokens
+        self.window_items = sessions[0].window_items
+        self._sessions = sessions
+        self._running = [0] * len(sessions)
+        self._lock = threading.Lock()
+
+    def run(self, feeds: Feeds) -> NDArray[np.float32]:
+        """The embedding of one batch, float32 ``[batch, dim]``; unknown feeds are dropped."""
+        with self._lock:
+            device = int(np.argmin(self._running))
+            self._running[device] += 1
+        try:
+            return self._sessions[device].run(feeds)
+        finally:
+            with self._lock:
+                self._running[device] -= 1

@@ -1,0 +1,242 @@
+"""Providers that cannot be had say why; the messages are those that ONNX Runtime's wheels gave."""
+
+from __future__ import annotations
+
+import ctypes
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import onnxruntime as ort
+import pytest
+
+import fmrt
+from fmrt.errors import BundleCorruptError, ProviderError, ProviderWarning
+from fmrt.session import diagnosis, node_placement, providers, resolve_provider
+from fmrt.session.creation import explain
+from fmrt.session.opening import DeviceOptions, provider_options
+from fmrt.session.providers import PROVIDERS
+
+# onnxruntime-gpu 1.31.1 on machines without CUDA's libraries, without a driver, without TensorRT.
+LOADER = {
+    "libcublasLt.so.13: cannot open shared object file: No such file or directory": (
+        "libcublasLt.so.13 is missing",
+        "onnxruntime-gpu[cuda,cudnn]",
+    ),
+    "libcuda.so.1: cannot open shared object file: No such file or directory": (
+        "libcuda.so.1 is missing",
+        "driver",
+    ),
+    "libnvinfer.so.10: cannot open shared object file: No such file or directory": (
+        "libnvinfer.so.10 is missing",
+        "pip install tensorrt",
+    ),
+    "/x/libonnxruntime_providers_cuda.so: undefined symbol: cublasLtCreate": (
+        "undefined symbol: cublasLtCreate",
+        "onnxruntime-gpu[cuda,cudnn]",
+    ),
+}
+# The same with a driver that has no device, and with one older than the CUDA of the wheel.
+AT_CREATION = (
+    "/onnxruntime_src/onnxruntime/core/providers/cuda/cuda_execution_provider_info.cc:63 static "
+    "onnxruntime::CUDAExecutionProviderInfo onnxruntime::CUDAExecutionProviderInfo::"
+    "FromProviderOptions(const onnxruntime::ProviderOptions&) [ONNXRuntimeError] : 1 : FAIL : "
+    'provider_options_utils.h:187 Parse Failed to parse provider option "device_id": CUDA failure '
+    "35: CUDA driver version is insufficient for CUDA runtime version ; GPU=-1 ; hostname=vm ; "
+    "file=/onnxruntime_src/onnxruntime/core/providers/cuda/cuda_execution_provider_info.cc ; "
+    "line=70 ; expr=cudaGetDeviceCount(&num_devices); \n"
+)
+
+
+class Runtime:
+    """CUDA's runtime library as ctypes shows it, with some devices or an error."""
+
+    def __init__(self, devices: int, code: int = 0, text: str = "") -> None:
+        self.devices, self.code, self.text = devices, code, text
+        self.cudaGetErrorString = lambda _: text.encode()
+
+    def cudaGetDeviceCount(self, count: ctypes.Array) -> int:  # noqa: N802
+        count._obj.value = self.devices
+        return self.code
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> Iterator[None]:
+    """What was found about this machine does not leak from test to test."""
+
+    def forget() -> None:
+        diagnosis._count_devices.cache_clear()
+        providers._warned.clear()
+
+    forget()
+    yield
+    forget()
+
+
+@pytest.fixture
+def gpu_wheel(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """An ONNX Runtime with CUDA whose libraries load."""
+    names = [p.ort_name for p in PROVIDERS.values()]
+    monkeypatch.setattr(ort, "get_available_providers", lambda: names)
+    monkeypatch.setattr(diagnosis, "_load_error", lambda _: None)
+    return monkeypatch
+
+
+def with_devices(patch: pytest.MonkeyPatch, *args: object) -> None:
+    patch.setattr(diagnosis, "cuda_runtime", lambda: Runtime(*args))
+
+
+@pytest.mark.parametrize("text", LOADER)
+def test_a_missing_library_is_named(text: str, gpu_wheel: pytest.MonkeyPatch) -> None:
+    gpu_wheel.setattr(diagnosis, "_load_error", lambda _: text)
+    what, advice = LOADER[text]
+    with pytest.raises(ProviderError, match="'cuda' cannot be had") as e:
+        resolve_provider("cuda")
+    assert what in str(e.value)
+    assert advice in str(e.value)
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "advice"),
+    [
+        (35, "CUDA driver version is insufficient for CUDA runtime version", "update NVIDIA's"),
+        (100, "no CUDA-capable device is detected", "CUDA_VISIBLE_DEVICES"),
+        (999, "unknown error", "nvidia-smi"),
+    ],
+)
+def test_a_driver_that_fails_is_quoted(
+    code: int, text: str, advice: str, gpu_wheel: pytest.MonkeyPatch
+) -> None:
+    with_devices(gpu_wheel, 0, code, text)
+    with pytest.raises(ProviderError, match=text) as e:
+        resolve_provider("cuda")
+    assert advice in str(e.value)
+
+
+def test_devices(gpu_wheel: pytest.MonkeyPatch) -> None:
+    with_devices(gpu_wheel, 3)
+    for spec, devices in {
+        "cuda": (0,),
+        "cuda:2": (2,),
+        "cuda:0,2": (0, 2),
+        "cuda:1,1": (1,),
+        "cuda:all": (0, 1, 2),
+        "tensorrt:1": (1,),
+        "auto": (0,),
+    }.items():
+        target = resolve_provider(spec)
+        assert target.devices == devices
+        assert resolve_provider(target.spec) == target
+    with pytest.raises(ProviderError, match="no CUDA device 3 and 7; this machine has 0, 1, 2"):
+        resolve_provider("cuda:1,3,7")
+
+
+@pytest.mark.parametrize("spec", ["", "gpu", "cpu:0", "CUDA"])
+def test_an_unknown_provider_lists_the_known(spec: str) -> None:
+    with pytest.raises(ProviderError, match="choose from: auto, cpu, cuda, tensorrt"):
+        resolve_provider(spec)
+
+
+@pytest.mark.parametrize("spec", ["cuda:x", "cuda:-1", "cuda:1,", "cuda:1 2", "cuda:all,1"])
+def test_devices_that_are_none(spec: str) -> None:
+    with pytest.raises(ProviderError, match="are no devices"):
+        resolve_provider(spec)
+
+
+def test_auto_says_once_that_it_falls_back(
+    gpu_wheel: pytest.MonkeyPatch, tiny_bundle: Path
+) -> None:
+    with_devices(gpu_wheel, 0, 100, "no CUDA-capable device is detected")
+    with pytest.warns(ProviderWarning, match=r"uses the CPU.*no CUDA-capable device"):
+        embedder = fmrt.Embedder(tiny_bundle, provider="auto")
+    assert embedder.provider == "cpu"
+    embedder.close()
+    fmrt.Embedder(tiny_bundle, provider="auto").close()  # a second warning would be an error
+
+
+def test_auto_is_silent_where_nothing_is_made_for_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    monkeypatch.setattr(providers, "has_nvidia_driver", lambda: False)
+    assert resolve_provider("auto").spec == "cpu"
+
+
+def test_auto_names_the_wheel_where_there_is_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    monkeypatch.setattr(providers, "has_nvidia_driver", lambda: True)
+    with pytest.warns(ProviderWarning, match="built without CUDAExecutionProvider"):
+        assert resolve_provider("auto").spec == "cpu"
+
+
+def test_two_wheels_that_overwrite_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    monkeypatch.setattr(
+        diagnosis.metadata, "distributions", lambda name: [SimpleNamespace(name=name)]
+    )
+    with pytest.raises(ProviderError, match=r"overwrite each other.*onnxruntime-gpu\[cuda,cudnn]"):
+        resolve_provider("cuda")
+
+
+def test_errors_at_creation_name_the_cause(tiny_bundle: Path) -> None:
+    graph = tiny_bundle / "onnx/model.onnx"
+    error = explain(RuntimeError(AT_CREATION), graph, PROVIDERS["cuda"])
+    assert isinstance(error, ProviderError)
+    assert "driver version is insufficient" in str(error)
+    assert "(CUDA error 35)" in str(error)
+    other = explain(ValueError("Protobuf parsing failed."), graph, PROVIDERS["cuda"])
+    assert isinstance(other, BundleCorruptError)
+
+
+def test_a_graph_for_another_provider_is_named(tmp_path: Path) -> None:
+    from onnx import TensorProto, helper, save
+
+    node = helper.make_node(
+        "RemovePadding", ["x", "n"], ["y", "o", "c", "m"], domain="com.microsoft"
+    )
+    graph = helper.make_graph(
+        [node],
+        "packed",
+        [
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 3, 4]),
+            helper.make_tensor_value_info("n", TensorProto.INT32, [2]),
+        ],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+    )
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
+    save(helper.make_model(graph, opset_imports=opsets, ir_version=10), tmp_path / "g.onnx")
+    with pytest.raises(ProviderError, match=r"'cpu' cannot run .*RemovePadding.*fmrt info"):
+        node_placement(tmp_path / "g.onnx", resolve_provider("cpu"))
+
+
+def test_placement_counts_nodes(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from fmrt.cli import main
+
+    placement = node_placement(tiny_bundle / "onnx/model.onnx", resolve_provider("cpu"))
+    assert placement.nodes["cpu"]["Gather"] == 2
+    assert not placement.fallback
+    assert main(["info", str(tiny_bundle), "--provider", "cpu"]) == 0
+    assert f"{placement.total} of {placement.total} nodes on cpu" in capsys.readouterr().out
+
+
+def test_a_fallback_is_counted_by_operator() -> None:
+    from fmrt.session import Placement
+
+    placement = Placement("cuda", {"cuda": {"MatMul": 5}, "cpu": {"Range": 1, "Gather": 2}})
+    assert str(placement) == "5 of 8 nodes on cuda; fell back: Gather x2, Range x1"
+
+
+def test_cuda_options() -> None:
+    plain = provider_options("cuda", 1, DeviceOptions())
+    assert plain["device_id"] == "1"
+    assert plain["use_tf32"] == "0"
+    assert "gpu_mem_limit" not in plain
+    limited = provider_options("cuda", 0, DeviceOptions(1 << 30, cuda_graphs=True))
+    assert limited["gpu_mem_limit"] == str(1 << 30)
+    assert limited["enable_cuda_graph"] == "1"
+
+
+def test_nothing_is_printed_when_cuda_is_asked_for(capfd: pytest.CaptureFixture[str]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ProviderWarning)
+        resolve_provider("auto")
+    assert capfd.readouterr() == ("", "")
