@@ -1,12 +1,14 @@
-"""How many cores this process may use: CPU affinity and cgroup quota, not the machine's count."""
+"""Which CPU this is, and how many of its cores this process may use: affinity and cgroup quota."""
 
 from __future__ import annotations
 
 import math
 import os
+import platform
 from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
+_CPUINFO = Path("/proc/cpuinfo")
 
 
 def available_cores() -> int:
@@ -18,6 +20,17 @@ def available_cores() -> int:
     quota = _cgroup_quota(_CGROUP)
     cores = _affinity()
     return max(1, cores if quota is None else min(cores, math.ceil(quota)))
+
+
+def cpu_name() -> str:
+    """The processor's own name where the system tells it, else its architecture."""
+    try:
+        for line in _CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
 
 
 def _affinity() -> int:

@@ -20,6 +20,7 @@ from fmrt.postprocess import Postprocess, make_postprocess
 from fmrt.preprocess.base import OnTooLong, check_on_too_long
 from fmrt.progress import Progress
 from fmrt.session import DeviceOptions, resolve_provider
+from fmrt.tuning import Tuning
 from fmrt.verify import check_quick
 
 T = TypeVar("T")
@@ -38,8 +39,11 @@ class Embedder:
         provider: execution provider: ``cpu``, ``cuda``, ``tensorrt``, a device of these as
             ``cuda:1``, several as ``cuda:0,1`` or ``cuda:all``, or ``auto`` for the best one there
             is, see docs/cuda.md.
-        workers: batches that run at the same time; default one a core this process may use
-            (CPU affinity and cgroup quota), or two a GPU.
+        workers: batches that run at the same time; default as ``fmrt tune`` found, else one a core
+            this process may use (CPU affinity and cgroup quota), or two a GPU.
+        intra_op_threads: threads inside each operator of a batch on the CPU; default as ``fmrt
+            tune`` found, else 1. With neither of the two given, few and short items have all cores
+            to themselves, in a second session that is opened when they come repeatedly.
         modality: load only the tower of ``text``, ``image`` or ``audio``; default all.
         verify: check a few of the bundle's reference items at load, and refuse it when its vectors
             are not PyTorch's.
@@ -63,22 +67,25 @@ class Embedder:
         variant: str | None = None,
         provider: str = "cpu",
         workers: int | None = None,
+        intra_op_threads: int | None = None,
         modality: str | None = None,
         verify: bool = True,
         gpu_mem_limit: int | None = None,
         cuda_graphs: bool = False,
     ) -> None:
-        if workers is not None and workers < 1:
-            raise OptionError(f"workers={workers}; give at least 1")
+        for option, value in (("workers", workers), ("intra_op_threads", intra_op_threads)):
+            if value is not None and value < 1:
+                raise OptionError(f"{option}={value}; give at least 1")
         if gpu_mem_limit is not None and gpu_mem_limit < 1:
             raise OptionError(f"gpu_mem_limit={gpu_mem_limit}; give a number of bytes")
         device_options = DeviceOptions(gpu_mem_limit, cuda_graphs)
+        tuning = Tuning.chosen(workers, intra_op_threads)
         self._bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         self._lock = threading.Lock()
         self._engines: dict[str, Engine] = {}
         try:
             for name in self.manifest.modalities if modality is None else (modality,):
-                engine = Engine(self._bundle, variant, provider, workers, name, device_options)
+                engine = Engine(self._bundle, variant, provider, name, device_options, tuning)
                 self._engines[name] = engine
                 if verify:
                     check_quick(engine, self._bundle)

@@ -18,11 +18,15 @@ from fmrt.manifest import Tower, Variant
 from fmrt.preprocess import make_preprocessor
 from fmrt.preprocess.base import Encoded, Feeds, Preprocessor
 from fmrt.scheduler import BATCH_TOKENS, WINDOW_ITEMS, Workers, plan_batches, windows
-from fmrt.session import DeviceOptions, open_session, resolve_provider
+from fmrt.session import Alone, DeviceOptions, Session, open_session, resolve_provider
+from fmrt.tuning import Tuning, default_query_threads, load_tuning
 
 T = TypeVar("T")
 Vectors = NDArray[np.float32]
 OnError = Callable[[T, InputError], None]
+
+# Bytes of a graph above which its weights are not loaded a second time for few and short items.
+MOST_WEIGHTS_TWICE = 1 << 29
 
 
 @dataclass
@@ -71,10 +75,11 @@ class Engine:
         bundle: where the files are; each is checked against its hash.
         variant: a name, or None for the provider's own fp32 one.
         provider: as of `resolve_provider`.
-        workers: parallel batches; default as many as the session's device computes at a time, on
-            the CPU a worker a core this process may use.
         modality: of the tower; None for the only one, or that of texts.
         device_options: of GPUs.
+        tuning: threads and batches; default what was measured on this machine, else as many
+            workers as the session's device computes batches at a time, on the CPU one a core this
+            process may use.
 
     Raises:
         BundleError: missing, corrupt, or no such variant.
@@ -88,9 +93,9 @@ class Engine:
         bundle: Bundle,
         variant: str | None = None,
         provider: str = "cpu",
-        workers: int | None = None,
         modality: str | None = None,
         device_options: DeviceOptions | None = None,
+        tuning: Tuning | None = None,
     ) -> None:
         target = resolve_provider(provider)
         self.tower: Tower = bundle.manifest.tower(modality)
@@ -98,12 +103,18 @@ class Engine:
         self.variant: Variant = bundle.variant(variant, target.name, self.tower.modality)
         self.provider = target.spec
         self.preprocess = make_preprocessor(bundle, self.tower)
-        self._session = open_session(
-            bundle.graph(self.variant), target, self.tower.embedding_output, device_options
+        graph = bundle.graph(self.variant)
+        self._open = partial(
+            open_session, graph, target, self.tower.embedding_output, device_options
         )
-        self._workers = Workers(workers or self._session.workers or available_cores())
+        on_host = target.name == "cpu"
+        self.tuning = tuning or (load_tuning(self.variant) if on_host else Tuning())
+        self._session = self._open(self.tuning.intra_op_threads or 1)
+        workers = self.tuning.workers or self._session.workers or available_cores()
+        self._workers = Workers(workers)
         # Of their own: a loader that waits behind a window's batches would stop the next window.
-        self._loaders = Workers(workers or available_cores())
+        self._loaders = Workers(self.tuning.workers or available_cores())
+        self._alone = self._make_alone() if on_host else None
 
     def stream(
         self,
@@ -115,6 +126,7 @@ class Engine:
         batch_tokens: int | None = None,
         truncation: Truncation | None = None,
         on_error: OnError[T] | None = None,
+        alone: bool = True,
     ) -> Iterator[tuple[list[T], Vectors]]:
         """Yield the items in input order, a window at a time, with vectors float32 ``[n, dim]``.
 
@@ -128,6 +140,7 @@ class Engine:
             batch_tokens: most positions of a batch, padding included.
             truncation: counts what was cut.
             on_error: takes each item that cannot be embedded, which is then left out.
+            alone: whether a stream of less than one batch may have all cores to itself.
 
         Raises:
             InputError: an item that cannot be embedded, without ``on_error``; ``index`` counts
@@ -139,9 +152,13 @@ class Engine:
             self._job,
             prompt=prompt,
             on_too_long=on_too_long,
-            batch_tokens=batch_tokens or self._session.batch_tokens or BATCH_TOKENS,
+            batch_tokens=batch_tokens
+            or self._session.batch_tokens
+            or self.tuning.batch_tokens
+            or BATCH_TOKENS,
             truncation=truncation or Truncation(),
             reject=reject,
+            alone=alone,
         )
         items_of_window = self._session.window_items or WINDOW_ITEMS
         cut = windows(
@@ -150,14 +167,25 @@ class Engine:
         return self._workers.run(map(job, cut))
 
     def vectors(self, items: Sequence[object], prompt: str = "") -> Vectors:
-        """Vectors of a short list, float32 ``[n, dim]``."""
-        parts = [part for _, part in self.stream(items, lambda item: item, prompt=prompt)]
+        """Vectors of a short list, float32 ``[n, dim]``, from the session that long ones use."""
+        stream = self.stream(items, lambda item: item, prompt=prompt, alone=False)
+        parts = [part for _, part in stream]
         return np.concatenate([np.empty((0, self.dim), np.float32), *parts])
 
     def close(self) -> None:
         """End the worker threads."""
         self._workers.close()
         self._loaders.close()
+        if self._alone is not None:
+            self._alone.close()
+
+    def _make_alone(self) -> Alone | None:
+        """A session for few and short items, where it has more threads than the other."""
+        threads = self.tuning.query_threads or default_query_threads()
+        weights = self.variant.size + sum(r.size for r in self.variant.external.values())
+        if threads <= (self.tuning.intra_op_threads or 1) or weights > MOST_WEIGHTS_TWICE:
+            return None
+        return Alone(partial(self._open, threads))
 
     def _loaded(
         self, items: Iterable[T], raw_of: Callable[[T], object], reject: OnError[T]
@@ -187,6 +215,7 @@ class Engine:
         batch_tokens: int,
         truncation: Truncation,
         reject: OnError[T],
+        alone: bool,
     ) -> tuple[tuple[list[T], Vectors], list[Callable[[], None]]]:
         """A window's items with the array of their vectors, and the calls that fill it."""
         encoded = self.preprocess.encode([entry.loaded for entry in window], prompt, on_too_long)
@@ -195,22 +224,46 @@ class Engine:
         truncation.add(encoded)
         good = np.array([row for row in range(len(window)) if row not in encoded.errors], np.int64)
         out = np.empty((len(good), self.dim), np.float32)
-        constants = self.preprocess.constants(prompt)
-        batches = plan_batches(encoded.lengths[good], batch_tokens, padded=self.preprocess.padded)
-        calls: list[Callable[[], None]] = [
-            partial(self._run, encoded, good[rows], constants, out, rows) for rows in batches
-        ]
-        return ([window[row].item for row in good], out), calls
+        lengths = encoded.lengths[good]
+        batch = partial(self._batch, encoded, good, self.preprocess.constants(prompt), out)
 
-    def _run(
+        def calls(session: Session, workers: int) -> list[Callable[[], None]]:
+            plan = plan_batches(
+                lengths, batch_tokens, padded=self.preprocess.padded, workers=workers
+            )
+            return [partial(batch, session, places) for places in plan]
+
+        few = alone and window[0].index == 0 and int(lengths.sum()) <= batch_tokens
+        left = self._few(calls) if few else calls(self._session, self._workers.count)
+        return ([window[row].item for row in good], out), left
+
+    def _few(
+        self, calls: Callable[[Session, int], list[Callable[[], None]]]
+    ) -> list[Callable[[], None]]:
+        """Compute a stream's only batches here, not behind those of others; returns what is left.
+
+        They have all cores to themselves if the session for that is open, and not in use.
+        """
+        if self._alone is None:
+            return calls(self._session, self._workers.count)
+        with self._alone.session() as session:
+            found = calls(session or self._session, 1 if session else self._workers.count)
+            if session is None and len(found) > 1:
+                return found
+            for call in found:
+                call()
+            return []
+
+    def _batch(
         self,
         encoded: Encoded,
-        rows: NDArray[np.int64],
+        good: NDArray[np.int64],
         constants: Feeds,
         out: Vectors,
+        session: Session,
         places: NDArray[np.int64],
     ) -> None:
-        out[places] = self._session.run({**encoded.feeds(rows), **constants})
+        out[places] = session.run({**encoded.feeds(good[places]), **constants})
 
 
 def _raise(_: object, error: InputError) -> None:

@@ -18,27 +18,35 @@ R = TypeVar("R")
 BATCH_TOKENS = 512
 # Items are sorted by length within a window; two windows are in flight at any time.
 WINDOW_ITEMS = 8192
+# Batches at a window's end are not made smaller than this part of the budget.
+SMALLEST_SHARE = 8
 
 
 def plan_batches(
-    lengths: NDArray[np.int64], batch_tokens: int, *, padded: bool = True
+    lengths: NDArray[np.int64], batch_tokens: int, *, padded: bool = True, workers: int = 1
 ) -> list[Rows]:
     """Rows grouped into batches of like length, longest first.
 
     Every row is in exactly one batch. A batch holds at most ``batch_tokens`` tokens, padding
-    included, unless it is a single row that is longer.
+    included, unless it is a single row that is longer. Towards the end batches shrink to half of a
+    worker's share of what is left, so that the workers end together (guided self-scheduling,
+    Polychronopoulos and Kuck 1987).
 
     Args:
         lengths: tokens of each row, int64 ``[n]``.
         batch_tokens: the budget.
         padded: whether rows of different lengths may share a batch.
+        workers: that take batches at the same time.
     """
     order = np.argsort(-lengths, kind="stable")
+    left = np.cumsum(lengths[order[::-1]])[::-1]
+    least = max(1, batch_tokens // SMALLEST_SHARE)
     batches: list[Rows] = []
     start = 0
     while start < len(order):
         longest = int(lengths[order[start]])
-        size = max(1, batch_tokens // max(1, longest))
+        share = int(left[start]) // (2 * workers) if workers > 1 else batch_tokens
+        size = max(1, min(batch_tokens, max(least, share)) // max(1, longest))
         rows = order[start : start + size]
         if not padded:
             rows = rows[lengths[rows] == longest]
@@ -67,6 +75,7 @@ class Workers:
     """Threads over one shared session; windows of jobs overlap, results keep their order."""
 
     def __init__(self, count: int) -> None:
+        self.count = count
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="fmrt")
         self._ahead = 4 * count
 

@@ -3,6 +3,8 @@
 Nothing outside this package imports ONNX Runtime.
 """
 
+from fmrt.session.alone import Alone
+from fmrt.session.creation import runtime_version
 from fmrt.session.host import SLOW_CPU_FUSIONS
 from fmrt.session.opening import DeviceOptions, Session, open_session
 from fmrt.session.placement import Placement, node_placement
@@ -11,6 +13,7 @@ from fmrt.session.providers import PROVIDERS, Provider, Target, resolve_provider
 __all__ = [
     "PROVIDERS",
     "SLOW_CPU_FUSIONS",
+    "Alone",
     "DeviceOptions",
     "Placement",
     "Provider",
@@ -19,4 +22,5 @@ __all__ = [
     "node_placement",
     "open_session",
     "resolve_provider",
+    "runtime_version",
 ]

@@ -18,6 +18,11 @@ _CUDA_FAILURE = re.compile(r"CUDA failure (\d+): ([^;]+)")
 RECORD_PLACEMENT = "session.record_ep_graph_assignment_info"
 
 
+def runtime_version() -> str:
+    """ONNX Runtime's version."""
+    return str(ort.__version__)
+
+
 def session_options(intra_op_threads: int = 1, *, record_placement: bool = False) -> Any:  # noqa: ANN401
     """Options of every session: quiet, and without memory plans, as batches differ in shape."""
     options = ort.SessionOptions()

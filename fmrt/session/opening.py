@@ -29,7 +29,11 @@ class DeviceOptions:
 
 
 def open_session(
-    path: Path, target: Target, output: str, options: DeviceOptions | None = None
+    path: Path,
+    target: Target,
+    output: str,
+    options: DeviceOptions | None = None,
+    intra_op_threads: int = 1,
 ) -> Session:
     """Load a graph on every device of a target.
 
@@ -38,13 +42,14 @@ def open_session(
         target: from `resolve_provider`.
         output: name of the output to compute.
         options: of GPUs.
+        intra_op_threads: threads inside one operator on the CPU; 1 when callers run in parallel.
 
     Raises:
         BundleCorruptError: ONNX Runtime cannot load the graph.
         ProviderError: the session did not get its provider.
     """
     if target.name == "cpu":
-        return HostSession(path, output)
+        return HostSession(path, output, intra_op_threads)
     options = options or DeviceOptions()
     sessions = [_on_device(path, target, device, output, options) for device in target.devices]
     return sessions[0] if len(sessions) == 1 else SeveralSessions(sessions)

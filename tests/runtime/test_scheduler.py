@@ -27,6 +27,19 @@ def test_every_row_is_in_one_batch_and_batches_keep_the_budget(lengths, batch_to
         assert len(rows) == 1 or len(rows) * longest <= batch_tokens
 
 
+@given(lengths, st.integers(1, 2000), st.integers(2, 5))
+def test_workers_end_together(lengths, batch_tokens, workers) -> None:
+    batches = plan_batches(lengths, batch_tokens, workers=workers)
+    assert sorted(np.concatenate([[], *batches]).tolist()) == list(range(len(lengths)))
+    busy = [0] * workers
+    for rows in batches:
+        busy[busy.index(min(busy))] += len(rows) * int(lengths[rows].max())
+    # The last to end began a batch that was a single row, of the least size, or at most a share
+    # of what was left then.
+    single = int(lengths.max(initial=0))
+    assert max(busy) - min(busy) <= max(single, batch_tokens // 8) + sum(busy) / (2 * workers)
+
+
 @given(lengths, st.integers(600, 2000))
 def test_sorting_leaves_little_padding(lengths, batch_tokens) -> None:
     batches = plan_batches(lengths, batch_tokens)

@@ -1,0 +1,66 @@
+"""A second session of the same graph, on several threads, for a batch that has the cores alone."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+
+from fmrt.session.several import Session
+
+
+class Alone:
+    """Opened in the background when wanted for the second time; until then nobody waits for it.
+
+    A process that embeds one text and ends, or one large corpus, needs none.
+
+    Args:
+        open_session: opens it.
+    """
+
+    def __init__(self, open_session: Callable[[], Session]) -> None:
+        self._open = open_session
+        self._opened: Future[Session] | None = None
+        self._thread: threading.Thread | None = None
+        self._wanted = 0
+        self._lock = threading.Lock()
+        self._in_use = threading.Lock()
+
+    @contextmanager
+    def session(self) -> Iterator[Session | None]:
+        """The session, or None while it is not open or another caller has it: two would be slower.
+
+        Raises:
+            FmrtError: it could not be opened.
+        """
+        opened = self._start()
+        if opened is None or not opened.done() or not self._in_use.acquire(blocking=False):
+            yield None
+            return
+        try:
+            yield opened.result()
+        finally:
+            self._in_use.release()
+
+    def close(self) -> None:
+        """Wait until it is not being opened any more."""
+        if self._thread is not None:
+            self._thread.join()
+
+    def _start(self) -> Future[Session] | None:
+        with self._lock:
+            self._wanted += 1
+            if self._opened is None and self._wanted > 1:
+                self._opened = Future()
+                self._thread = threading.Thread(
+                    target=self._run, args=(self._opened,), name="fmrt-open", daemon=True
+                )
+                self._thread.start()
+            return self._opened
+
+    def _run(self, opened: Future[Session]) -> None:
+        try:
+            opened.set_result(self._open())
+        except BaseException as e:  # raised where the session is asked for
+            opened.set_exception(e)

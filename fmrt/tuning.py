@@ -1,0 +1,101 @@
+"""How a variant uses a machine's cores: defaults, and what ``fmrt tune`` measured there.
+
+A measurement is a JSON file in the user's cache directory, never in the bundle. Its name is a hash
+of all that it depends on: the graph and its weights, the CPU, the cores this process may use, and
+ONNX Runtime's version. Where one of them differs, the defaults apply again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from fmrt.cache_directory import cache_directory
+from fmrt.cores import available_cores, cpu_name
+from fmrt.manifest import Variant
+from fmrt.session import runtime_version
+
+# More threads on one short text wait for each other longer than they compute; `fmrt tune` measures.
+MOST_QUERY_THREADS = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Tuning:
+    """Threads and batches; None where the session's or the scheduler's own default applies.
+
+    Attributes:
+        batch_tokens: most positions of a batch, padding included.
+        workers: batches that run at the same time.
+        intra_op_threads: threads inside one operator of each of them.
+        query_threads: threads inside an operator of a batch that has all cores to itself, such as
+            that of one search query. 1: no session of its own for these.
+    """
+
+    batch_tokens: int | None = None
+    workers: int | None = None
+    intra_op_threads: int | None = None
+    query_threads: int | None = None
+
+    @classmethod
+    def chosen(cls, workers: int | None, intra_op_threads: int | None) -> Tuning | None:
+        """What a user asked for, with one session for everything; None when that is nothing."""
+        if workers is None and intra_op_threads is None:
+            return None
+        return cls(workers=workers, intra_op_threads=intra_op_threads, query_threads=1)
+
+
+def default_query_threads() -> int:
+    """All cores, up to `MOST_QUERY_THREADS`."""
+    return min(available_cores(), MOST_QUERY_THREADS)
+
+
+def tuning_file(variant: Variant) -> Path:
+    """Where the measurement of a variant on this machine is, or would be."""
+    facts = (
+        variant.sha256,
+        sorted(record.sha256 for record in variant.external.values()),
+        cpu_name(),
+        available_cores(),
+        runtime_version(),
+    )
+    key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    return cache_directory() / "tuning" / f"{key[:32]}.json"
+
+
+def load_tuning(variant: Variant) -> Tuning:
+    """What was measured on this machine; defaults where nothing was, or the file is unreadable."""
+    try:
+        values = json.loads(tuning_file(variant).read_text(encoding="utf-8"))["tuning"]
+        return Tuning(**{name: _positive(values[name]) for name in _NAMES if name in values})
+    except (OSError, ValueError, KeyError, TypeError):
+        return Tuning()  # a cache: what cannot be read is as if it were not there
+
+
+def save_tuning(variant: Variant, tuning: Tuning, measured: dict[str, Any]) -> Path:
+    """Write a measurement, all of it or nothing; returns the file.
+
+    Args:
+        variant: that was measured.
+        tuning: the best.
+        measured: what it was chosen from, for people.
+    """
+    file = tuning_file(variant)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    content = {"tuning": dataclasses.asdict(tuning), "measured": measured, "cpu": cpu_name()}
+    partial = file.with_suffix(f".{os.getpid()}")
+    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    partial.replace(file)
+    return file
+
+
+def _positive(value: object) -> int | None:
+    if value is None or (type(value) is int and value > 0):
+        return value
+    raise ValueError(f"{value!r} is no number of threads or tokens")
+
+
+_NAMES = tuple(field.name for field in dataclasses.fields(Tuning))
