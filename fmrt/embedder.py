@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -184,17 +184,23 @@ class Embedder:
         normalize: bool | None = None,
         precision: str = "float32",
         on_too_long: OnTooLong = "truncate-and-warn",
+        dedupe: bool = False,
     ) -> Iterator[NDArray[Any]]:
         """Yield a vector an item, in input order, from an iterable of any length in bounded memory.
 
         Arguments and errors are those of `embed`; the options are checked before the first item
         is read, and a truncation warning comes at the end. With several towers and no
         ``modality``, items are texts.
+
+        ``dedupe`` remembers the latest 64 MiB of vectors, so that an item that comes back is not
+        computed again. Without it, that is so for texts within some thousand items, as in `embed`.
         """
         engine = self._engine(modality, ())
         post = self._postprocess(engine, truncate_dim, normalize, precision)
         prompt = self._prompt(engine, prompt_name, prompt)
-        stream = self._vectors(engine, items, _same, post, prompt, batch_tokens, on_too_long)
+        stream = self._vectors(
+            engine, items, _same, post, prompt, batch_tokens, on_too_long, dedupe=dedupe
+        )
         return (vector for _, vectors in stream for vector in vectors)
 
     def embed_items(
@@ -211,19 +217,31 @@ class Embedder:
         precision: str = "float32",
         on_too_long: OnTooLong = "truncate-and-warn",
         on_error: OnError[T] | None = None,
+        dedupe: bool = False,
+        group_of: Callable[[T], Hashable] | None = None,
     ) -> Iterator[tuple[list[T], NDArray[Any]]]:
         """Yield items with their vectors ``[n, dim]``, some thousand at a time, in input order.
 
         For streams that carry more than what is embedded; ``raw_of`` gives an item's text, image
         or sound. ``on_error`` takes an item that cannot be embedded, with the `InputError`; the
-        item is then left out, and the stream goes on. Other arguments and errors are those of
-        `embed`.
+        item is then left out, and the stream goes on. Where ``group_of`` an item changes, a group
+        ends: the vectors of a group depend on its items alone, to the last bit. Other arguments and
+        errors are those of `embed` and `embed_iter`.
         """
         engine = self._engine(modality, ())
         post = self._postprocess(engine, truncate_dim, normalize, precision)
         prompt = self._prompt(engine, prompt_name, prompt)
         return self._vectors(
-            engine, items, raw_of, post, prompt, batch_tokens, on_too_long, on_error
+            engine,
+            items,
+            raw_of,
+            post,
+            prompt,
+            batch_tokens,
+            on_too_long,
+            on_error,
+            dedupe=dedupe,
+            group_of=group_of,
         )
 
     def embed_query(self, text: str, **options: Any) -> NDArray[Any]:  # noqa: ANN401
@@ -348,6 +366,9 @@ class Embedder:
         batch_tokens: int | None,
         on_too_long: str,
         on_error: OnError[T] | None = None,
+        *,
+        dedupe: bool = False,
+        group_of: Callable[[T], Hashable] | None = None,
     ) -> Iterator[tuple[list[T], NDArray[Any]]]:
         check_on_too_long(on_too_long)
         if batch_tokens is not None and batch_tokens < 1:
@@ -361,6 +382,8 @@ class Embedder:
             batch_tokens=batch_tokens,
             truncation=truncation,
             on_error=on_error,
+            dedupe=dedupe,
+            group_of=group_of,
         )
 
         def vectors() -> Iterator[tuple[list[T], NDArray[Any]]]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from fmrt.errors import InputError
 from fmrt.manifest import Tower, Variant
 from fmrt.preprocess import make_preprocessor
 from fmrt.preprocess.base import Encoded, Feeds, Preprocessor
+from fmrt.recall import Memory, Recent, Share
 from fmrt.scheduler import BATCH_TOKENS, WINDOW_ITEMS, Workers, plan_batches, windows
 from fmrt.session import Alone, DeviceOptions, Session, open_session, resolve_provider
 from fmrt.tuning import Tuning, default_query_threads, load_tuning
@@ -58,14 +59,40 @@ class Truncation:
         )
 
 
-@dataclass(frozen=True)
-class _Item(Generic[T]):
+class _Item(NamedTuple, Generic[T]):
     """An item on its way: its position in the stream, and what preprocessing made of it."""
 
-    index: int
+    position: int
     item: T
     loaded: Any
     weight: int
+
+
+@dataclass(frozen=True)
+class _Window(Generic[T]):
+    """Items of which some are computed, each into its row of ``vectors``."""
+
+    items: list[T]
+    vectors: Vectors
+    share: Share
+
+    def complete(self) -> tuple[list[T], Vectors]:
+        """The items with a vector each, when all are computed."""
+        return self.items, self.share.spread(self.vectors)
+
+
+@dataclass(frozen=True)
+class _Options(Generic[T]):
+    """What `Engine.stream` was asked for; ``fixed``: batches must not depend on the machine."""
+
+    prompt: str
+    on_too_long: str
+    batch_tokens: int
+    truncation: Truncation
+    reject: OnError[T]
+    memories: Callable[[T], list[Memory]]
+    alone: bool
+    fixed: bool
 
 
 class Engine:
@@ -127,10 +154,13 @@ class Engine:
         truncation: Truncation | None = None,
         on_error: OnError[T] | None = None,
         alone: bool = True,
+        dedupe: bool = False,
+        group_of: Callable[[T], Hashable] | None = None,
     ) -> Iterator[tuple[list[T], Vectors]]:
         """Yield the items in input order, a window at a time, with vectors float32 ``[n, dim]``.
 
-        Memory is bounded by two windows, whatever the length of ``items``.
+        Memory is bounded by two windows, whatever the length of ``items``. Equal texts of a window
+        are computed once.
 
         Args:
             items: any objects.
@@ -141,30 +171,44 @@ class Engine:
             truncation: counts what was cut.
             on_error: takes each item that cannot be embedded, which is then left out.
             alone: whether a stream of less than one batch may have all cores to itself.
+            dedupe: remember vectors beyond the window, in `RECENT_BYTES`.
+            group_of: of an item; a window ends where it changes, nothing is remembered beyond, and
+                batches do not depend on the number of workers: the vectors of a group depend on
+                its items alone, to the last bit.
 
         Raises:
             InputError: an item that cannot be embedded, without ``on_error``; ``index`` counts
                 from the stream's start.
         """
-        reject = on_error or _raise
-        loaded = self._loaded(items, raw_of, reject)
-        job = partial(
-            self._job,
-            prompt=prompt,
-            on_too_long=on_too_long,
-            batch_tokens=batch_tokens
-            or self._session.batch_tokens
-            or self.tuning.batch_tokens
-            or BATCH_TOKENS,
-            truncation=truncation or Truncation(),
-            reject=reject,
-            alone=alone,
+        options = _Options(
+            prompt,
+            on_too_long,
+            batch_tokens or self.batch_tokens,
+            truncation or Truncation(),
+            on_error or _raise,
+            _remembering(self.dim, group_of) if dedupe else lambda _: [],
+            alone and group_of is None,
+            group_of is not None,
         )
-        items_of_window = self._session.window_items or WINDOW_ITEMS
         cut = windows(
-            loaded, lambda item: item.weight, self.preprocess.window_weight, items_of_window
+            self._loaded(items, raw_of, options.reject),
+            lambda item: item.weight,
+            self.preprocess.window_weight,
+            self.window_items,
+            None if group_of is None else lambda item: group_of(item.item),
         )
-        return self._workers.run(map(job, cut))
+        running = self._workers.run(self._job(window, options) for window in cut)
+        return (window.complete() for window in running)
+
+    @property
+    def batch_tokens(self) -> int:
+        """Most positions of a batch, unless a stream is asked for another number."""
+        return self._session.batch_tokens or self.tuning.batch_tokens or BATCH_TOKENS
+
+    @property
+    def window_items(self) -> int:
+        """Most items of a window."""
+        return self._session.window_items or WINDOW_ITEMS
 
     def vectors(self, items: Sequence[object], prompt: str = "") -> Vectors:
         """Vectors of a short list, float32 ``[n, dim]``, from the session that long ones use."""
@@ -191,12 +235,12 @@ class Engine:
         self, items: Iterable[T], raw_of: Callable[[T], object], reject: OnError[T]
     ) -> Iterator[_Item[T]]:
         def load(entry: tuple[int, T]) -> _Item[T] | tuple[T, InputError]:
-            index, item = entry
+            position, item = entry
             try:
                 loaded = self.preprocess.load(raw_of(item))
             except InputError as e:
-                return item, type(e)(e.reason, index)
-            return _Item(index, item, loaded, self.preprocess.weight(loaded))
+                return item, type(e)(e.reason, position)
+            return _Item(position, item, loaded, self.preprocess.weight(loaded))
 
         entries = zip(count(), items, strict=False)
         mapped = self._loaders.map if self.preprocess.parallel else map
@@ -207,35 +251,53 @@ class Engine:
                 reject(*result)
 
     def _job(
-        self,
-        window: list[_Item[T]],
-        *,
-        prompt: str,
-        on_too_long: str,
-        batch_tokens: int,
-        truncation: Truncation,
-        reject: OnError[T],
-        alone: bool,
-    ) -> tuple[tuple[list[T], Vectors], list[Callable[[], None]]]:
-        """A window's items with the array of their vectors, and the calls that fill it."""
-        encoded = self.preprocess.encode([entry.loaded for entry in window], prompt, on_too_long)
+        self, window: list[_Item[T]], options: _Options[T]
+    ) -> tuple[_Window[T], list[Callable[[], None]]]:
+        """A window, and the calls that compute its vectors."""
+        encoded = self.preprocess.encode(
+            [entry.loaded for entry in window], options.prompt, options.on_too_long
+        )
         for row, error in sorted(encoded.errors.items()):
-            reject(window[row].item, type(error)(error.reason, window[row].index))
-        truncation.add(encoded)
+            options.reject(window[row].item, type(error)(error.reason, window[row].position))
+        options.truncation.add(encoded)
         good = np.array([row for row in range(len(window)) if row not in encoded.errors], np.int64)
-        out = np.empty((len(good), self.dim), np.float32)
-        lengths = encoded.lengths[good]
-        batch = partial(self._batch, encoded, good, self.preprocess.constants(prompt), out)
+        constants = self.preprocess.constants(options.prompt)
+        share = self._share(encoded, good, constants, options.memories(window[0].item))
+        rows = good[share.first[share.rows]]
+        lengths = encoded.lengths[rows]
+        out = np.empty((share.distinct, self.dim), np.float32)
+        batch = partial(self._batch, encoded, rows, constants, out, share.rows)
 
         def calls(session: Session, workers: int) -> list[Callable[[], None]]:
             plan = plan_batches(
-                lengths, batch_tokens, padded=self.preprocess.padded, workers=workers
+                lengths,
+                options.batch_tokens,
+                padded=self.preprocess.padded,
+                workers=1 if options.fixed else workers,
             )
             return [partial(batch, session, places) for places in plan]
 
-        few = alone and window[0].index == 0 and int(lengths.sum()) <= batch_tokens
+        few = (
+            options.alone and window[0].position == 0 and int(lengths.sum()) <= options.batch_tokens
+        )
         left = self._few(calls) if few else calls(self._session, self._workers.count)
-        return ([window[row].item for row in good], out), left
+        return _Window([window[row].item for row in good], out, share), left
+
+    def _share(
+        self,
+        encoded: Encoded,
+        good: NDArray[np.int64],
+        constants: Feeds,
+        memories: Sequence[Memory],
+    ) -> Share:
+        """Which of the ``good`` rows are computed."""
+        keys = None
+        if self.preprocess.dedupe or memories:
+            keys = encoded.keys(good)
+        if memories and constants and keys is not None:
+            shared = b"".join(name.encode() + constants[name].tobytes() for name in constants)
+            keys = [shared + key for key in keys]
+        return Share(len(good), keys, memories)
 
     def _few(
         self, calls: Callable[[Session, int], list[Callable[[], None]]]
@@ -257,13 +319,30 @@ class Engine:
     def _batch(
         self,
         encoded: Encoded,
-        good: NDArray[np.int64],
+        rows: NDArray[np.int64],
         constants: Feeds,
         out: Vectors,
-        session: Session,
         places: NDArray[np.int64],
+        session: Session,
+        chosen: NDArray[np.int64],
     ) -> None:
-        out[places] = session.run({**encoded.feeds(good[places]), **constants})
+        """Compute ``chosen`` of the ``rows`` into their ``places`` of ``out``."""
+        out[places[chosen]] = session.run({**encoded.feeds(rows[chosen]), **constants})
+
+
+def _remembering(dim: int, group_of: Callable[[T], Hashable] | None) -> Callable[[T], list[Memory]]:
+    """Gives the memory for a window by its first item: another for another group."""
+    group: Hashable = None
+    recent: Recent | None = None
+
+    def memories(first: T) -> list[Memory]:
+        nonlocal group, recent
+        now = None if group_of is None else group_of(first)
+        if recent is None or now != group:
+            group, recent = now, Recent(dim)
+        return [recent]
+
+    return memories
 
 
 def _raise(_: object, error: InputError) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import groupby
 from typing import TypeVar
 
 import numpy as np
@@ -56,19 +57,27 @@ def plan_batches(
 
 
 def windows(
-    items: Iterable[T], weight: Callable[[T], int], most: int, most_items: int = WINDOW_ITEMS
+    items: Iterable[T],
+    weight: Callable[[T], int],
+    most: int,
+    most_items: int = WINDOW_ITEMS,
+    group_of: Callable[[T], object] | None = None,
 ) -> Iterator[list[T]]:
-    """Cut a stream into lists of at most ``most_items`` and about ``most`` total weight."""
-    window: list[T] = []
-    total = 0
-    for item in items:
-        window.append(item)
-        total += weight(item)
-        if len(window) >= most_items or total >= most:
+    """Cut a stream into lists of at most ``most_items`` and about ``most`` total weight.
+
+    A list ends, too, where ``group_of`` an item changes.
+    """
+    for group in (items,) if group_of is None else (g for _, g in groupby(items, group_of)):
+        window: list[T] = []
+        total = 0
+        for item in group:
+            window.append(item)
+            total += weight(item)
+            if len(window) >= most_items or total >= most:
+                yield window
+                window, total = [], 0
+        if window:
             yield window
-            window, total = [], 0
-    if window:
-        yield window
 
 
 class Workers:

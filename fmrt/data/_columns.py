@@ -51,6 +51,8 @@ class Columns:
         value = row[self.value]
         if not isinstance(value, str | bytes):
             return BadRecord(number, f"{self.value!r} is {kind(value)}, not a string")
+        if not self.keep:
+            return Record(number, value)
         kept = {name: row.get(name) for name in self.keep}
         if self.numbered and LINE in kept:
             kept[LINE] = number

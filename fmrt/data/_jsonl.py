@@ -44,7 +44,7 @@ def _parse(number: int, line: bytes, bare: str) -> Row | BadRecord:
     except (ValueError, RecursionError) as e:  # an integer of thousands of digits; deep nesting
         return BadRecord(number, f"not valid JSON: {one_line(e)}")
     if isinstance(value, str):
-        return number, {bare: value}
+        value = {bare: value}
     if not isinstance(value, dict):
         return BadRecord(number, f"the line is {kind(value)}, neither an object nor a string")
     return number, value

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+_NOTHING: Mapping[str, object] = MappingProxyType({})
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(NamedTuple):
     """One item of the input.
 
     Attributes:
@@ -18,11 +21,10 @@ class Record:
 
     number: int
     value: str | bytes
-    kept: dict[str, object] = field(default_factory=dict)
+    kept: Mapping[str, object] = _NOTHING
 
 
-@dataclass(frozen=True)
-class BadRecord:
+class BadRecord(NamedTuple):
     """One record of the input that holds nothing usable.
 
     Attributes:

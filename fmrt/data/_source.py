@@ -67,11 +67,10 @@ def check_source(source: str) -> None:
 def numbered_lines(source: str) -> Iterator[tuple[int, bytes]]:
     r"""Yield ``(number, line)`` from 1, split on ``\n`` only and with it, without a UTF-8 BOM."""
     with reading(source), _open(source) as stream:
-        for number, line in enumerate(stream, 1):
-            if number > 1:
-                yield number, line
-            elif first := _without_bom(source, line):
-                yield number, first
+        first = _without_bom(source, next(iter(stream), b""))
+        if first:
+            yield 1, first
+        yield from enumerate(stream, 2)
 
 
 def peeked(source: str, items: Iterator[T]) -> Iterator[T]:

@@ -24,7 +24,7 @@ def _record(number: int, line: bytes, columns: Columns) -> Record | BadRecord:
         text = _without_terminator(line).decode()
     except UnicodeDecodeError:
         return BadRecord(number, "not valid UTF-8")
-    return columns.record(number, {TEXT: text})
+    return columns.record(number, {TEXT: text}) if columns.keep else Record(number, text)
 
 
 def _without_terminator(line: bytes) -> bytes:

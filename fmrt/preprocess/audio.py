@@ -80,6 +80,11 @@ class Sounds:
             feeds["attention_mask"] = (frames < np.array(filled)[:, None]).astype(np.int64)
         return feeds
 
+    def keys(self, rows: NDArray[np.int64]) -> list[bytes]:
+        """The values, with their number of samples, which the mask depends on."""
+        chosen = [self.sounds[row] for row in rows]
+        return [f"{s.samples}{s.values.shape}".encode() + s.values.tobytes() for s in chosen]
+
 
 class AudioPreprocessor:
     """Decodes with soundfile, resamples with soxr, and computes the model's features.
@@ -92,6 +97,7 @@ class AudioPreprocessor:
     unit = "sound"
     parallel = True
     padded = False  # padding would change what convolutions and norms over time see
+    dedupe = False
     window_weight = 96_000_000  # bytes
 
     def __init__(self, spec: AudioInput, spectrogram: Spectrogram | None) -> None:

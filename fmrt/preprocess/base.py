@@ -32,6 +32,9 @@ class Encoded(Protocol):
     def feeds(self, rows: NDArray[np.int64]) -> Feeds:
         """Model inputs of some rows, each ``[len(rows), ...]``."""
 
+    def keys(self, rows: NDArray[np.int64]) -> list[bytes]:
+        """Bytes for each row that are equal exactly where what the model computes is."""
+
 
 class Preprocessor(Protocol):
     """Raw items to model inputs, in two steps: each item alone, then a window of them.
@@ -40,6 +43,7 @@ class Preprocessor(Protocol):
         unit: what an item is called in messages.
         parallel: whether `load` is work enough to be spread over the cores.
         padded: whether items of different lengths may share a batch, padded.
+        dedupe: whether equal items of a window are found unasked, as that costs next to nothing.
         window_weight: most weight of a window.
         limit: longest item that is not cut, in positions.
     """
@@ -47,6 +51,7 @@ class Preprocessor(Protocol):
     unit: str
     parallel: bool
     padded: bool
+    dedupe: bool
     window_weight: int
     limit: int
 

@@ -60,6 +60,11 @@ class Images:
                 out[i, channel] += np.float32(shift)
         return {"pixel_values": out}
 
+    def keys(self, rows: NDArray[np.int64]) -> list[bytes]:
+        """The pixels, with their type and shape, which may vary."""
+        chosen = [self.pixels[row] for row in rows]
+        return [f"{p.dtype.str}{p.shape}".encode() + p.tobytes() for p in chosen]
+
 
 class ImagePreprocessor:
     """Decodes, resizes and crops with Pillow.
@@ -71,6 +76,7 @@ class ImagePreprocessor:
     unit = "image"
     parallel = True
     padded = True  # all have one size
+    dedupe = False
     window_weight = 48_000_000  # bytes of pixels
 
     def __init__(self, spec: ImageInput) -> None:

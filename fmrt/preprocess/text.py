@@ -46,19 +46,30 @@ class Tokens:
 
     def feeds(self, rows: NDArray[np.int64]) -> Feeds:
         """Model inputs of some rows, right-padded, each int64 ``[rows, longest]``."""
-        lengths = self.lengths[rows]
-        shape = (len(rows), int(lengths.max()))
-        attention_mask = (np.arange(shape[1]) < lengths[:, None]).astype(np.int64)
-        inputs: Feeds = {
-            "input_ids": np.full(shape, self.pad_token_id, np.int64),
-            "attention_mask": attention_mask,
-            "token_type_ids": np.zeros(shape, np.int64),
+        lengths = self.lengths[rows][:, None]
+        columns = np.arange(int(lengths.max()))
+        mask = columns < lengths
+        # Behind its end, a row reads its last token again, which the padding replaces.
+        places = self.starts[rows][:, None] + np.minimum(columns, lengths - 1)
+        types = np.zeros(mask.shape, np.int64) if self.type_ids is None else self.type_ids[places]
+        return {
+            "input_ids": np.where(mask, self.ids[places], self.pad_token_id),
+            "attention_mask": mask.astype(np.int64),
+            "token_type_ids": types * mask,
         }
-        for i, (start, length) in enumerate(zip(self.starts[rows], lengths, strict=True)):
-            inputs["input_ids"][i, :length] = self.ids[start : start + length]
-            if self.type_ids is not None:
-                inputs["token_type_ids"][i, :length] = self.type_ids[start : start + length]
-        return inputs
+
+    def keys(self, rows: NDArray[np.int64]) -> list[bytes]:
+        """The token ids, and the token types behind them."""
+        own = self._bytes(self.ids, rows)
+        if self.type_ids is None:
+            return own
+        return [i + t for i, t in zip(own, self._bytes(self.type_ids, rows), strict=True)]
+
+    def _bytes(self, values: NDArray[np.int64], rows: NDArray[np.int64]) -> list[bytes]:
+        data = values.tobytes()
+        starts, lengths = self.starts[rows] * values.itemsize, self.lengths[rows] * values.itemsize
+        ends = (starts + lengths).tolist()
+        return [data[start:end] for start, end in zip(starts.tolist(), ends, strict=True)]
 
 
 class TextPreprocessor:
@@ -75,6 +86,7 @@ class TextPreprocessor:
     unit = "text"
     parallel = False
     padded = True
+    dedupe = True
     window_weight = 8_000_000  # characters
 
     def __init__(self, tokenizer_file: Path, spec: TextInput) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fmrt.data import BadRecord, Record, open_writer, read_embeddings, read_records
@@ -257,6 +257,7 @@ def vectors(rows, dim, dtype):
 
 
 @pytest.mark.parametrize("extension", [".npy", ".parquet"])
+@settings(deadline=None)  # pyarrow's import is in the first example's time
 @given(
     sizes=st.lists(st.integers(0, 5), max_size=6),
     dim=st.integers(1, 9),

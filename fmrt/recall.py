@@ -1,0 +1,141 @@
+"""Items whose vector need not be computed: equal to another of the window, or known from before.
+
+Items are equal when the model's inputs are, byte for byte: `fmrt.preprocess.base.Encoded.keys`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vectors = NDArray[np.float32]
+Rows = NDArray[np.int64]
+# Bytes of vectors that a stream remembers: 43,690 of 384 dimensions.
+RECENT_BYTES = 64 << 20
+# 128 bits: among a billion items, two share a digest with a probability of 1e-21.
+DIGEST_BYTES = 16
+
+
+class Recall(Protocol):
+    """What a memory knows of some items."""
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """Items whose vector need not be computed, bool ``[n]``."""
+
+    def complete(self, vectors: Vectors) -> None:
+        """Fill in the known rows of float32 ``[n, dim]``, and remember the others.
+
+        Called once, in the order of the windows, when the others are computed.
+        """
+
+
+class Memory(Protocol):
+    """Vectors from before."""
+
+    def recall(self, keys: Sequence[bytes]) -> Recall:
+        """Look items up; no two of the keys are equal."""
+
+
+class Share:
+    """Which items of a window are computed, and how the others get their vectors.
+
+    Args:
+        count: items.
+        keys: of the items, or None to compute every one.
+        memories: asked in this order, each for what those before it do not know.
+
+    Attributes:
+        distinct: how many items differ.
+        first: of each distinct one, the first item that equals it, int64 ``[distinct]``.
+        rows: of the distinct ones, those to compute, int64.
+    """
+
+    def __init__(
+        self, count: int, keys: Sequence[bytes] | None, memories: Sequence[Memory]
+    ) -> None:
+        self.first: Rows = np.arange(count)
+        self._inverse: Rows | None = None
+        if keys is not None:
+            self.first, self._inverse = _distinct(keys)
+        self.distinct = len(self.first)
+        self.rows: Rows = np.arange(self.distinct)
+        self._recalls: list[tuple[Rows, Recall]] = []
+        for memory in memories:
+            if keys is None:
+                raise TypeError("memories need keys")
+            recall = memory.recall([keys[i] for i in self.first[self.rows]])
+            self._recalls.append((self.rows, recall))
+            self.rows = self.rows[~recall.known]
+
+    def spread(self, vectors: Vectors) -> Vectors:
+        """All items' vectors, from those of the distinct ones with ``rows`` computed."""
+        for rows, recall in reversed(self._recalls):
+            part = vectors[rows]
+            recall.complete(part)
+            vectors[rows] = part
+        return vectors if self._inverse is None else vectors[self._inverse]
+
+
+class Recent:
+    """The latest vectors of one stream, in a ring of fixed size.
+
+    A place is given out when an item is looked up, and filled when its window is complete. Windows
+    are looked up and completed in the same order, so a place that is given out again is filled
+    again only after all that refer to its present content have read it.
+    """
+
+    def __init__(self, dim: int, most_bytes: int = RECENT_BYTES) -> None:
+        self._vectors = np.empty((max(1, most_bytes // (4 * dim)), dim), np.float32)
+        self._owners: list[bytes | None] = [None] * len(self._vectors)
+        self._places: dict[bytes, int] = {}
+        self._next = 0
+
+    def recall(self, keys: Sequence[bytes]) -> Recall:
+        """Look items up, and give those that are new a place."""
+        # What does not fit would overwrite places of its own window.
+        digests = [blake2b(key, digest_size=DIGEST_BYTES).digest() for key in keys]
+        known = np.array([digest in self._places for digest in digests], bool)
+        free = len(self._vectors)
+        places = np.full(len(keys), -1, np.int64)
+        for i in np.flatnonzero(known):
+            places[i] = self._places[digests[i]]
+        for i in np.flatnonzero(~known)[:free]:
+            places[i] = self._take(digests[i])
+        return _RecentRecall(self._vectors, known, places)
+
+    def _take(self, digest: bytes) -> int:
+        place = self._next
+        self._next = (place + 1) % len(self._owners)
+        if (owner := self._owners[place]) is not None:
+            del self._places[owner]
+        self._owners[place] = digest
+        self._places[digest] = place
+        return place
+
+
+@dataclass(frozen=True)
+class _RecentRecall:
+    ring: Vectors
+    known: NDArray[np.bool_]
+    places: Rows
+
+    def complete(self, vectors: Vectors) -> None:
+        vectors[self.known] = self.ring[self.places[self.known]]
+        new = ~self.known & (self.places >= 0)
+        self.ring[self.places[new]] = vectors[new]
+
+
+def _distinct(keys: Sequence[bytes]) -> tuple[Rows, Rows | None]:
+    """The first item of each kind, and which kind each item is; None when all differ."""
+    kinds: dict[bytes, int] = {}
+    inverse = [kinds.setdefault(key, len(kinds)) for key in keys]
+    if len(kinds) == len(keys):
+        return np.arange(len(keys)), None
+    rows = np.array(inverse, np.int64)
+    return np.unique(rows, return_index=True)[1].astype(np.int64), rows

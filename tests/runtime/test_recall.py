@@ -1,0 +1,105 @@
+"""Equal items are computed once, and streams remember in bounded memory."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fmrt import Embedder
+from fmrt.errors import InputError
+from fmrt.recall import Recent, Share
+from fmrt.session.host import HostSession
+
+DIM = 3
+windows = st.lists(st.lists(st.integers(0, 12), min_size=1, max_size=9), max_size=8)
+
+
+def vector(key: bytes) -> np.ndarray:
+    return np.full(DIM, int(key), np.float32)
+
+
+@given(windows, st.integers(1, 6), st.integers(1, 3))
+def test_every_item_gets_its_vector_however_small_the_memory(windows, places, in_flight) -> None:
+    """Windows are looked up ahead of those before them, and completed in order."""
+    recent = Recent(DIM, places * DIM * 4)
+    pending: list[tuple[list[bytes], Share]] = []
+    for window in [*windows, *([[]] * in_flight)]:
+        keys = [str(n).encode() for n in window]
+        pending.append((keys, Share(len(keys), keys, [recent])))
+        if len(pending) > in_flight:
+            check(*pending.pop(0))
+    for keys, share in pending:
+        check(keys, share)
+
+
+def check(keys: list[bytes], share: Share) -> None:
+    computed = np.full((share.distinct, DIM), -1, np.float32)
+    for row in share.rows:
+        computed[row] = vector(keys[share.first[row]])
+    expected = np.array([vector(key) for key in keys], np.float32).reshape(-1, DIM)
+    assert np.array_equal(share.spread(computed), expected)
+
+
+@pytest.fixture
+def computed(monkeypatch) -> list[int]:
+    """Rows of each batch that reaches ONNX Runtime."""
+    rows: list[int] = []
+    run = HostSession.run
+
+    def counting(self, feeds):
+        rows.append(len(feeds["input_ids"]))
+        return run(self, feeds)
+
+    monkeypatch.setattr(HostSession, "run", counting)
+    return rows
+
+
+def test_equal_texts_of_a_call_are_computed_once(tiny_bundle, computed) -> None:
+    texts = ["cat", "red dog", "cat", "Cat", "", "red dog"]  # the tokenizer lowercases
+    with Embedder(tiny_bundle, verify=False) as embedder:
+        vectors = embedder.embed(texts)
+        assert sum(computed) == 3
+        alone = np.concatenate([embedder.embed([text]) for text in texts])
+    np.testing.assert_allclose(vectors, alone, atol=1e-6)
+    assert np.array_equal(vectors[0], vectors[2])
+
+
+def test_a_stream_remembers_on_request(tiny_bundle, computed) -> None:
+    texts = ["cat", "dog", "red mat"] * 10_000  # more than two windows
+    with Embedder(tiny_bundle, verify=False) as embedder:
+        plain = np.stack(list(embedder.embed_iter(texts)))
+        assert sum(computed) == 3 * 4
+        computed.clear()
+        once = np.stack(list(embedder.embed_iter(texts, dedupe=True)))
+        assert sum(computed) == 3
+    np.testing.assert_allclose(once, plain, atol=1e-6)
+
+
+def test_each_duplicate_of_a_bad_text_is_an_error(tiny_bundle, computed) -> None:
+    long = "dog " * 40
+    bad: list[tuple[str, str]] = []
+    with Embedder(tiny_bundle, verify=False) as embedder:
+        stream = embedder.embed_items(
+            ["cat", long, "cat", long],
+            lambda text: text,
+            on_too_long="error",
+            on_error=lambda item, error: bad.append((item, str(error))),
+        )
+        assert [window for window, _ in stream] == [["cat", "cat"]]
+        assert [error.partition(":")[0] for _, error in bad] == ["item 1", "item 3"]
+        with pytest.raises(InputError, match="item 1"):
+            embedder.embed(["cat", long], on_too_long="error")
+
+
+def test_a_group_is_embedded_from_its_own_items_alone(tiny_bundle, computed) -> None:
+    items = [(i // 5, ("cat", "red dog on the mat")[i % 2]) for i in range(20)]
+    with Embedder(tiny_bundle, verify=False) as embedder:
+        grouped = list(
+            embedder.embed_items(
+                items, lambda item: item[1], group_of=lambda item: item[0], dedupe=True
+            )
+        )
+    assert [[group for group, _ in window] for window, _ in grouped] == [[g] * 5 for g in range(4)]
+    assert sum(computed) == 4 * 2
