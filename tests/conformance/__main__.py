@@ -21,8 +21,7 @@ import shutil
 import sys
 import tempfile
 import traceback
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 # Before the fork: each process then starts with all of it loaded.
@@ -47,7 +46,8 @@ def main() -> int:
     ]
     if not args.docs:
         with tempfile.TemporaryDirectory() as work, ThreadPoolExecutor(args.jobs) as pool:
-            for found in pool.map(partial(_outcome, Path(work), args.timeout), todo):
+            running = [pool.submit(_outcome, Path(work), args.timeout, name) for name in todo]
+            for found in map(Future.result, as_completed(running)):
                 print(f"{found.model_type}: {found.status} {found.reason}", flush=True)
                 known[found.model_type] = found
                 write_results(known)

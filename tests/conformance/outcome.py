@@ -19,7 +19,7 @@ from transformers.models.auto.feature_extraction_auto import FEATURE_EXTRACTOR_M
 import fmrt
 from export.quiet import quiet
 from fmrt.errors import FmrtError
-from tests.conformance.scope import classify
+from tests.conformance.scope import classify, model_class
 from tests.conformance.tiny import IMAGE, build, tiny_config
 from tests.export.models import TEXTS, make_tokenizer
 
@@ -133,7 +133,9 @@ def _image_processor(config: Any) -> Any:
 
 
 def _feature_extractor(model_type: str, config: Any) -> Any:
-    kind = FEATURE_EXTRACTOR_MAPPING_NAMES.get(model_type, "Wav2Vec2FeatureExtractor")
+    waves = model_class(model_type).main_input_name == "input_values"
+    usual = "Wav2Vec2FeatureExtractor" if waves else "WhisperFeatureExtractor"
+    kind = FEATURE_EXTRACTOR_MAPPING_NAMES.get(model_type, usual)
     bins = getattr(config, "num_mel_bins", None)
     options: dict[str, Any] = {}
     if kind == "WhisperFeatureExtractor":

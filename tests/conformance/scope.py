@@ -27,15 +27,31 @@ PARTS = (
 )
 # What a model gives that is no embedding of its input, by a pattern of its class's name.
 OTHER_OUTPUTS = (
-    (r"Detr|DFine|DeimV|Deimv2|DETR|MaskFormerModel|Mask2Former|OneFormer|TableTransformer|Yolos"
-     r"|DocLayout|OmDet", "object queries: it describes the objects found, not the image"),
-    (r"ForRNNT|ForTDT|ForCTC|TextRecognition|Recognition", "a task's head: AutoModel knows no model without it"),
-    (r"Codec|Tokenizer|Dac|DacModel|Mimi|Encodec|VQVAE|Xcodec", "an audio or image codec: it gives codes"),
-    (r"Vits|FastSpeech|Clvp|Bark|MusicGen|Musicgen|Dia$|DiaModel|HiggsAudio|TTS|UnivNet|SpeechT5", "it speaks or plays: sound is what it gives"),
+    (
+        r"Detr|DFine|DeimV|Deimv2|DETR|MaskFormerModel|Mask2Former|OneFormer|TableTransformer|Yolos"
+        r"|DocLayout|OmDet",
+        "object queries: it describes the objects found, not the image",
+    ),
+    (
+        r"ForRNNT|ForTDT|ForCTC|TextRecognition|Recognition",
+        "a task's head: AutoModel knows no model without it",
+    ),
+    (
+        r"Codec|Tokenizer|Dac|DacModel|Mimi|Encodec|VQVAE|Xcodec",
+        "an audio or image codec: it gives codes",
+    ),
+    (
+        r"Vits|FastSpeech|Clvp|Bark|MusicGen|Musicgen|Dia$|DiaModel|HiggsAudio|TTS|UnivNet|SpeechT5",
+        "it speaks or plays: sound is what it gives",
+    ),
     (r"^(Sam|Sam2|SamHQ|EdgeTam)Model$|Sam3Tracker", "promptable segmentation: fmrt segment"),
+    (r"^(Bros|LayoutLMv2)", "several inputs: text, boxes"),
     (r"^ImageGPT", "its input is none of text, pixels and audio: colour clusters"),
     (r"^(VideoMAE|Vivit|Timesformer)", "its input is none of text, pixels and audio: video"),
-    (r"LightGlue|EfficientLoFTR|SuperPoint|SuperGlue|UVDoc|Swin2SR|PPOCRV|DepthPro|SegGpt|KeypointMatching|Diarization", "a task's head: it gives keypoints, maps or pictures"),
+    (
+        r"LightGlue|EfficientLoFTR|SuperPoint|SuperGlue|UVDoc|Swin2SR|PPOCRV|DepthPro|SegGpt|KeypointMatching|Diarization",
+        "a task's head: it gives keypoints, maps or pictures",
+    ),
 )
 
 
@@ -65,6 +81,10 @@ def classify(model_type: str) -> tuple[str, str]:
         first = [name for name in taken if name not in ("self", "args", "kwargs")]
         return "", f"its input is none of text, pixels and audio: {first[0] if first else main}"
     modality = INPUTS[main]
+    parts = {f"{of}_config": of for of in ("text", "vision", "audio")}
+    held = [parts[name] for name in CONFIG_MAPPING[model_type].sub_configs or () if name in parts]
+    if len(held) > 1:
+        return "", f"several inputs: {', '.join(held)}"
     several = _others(kind, taken, modality)
     return ("", f"several inputs: {', '.join(several)}") if several else (modality, "")
 

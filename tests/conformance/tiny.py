@@ -12,6 +12,7 @@ from transformers import (
     CONFIG_MAPPING,
     MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_MASKED_LM_MAPPING,
+    MODEL_MAPPING,
     AutoModel,
     AutoModelForCausalLM,
     PretrainedConfig,
@@ -22,9 +23,10 @@ POSITIONS = 128
 # The largest value of a field, by its name; the first pattern that fits counts. Fields that none
 # fits keep their default.
 LIMITS: tuple[tuple[str, int], ...] = (
+    (r"rotary_dim", 4),
     (r"type_vocab|num_channels|in_channels|in_chans", 1 << 30),
     (r"max_.*position|n_positions|n_ctx|max_seq|seq_length|_positions$|context_length", POSITIONS),
-    (r"window", 16),
+    (r"window|chunk_size", 16),
     (r"num_feat_extract_layers", 1 << 30),
     (r"(^|_)(n|num)_?.*layers?$|(en|de)coder_layers|^depth$|^num_blocks$|layers_block", 2),
     (r"key_value_heads|kv_heads|n_head_kv|num_key_value", 2),
@@ -37,7 +39,10 @@ LIMITS: tuple[tuple[str, int], ...] = (
     (r"experts?$|num_local_experts|moe_num", 4),
     (r"state_size|mamba_d_state|ssm_state", 8),
     (r"intermediate|ffn|d_ff|inner|mlp_dim|hidden_dim|fc_dim", 64),
-    (r"hidden_size|d_model|n_embd|embed_dim|embedding_size|_dim$|^dim$|width|emb_dim|_size_per", 32),
+    (
+        r"hidden_size|d_model|n_embd|embed_dim|embedding_size|_dim$|^dim$|width|emb_dim|_size_per",
+        32,
+    ),
     (r"image_size|img_size|spec_size", IMAGE),
     (r"patch_size|patch_stride", 8),
     (r"vocab", 600),
@@ -60,7 +65,75 @@ class Special:
     reason: str = ""
 
 
-SPECIAL: dict[str, Special] = {}
+MAMBA = {"mamba_d_head": 16}
+CONV = {"width_coefficient": 0.1, "depth_coefficient": 0.1}
+SPECIAL: dict[str, Special] = {
+    "bamba": Special(MAMBA, "its heads must fill the width"),
+    "granitemoehybrid": Special(MAMBA, "its heads must fill the width"),
+    "falcon_h1": Special({**MAMBA, "mamba_d_ssm": 64}, "its heads must fill the width"),
+    "mamba2": Special({"head_dim": 16}, "its heads must fill the width"),
+    "xlnet": Special({"d_head": 8}, "its heads must fill the width"),
+    "cohere_compass_text": Special(
+        {
+            "rope_parameters": {
+                kind: {"rope_type": "default", "rope_theta": 10000.0}
+                for kind in ("full_attention", "sliding_attention")
+            }
+        },
+        "its default has none",
+    ),
+    "cosmos3_edge_text": Special(
+        {
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 1e4,
+                "mrope_section": [2, 1, 1],
+            }
+        },
+        "the sections of its positions must fill half a head",
+    ),
+    "cvt": Special({"embed_dim": [16, 32, 64], "num_heads": [1, 2, 4], "depth": [1, 2, 3]}),
+    "dbrx": Special(
+        {
+            "attn_config": {"kv_n_heads": 2, "rope_theta": 10000.0},
+            "ffn_config": {"hidden_size": 32, "ffn_hidden_size": 64, "moe_num_experts": 4},
+        },
+        "its parts state no type",
+    ),
+    "dots1": Special({"n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2}),
+    "efficientnet": Special(CONV, "its sizes are multiples of these"),
+    "glm5_next_text": Special({"index_topk": 16}, "a multiple of its pool"),
+    "lfm2_moe": Special({"layer_types": ["conv", "full_attention"], "num_dense_layers": 1}),
+    "moonshine_streaming": Special({"num_key_value_heads": 4}),
+    "nemotron": Special({"num_key_value_heads": 2}),
+    "qwen4_exp_text": Special(
+        {
+            "indexer_n_heads": 2,
+            "indexer_kv_heads": 1,
+            "indexer_head_dim": 8,
+            "indexer_budget": 32,
+            "indexer_compress_ratio": 4,
+        },
+        "its default has none",
+    ),
+    "reformer": Special(
+        {
+            "axial_pos_embds": False,
+            "local_attn_chunk_length": 16,
+            "lsh_attn_chunk_length": 16,
+            "num_buckets": 4,
+        },
+        "its positions are a product of two tables",
+    ),
+    "zamba": Special(
+        {
+            "layers_block_type": ["linear_attention", "hybrid", "hybrid"],
+            "num_hidden_layers": 3,
+            "attention_hidden_size": 64,
+            "attention_head_dim": 16,
+        }
+    ),
+}
 
 
 def tiny_config(model_type: str, tokens: Mapping[str, int], vocabulary: int) -> PretrainedConfig:
@@ -97,7 +170,7 @@ def shrunk(
                 out[name] = tokens.get(name, 1)
         elif isinstance(value, Mapping) and "model_type" in value:
             out[name] = {"model_type": value["model_type"], **shrunk(value, tokens, vocabulary)}
-        elif name in FIXED:
+        elif name in FIXED and value != 0:
             out[name] = FIXED[name]
         else:
             smaller = _smaller(name, value)
@@ -112,7 +185,7 @@ def shrunk(
 def _layers(default: Mapping[str, Any]) -> dict[str, Any]:
     """Lists with an entry a layer, cut to one layer of each kind (two at least, four at most)."""
     number = next((n for n in LAYERS if isinstance(default.get(n), int)), None)
-    if number is None:
+    if number is None or (number == "num_layers" and "depths" in default):
         return {}
     count = default[number]
     lists = {
@@ -148,7 +221,7 @@ def _stages(name: str, values: list[int], limit: int | None) -> list[int]:
         return [min(v, limit or v) for v in values]
     if name == "conv_dim":
         return [32] * len(values)
-    if re.search(r"sizes|dims?$|channels|width", name) and max(values) > 32:  # noqa: PLR2004
+    if re.search(r"sizes|dims?$|channels|width", name) and max(values) > 32:
         return [16 * 2 ** min(i, 3) for i in range(len(values))]
     return values
 
@@ -163,6 +236,9 @@ def build(config: PretrainedConfig) -> Any:
         and not getattr(config, "is_encoder_decoder", False)
     )
     auto: Callable[..., Any] = (AutoModelForCausalLM if causal else AutoModel).from_config
+    several = MODEL_MAPPING.get(kind, None)
+    if isinstance(several, list | tuple):
+        config.architectures = [several[0].__name__]
     model = auto(config).eval().float()
     _fill(model)
     return model
@@ -175,7 +251,7 @@ def _fill(model: torch.nn.Module) -> None:
             continue
         noise = torch.randn_like(parameter) * SPREAD
         with torch.no_grad():
-            if not torch.isfinite(parameter).all() or parameter.abs().max() < 1e-3:  # noqa: PLR2004
+            if not torch.isfinite(parameter).all() or parameter.abs().max() < 1e-3:
                 parameter.copy_(noise)
             elif parameter.ndim == 1:
                 parameter.add_(noise)
