@@ -15,13 +15,13 @@ from export.load import load_model
 from export.part import Loaded, Part
 from export.reference import write_references
 from export.rewrite import optimize_for_cpu
-from export.source import Overrides, first_line, weights_sha256
+from export.source import Overrides, weights_sha256
 from export.trace import OPSETS, trace
 from fmrt._version import __version__
 from fmrt.bundle import Bundle, record_of
 from fmrt.engine import Engine
-from fmrt.errors import ExportError, FmrtError, OptionError
-from fmrt.manifest import MANIFEST_FILE, REFERENCE_FILE, Manifest, Parity, Source, Variant
+from fmrt.errors import ExportError, OptionError
+from fmrt.manifest import MANIFEST_FILE, REFERENCE_FILE, Manifest, Source, Variant
 from fmrt.verify import check
 
 Report = Callable[[str], None]
@@ -36,6 +36,7 @@ PACKAGES = (
     "onnxscript",
     "onnxruntime",
 )
+OUTPUTS = ("pooled", "patch")
 PORTABLE = ("fp32", "", "any")
 FUSED_CPU = ("fp32-cpu", "_cpu", "cpu")
 
@@ -44,6 +45,7 @@ def export_model(
     model: str | Path,
     out: str | Path,
     *,
+    output: str = "pooled",
     pooling: str | None = None,
     normalize: bool | None = None,
     max_length: int | None = None,
@@ -59,6 +61,7 @@ def export_model(
     Args:
         model: hub id or local directory, of a sentence-transformers or transformers model.
         out: directory of the bundle; it appears there only when complete and verified.
+        output: ``pooled`` for a vector an item, or ``patch`` for a vector a patch of an image.
         pooling: of texts ``cls``, ``max``, ``mean``, ``mean_sqrt_len_tokens``, ``weightedmean`` or
             ``lasttoken``, or several joined with ``+``; of images ``cls``, ``mean`` or ``pooler``;
             default as the model says.
@@ -81,11 +84,13 @@ def export_model(
     _check_target(target, overwrite)
     if opset is not None and opset not in OPSETS:
         raise OptionError(f"opset {opset}; choose from {OPSETS.start} to {OPSETS.stop - 1}")
+    if output not in OUTPUTS:
+        raise OptionError(f"output {output!r}; choose from: {', '.join(OUTPUTS)}")
     say = report or (lambda _: None)
     say(f"loading {model}")
     several = [(adapter, 1.0)] if isinstance(adapter, str | Path) else adapter
     adapters = [(str(name), weight) for name, weight in several]
-    overrides = Overrides(pooling, normalize, max_length)
+    overrides = Overrides(pooling, normalize, max_length, output)
     loaded = load_model(str(model), revision, device, overrides, adapters)
     for choice in loaded.choices:
         say(f"  {choice}")
@@ -132,7 +137,7 @@ def _put_in_place(partial: Path, target: Path) -> None:
 
 def _write(loaded: Loaded, directory: Path, opset: int | None, say: Report) -> None:
     say("embedding the reference items in PyTorch")
-    parts = _parts(loaded)
+    parts = loaded.parts()
     write_references(
         {part.tower.modality: part.reference for part in parts}, directory / REFERENCE_FILE
     )
@@ -151,17 +156,6 @@ def _write(loaded: Loaded, directory: Path, opset: int | None, say: Report) -> N
     _verified(bundle, say).write(directory)
 
 
-def _parts(loaded: Loaded) -> Sequence[Part]:
-    try:
-        return loaded.parts()
-    except FmrtError:
-        raise
-    except Exception as e:  # whatever a model of another kind makes of its input
-        raise ExportError(
-            f"a {loaded.model_type} model does not run on its main input alone: {first_line(e)}"
-        ) from e
-
-
 def _variant(part: Part, name: str, suffix: str, provider: str) -> Variant:
     file = f"onnx/{part.stem}{suffix}.onnx"
     return Variant(name, file, provider, "fp32", "", 0, part.tower.modality)
@@ -170,7 +164,7 @@ def _variant(part: Part, name: str, suffix: str, provider: str) -> Variant:
 def _manifest(
     loaded: Loaded, parts: Sequence[Part], directory: Path, variants: Sequence[Variant]
 ) -> Manifest:
-    (dim,) = {part.reference.embeddings.shape[1] for part in parts}
+    (dim,) = {part.reference.embeddings.shape[-1] for part in parts}
     return Manifest(
         source=Source(
             loaded.name,
@@ -197,29 +191,23 @@ def _verified(bundle: Bundle, say: Report) -> Manifest:
     kept: list[Variant] = []
     several = len(bundle.manifest.towers) > 1
     for variant in bundle.manifest.variants:
-        of = f"{variant.name} ({variant.modality})" if several else variant.name
-        passed, parity, verdict = _checked(bundle, variant)
-        if passed:
-            kept.append(dataclasses.replace(variant, parity=parity))
-            say(f"verified {of}: {verdict}")
-        elif variant.provider == "any":
-            raise ExportError(f"the graph does not give PyTorch's vectors ({of}: {verdict})")
-        else:
-            (bundle.path / variant.file).unlink()
-            say(f"left out {of}: not PyTorch's vectors ({verdict})")
-    return dataclasses.replace(bundle.manifest, variants=tuple(kept))
-
-
-def _checked(bundle: Bundle, variant: Variant) -> tuple[bool, Parity | None, str]:
-    """Whether a variant passes, what was measured, and both in words."""
-    try:
         engine = Engine(bundle, variant.name, modality=variant.modality)
         try:
             result = check(engine, bundle.reference(variant.modality))
         finally:
             engine.close()
-    except Exception as e:  # a graph that ONNX Runtime does not load, or not run
-        return False, None, first_line(e).replace(f"{bundle.path}/", "")
-    parity = result.parity
-    words = f"max abs error {parity.max_abs_error:.1e}, worst cosine {parity.min_cosine:.6f}"
-    return result.passed, parity, words
+        parity = result.parity
+        of = f" ({variant.modality})" if several else ""
+        verdict = (
+            f"{variant.name}{of}: max abs error {parity.max_abs_error:.1e}, "
+            f"worst cosine {parity.min_cosine:.6f}"
+        )
+        if result.passed:
+            kept.append(dataclasses.replace(variant, parity=parity))
+            say(f"verified {verdict}")
+        elif variant.provider == "any":
+            raise ExportError(f"the graph does not give PyTorch's vectors ({verdict}); no bundle")
+        else:
+            (bundle.path / variant.file).unlink()
+            say(f"left out {verdict}: not PyTorch's vectors")
+    return dataclasses.replace(bundle.manifest, variants=tuple(kept))

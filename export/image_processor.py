@@ -62,6 +62,7 @@ class ImageProcessor:
         self._float = _stated_kind(path) in FLOAT_RESIZE
         self.processor = _float_processor(path) if self._float else _pillow_processor(path)
         self.kind = _stated_kind(path) or type(self.processor).__name__
+        self.origin = CONFIG if (path / CONFIG).is_file() else "processor_config.json"
 
     def __call__(self, data: bytes) -> Pixels:
         """``pixel_values`` of an image file, float32 ``[3, height, width]``."""

@@ -23,7 +23,7 @@ from export.quiet import quiet
 from export.source import MODULES_FILE, Choice, Overrides, check_device, fetch, first_line
 from export.text import load_text
 from export.towers import is_two_towers, load_towers
-from export.vision import load_vision
+from export.vision import PATCH, load_vision
 from fmrt.errors import ExportError, OptionError
 
 LOADERS: dict[str, Callable[..., Loaded]] = {
@@ -91,16 +91,22 @@ def _with_adapters(loaded: Loaded, files: Sequence[AdapterFiles]) -> Loaded:
 
 
 def _load(name: str, path: Path, commit: str | None, device: str, overrides: Overrides) -> Loaded:
+    load = _loader(name, path)
+    if overrides.output == PATCH and load is not load_vision:
+        raise OptionError("output 'patch' is for models of images alone")
+    return load(name, path, commit, device, overrides)
+
+
+def _loader(name: str, path: Path) -> Callable[..., Loaded]:
     if (path / MODULES_FILE).is_file():
-        return load_text(name, path, commit, device, overrides)
+        return load_text
     if not (path / "config.json").is_file():
         raise ExportError(f"{name} holds neither config.json nor {MODULES_FILE}: not a model")
     config = _config(path)
     kind = backbone_class(config)
     if is_two_towers(kind):
-        return load_towers(name, path, commit, device, overrides)
-    load = LOADERS.get(getattr(kind, "main_input_name", ""), load_text)
-    return load(name, path, commit, device, overrides)
+        return load_towers
+    return LOADERS.get(getattr(kind, "main_input_name", ""), load_text)
 
 
 def _config(path: Path) -> PretrainedConfig:

@@ -91,7 +91,8 @@ def write_references(references: Mapping[str, Reference], path: Path) -> None:
     tensors: dict[str, NDArray[np.generic]] = {}
     metadata: dict[str, str] = {}
     for modality, reference in references.items():
-        tensors[f"{modality}.embeddings"] = reference.embeddings
+        # safetensors takes an array's memory as it lies.
+        tensors[f"{modality}.embeddings"] = np.ascontiguousarray(reference.embeddings)
         tensors[f"{modality}.lengths"] = reference.lengths
         entries: list[dict[str, str]] = []
         for i, (item, prompt) in enumerate(zip(reference.items, reference.prompts, strict=True)):

@@ -158,7 +158,7 @@ def _text_input(model: Any, tokenizer: Any, asked: int | None) -> TextInput:  # 
 def _other(model: Any, path: Path, unit: bool) -> VisionSource | AudioSource:  # noqa: ANN401
     if hasattr(model, "get_image_features"):
         backbone = _Features(model, "get_image_features", model.config.vision_config)
-        module = ImageEmbedding(backbone, "pooler", unit, {}).eval()
+        module = ImageEmbedding(backbone, "pooler", unit).eval()
         return VisionSource(module, ImageProcessor(path))
     extractor = FeatureExtractor(path)
     backbone = _Features(model, "get_audio_features", model.config.audio_config)

@@ -17,6 +17,7 @@ from export.backbone import load_backbone
 from export.image_processor import ImageProcessor, reference_images
 from export.layout import write_config
 from export.part import Loaded, Part
+from export.patches import Patches, find_patches, needed
 from export.quiet import quiet
 from export.source import Choice, Overrides, check_missing
 from fmrt.bundle import Reference
@@ -26,6 +27,9 @@ from fmrt.manifest import Tower, Variant
 OUTPUTS = ("last_hidden_state", "image_embeds")
 BATCH = 2
 POOLINGS = ("cls", "mean", "pooler")
+# In place of a pooling: a vector a patch.
+PATCH = "patch"
+PATCH_OUTPUT = "patch_embeds"
 # Where the vector that a family's users take is not the model's pooled output: ViT's pooler is made
 # for its classifier, and the others have none.
 CLS_FAMILIES = ("deit", "vit", "vit_mae", "vit_msn")
@@ -43,13 +47,14 @@ PREPARE: dict[str, Callable[[Any], dict[str, Tensor]]] = {"vit_mae": _mae}
 
 
 class ImageEmbedding(torch.nn.Module):  # type: ignore[misc]  # torch is not type-checked here
-    """``pixel_values`` to ``last_hidden_state`` and ``image_embeds``.
+    """``pixel_values`` to ``last_hidden_state`` and ``image_embeds``, or ``patch_embeds``.
 
     Args:
         backbone: a transformers vision model.
-        pooling: one of `POOLINGS`.
+        pooling: one of `POOLINGS`, or `PATCH` for a vector a patch.
         unit: whether to end in L2 normalization.
         extra: further inputs, ``[1, ...]``, the same for every image.
+        patches: how the patches lie in the backbone's output, if that is known.
     """
 
     def __init__(
@@ -57,16 +62,25 @@ class ImageEmbedding(torch.nn.Module):  # type: ignore[misc]  # torch is not typ
         backbone: torch.nn.Module,
         pooling: str,
         unit: bool,
-        extra: dict[str, Tensor],
+        extra: dict[str, Tensor] | None = None,
+        patches: Patches | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.pooling = pooling
         self.unit = unit
+        self.patches = patches
         self.config = backbone.config
-        self.names = tuple(extra)
-        for name, value in extra.items():
+        self.names = tuple(extra or {})
+        for name, value in (extra or {}).items():
             self.register_buffer(f"extra_{name}", value, persistent=False)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the outputs; the embedding is the last."""
+        # All tokens beside the patches would be the same tensor twice where nothing precedes them,
+        # and the converter makes one output of two that are equal.
+        return (PATCH_OUTPUT,) if self.pooling == PATCH else OUTPUTS
 
     def forward(self, pixel_values: Tensor) -> dict[str, Tensor]:
         """Embed a batch.
@@ -79,30 +93,21 @@ class ImageEmbedding(torch.nn.Module):  # type: ignore[misc]  # torch is not typ
         output = self.backbone(pixel_values=pixel_values, **extra)
         hidden = output.last_hidden_state
         vectors = self._pooled(output, hidden)
-        if hidden.ndim > 3:  # noqa: PLR2004  # feature maps: [batch, channels, height, width]
-            hidden = hidden.flatten(2).transpose(1, 2)
+        if self.patches is not None:
+            hidden = self.patches.sequence(hidden)
         if self.unit:
             vectors = normalize(vectors, dim=-1)
-        return {OUTPUTS[0]: hidden, OUTPUTS[1]: vectors}
+        outputs = {OUTPUTS[0]: hidden, self.outputs[-1]: vectors}
+        return {name: outputs[name] for name in self.outputs}
 
     def _pooled(self, output: Any, hidden: Tensor) -> Tensor:  # noqa: ANN401
         if self.pooling == "pooler":
             projected = output.get("image_embeds")
             return (output.pooler_output if projected is None else projected).flatten(1)
-        if hidden.ndim > 3:  # noqa: PLR2004
-            return hidden.mean((2, 3))
         if self.pooling == "cls":
             return hidden[:, 0]
-        patches = patch_count(self.config)
-        return (hidden if patches is None else hidden[:, -patches:]).mean(1)
-
-
-def patch_count(config: Any) -> int | None:  # noqa: ANN401
-    """Patches of an image in a ViT-like model; tokens in front of them are CLS and registers."""
-    image, patch = getattr(config, "image_size", None), getattr(config, "patch_size", None)
-    if not isinstance(image, int) or not isinstance(patch, int):
-        return None
-    return int(image // patch) ** 2
+        tokens = hidden if self.patches is None else self.patches.of(hidden)
+        return tokens if self.pooling == PATCH else tokens.mean(1)
 
 
 @dataclass(frozen=True)
@@ -130,18 +135,21 @@ def load_vision(
         raise OptionError("--max-length is about texts, and this model embeds images")
     processor = ImageProcessor(path)
     backbone, missing = load_backbone(path, device)
-    pooling = _choose_pooling(backbone, missing, overrides.pooling)
-    unused = [key for key in missing if "pooler" in key.split(".") and pooling.value != "pooler"]
-    check_missing(set(missing) - set(unused), backbone, name)
-    unit = bool(overrides.normalize)
-    origin = (
-        "the model does not say; --normalize adds it"
-        if overrides.normalize is None
-        else "asked for"
-    )
     model_type = backbone.config.model_type
     extra = PREPARE[model_type](backbone) if model_type in PREPARE else {}
-    module = ImageEmbedding(backbone, pooling.value, unit, extra).eval().to(device)
+    tried = _tried(backbone, processor, extra)
+    chosen = _choose_pooling(backbone, tried.output, missing, overrides)
+    unused = [key for key in missing if _is_pooler(key) and chosen.value != "pooler"]
+    check_missing(set(missing) - set(unused), backbone, name)
+    patches = tried.patches
+    said: tuple[Choice, ...] = ()
+    if chosen.value == PATCH:
+        patches = needed(patches, model_type)
+        said = (_patch_choice(patches),)
+    unit = bool(overrides.normalize)
+    unsaid = "the model does not say; --normalize adds it"
+    origin = unsaid if overrides.normalize is None else "asked for"
+    module = ImageEmbedding(backbone, chosen.value, unit, extra, patches).eval().to(device)
     source = VisionSource(module, processor)
     return Loaded(
         name,
@@ -151,9 +159,9 @@ def load_vision(
         model_type,
         (),
         (
-            pooling,
+            *(said or (chosen,)),
             Choice("normalize", "yes" if unit else "no", origin),
-            Choice("image processor", processor.kind, "preprocessor_config.json"),
+            Choice("image processor", processor.kind, processor.origin),
         ),
         partial(_parts, source),
         partial(_write_configuration, source),
@@ -161,9 +169,41 @@ def load_vision(
     )
 
 
-def _choose_pooling(backbone: Any, missing: Sequence[str], asked: str | None) -> Choice:  # noqa: ANN401
-    model_type = backbone.config.model_type
-    untrained = any("pooler" in key.split(".") for key in missing)
+@dataclass(frozen=True)
+class _Trial:
+    """What the backbone gives for one image."""
+
+    output: Any
+    patches: Patches | None
+
+
+def _tried(backbone: Any, processor: ImageProcessor, extra: dict[str, Tensor]) -> _Trial:  # noqa: ANN401
+    pixels = torch.from_numpy(processor(reference_images()[0]))[None].to(backbone.device)
+    with torch.no_grad(), quiet():
+        output = backbone(
+            pixel_values=pixels,
+            **{name: value.to(backbone.device) for name, value in extra.items()},
+        )
+    height, width = pixels.shape[-2:]
+    return _Trial(output, find_patches(backbone, output.last_hidden_state, (height, width)))
+
+
+def _is_pooler(key: str) -> bool:
+    return "pooler" in key.split(".")
+
+
+def _choose_pooling(
+    backbone: Any,  # noqa: ANN401
+    output: Any,  # noqa: ANN401
+    missing: Sequence[str],
+    overrides: Overrides,
+) -> Choice:
+    model_type, asked = backbone.config.model_type, overrides.pooling
+    if overrides.output == PATCH:
+        if asked is not None:
+            raise OptionError("--pooling: with output 'patch' nothing is pooled")
+        return Choice("pooling", PATCH, "asked for")
+    untrained = any(map(_is_pooler, missing))
     if asked is not None:
         if asked not in POOLINGS:
             raise OptionError(f"pooling {asked!r}; for images choose from: {', '.join(POOLINGS)}")
@@ -172,16 +212,17 @@ def _choose_pooling(backbone: Any, missing: Sequence[str], asked: str | None) ->
         return Choice("pooling", asked, "asked for")
     if model_type in CLS_FAMILIES or untrained:
         return Choice("pooling", "cls", f"standard for {model_type}; --pooling overrides")
-    with torch.no_grad():
-        size = getattr(backbone.config, "image_size", None)
-        side = size if isinstance(size, int) else 224
-        channels = getattr(backbone.config, "num_channels", 3)
-        output = backbone(pixel_values=torch.zeros(1, channels, side, side, device=backbone.device))
     if output.get("image_embeds") is not None or output.get("pooler_output") is not None:
         return Choice("pooling", "pooler", f"{model_type}'s own pooled output; --pooling overrides")
     if hasattr(getattr(backbone, "embeddings", None), "cls_token"):
         return Choice("pooling", "cls", f"standard for {model_type}; --pooling overrides")
     return Choice("pooling", "mean", f"{model_type} has no other; --pooling overrides")
+
+
+def _patch_choice(patches: Patches) -> Choice:
+    rows, columns = patches.grid
+    left = f", {patches.prefix} tokens in front left out" if patches.prefix else ""
+    return Choice("output", f"{rows} x {columns} patches{left}", "asked for")
 
 
 def _parts(source: VisionSource) -> Sequence[Part]:
@@ -195,21 +236,23 @@ def image_part(source: VisionSource, stem: str) -> Part:
     rows = [torch.from_numpy(source.processor(data)) for data in images]
     with torch.no_grad(), quiet():
         outputs = [source.module(row[None].to(device)) for row in rows]
-    vectors = np.stack([o[OUTPUTS[1]][0].cpu().numpy() for o in outputs])
-    tokens = int(outputs[0][OUTPUTS[0]].shape[1])
+    module = source.module
+    vectors = np.stack([o[module.outputs[-1]][0].cpu().numpy() for o in outputs])
+    tokens = int(outputs[0][module.outputs[0]].shape[1])
     spec = source.processor.spec(tokens, images)
     reference = Reference(list(images), [""] * len(images), np.full(len(images), tokens), vectors)
     tower = Tower(
         modality="image",
         inputs=("pixel_values",),
-        outputs=OUTPUTS,
-        embedding_output=OUTPUTS[1],
-        pooling=source.module.pooling,
-        normalize=source.module.unit,
+        outputs=module.outputs,
+        embedding_output=module.outputs[-1],
+        pooling=module.pooling,
+        normalize=module.unit,
         input=spec,
+        grid=module.patches.grid if module.pooling == PATCH and module.patches else None,
     )
     inputs = {"pixel_values": torch.stack(rows[:BATCH]).to(device)}
-    return Part(tower, stem, source.module, inputs, {"pixel_values": (0,)}, reference)
+    return Part(tower, stem, module, inputs, {"pixel_values": (0,)}, reference)
 
 
 def _write_configuration(

@@ -149,7 +149,9 @@ class Embedder:
                 a warning, or ``error``.
 
         Returns:
-            float32 ``[n, dim]``; another dtype or width as ``precision`` says.
+            float32 ``[n, dim]``; another dtype or width as ``precision`` says. A bundle exported
+            with output ``patch`` gives ``[n, patches, dim]``, an image's patches row by row of the
+            manifest's grid, and each patch is cut, normalized and converted as a vector.
 
         Raises:
             InputError: a text that is no string, or holds NUL or lone surrogates; an image or
@@ -163,7 +165,7 @@ class Embedder:
         post = self._postprocess(engine, truncate_dim, normalize, precision)
         prompt = self._prompt(engine, prompt_name, prompt)
         stream = self._vectors(engine, items, _same, post, prompt, batch_tokens, on_too_long)
-        out = np.empty((len(items), post.width), post.precision.dtype)
+        out = np.empty((len(items), *engine.tower.shape(post.width)), post.precision.dtype)
         done = 0
         with Progress(len(items), show_progress, engine.preprocess.unit) as progress:
             for window, vectors in stream:
@@ -220,7 +222,7 @@ class Embedder:
         dedupe: bool = False,
         group_of: Callable[[T], Hashable] | None = None,
     ) -> Iterator[tuple[list[T], NDArray[Any]]]:
-        """Yield items with their vectors ``[n, dim]``, some thousand at a time, in input order.
+        """Yield items with their vectors, as of `embed`, some thousand at a time, in input order.
 
         For streams that carry more than what is embedded; ``raw_of`` gives an item's text, image
         or sound. ``on_error`` takes an item that cannot be embedded, with the `InputError`; the

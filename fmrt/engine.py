@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -126,7 +127,7 @@ class Engine:
     ) -> None:
         target = resolve_provider(provider)
         self.tower: Tower = bundle.manifest.tower(modality)
-        self.dim = bundle.manifest.dim
+        self.shape = self.tower.shape(bundle.manifest.dim)
         self.variant: Variant = bundle.variant(variant, target.name, self.tower.modality)
         self.provider = target.spec
         self.preprocess = make_preprocessor(bundle, self.tower)
@@ -159,6 +160,8 @@ class Engine:
     ) -> Iterator[tuple[list[T], Vectors]]:
         """Yield the items in input order, a window at a time, with vectors float32 ``[n, dim]``.
 
+        Of a bundle with a grid, vectors are ``[n, patches, dim]``.
+
         Memory is bounded by two windows, whatever the length of ``items``. Equal texts of a window
         are computed once.
 
@@ -186,7 +189,7 @@ class Engine:
             batch_tokens or self.batch_tokens,
             truncation or Truncation(),
             on_error or _raise,
-            _remembering(self.dim, group_of) if dedupe else lambda _: [],
+            _remembering(self.shape, group_of) if dedupe else lambda _: [],
             alone and group_of is None,
             group_of is not None,
         )
@@ -214,7 +217,7 @@ class Engine:
         """Vectors of a short list, float32 ``[n, dim]``, from the session that long ones use."""
         stream = self.stream(items, lambda item: item, prompt=prompt, alone=False)
         parts = [part for _, part in stream]
-        return np.concatenate([np.empty((0, self.dim), np.float32), *parts])
+        return np.concatenate([np.empty((0, *self.shape), np.float32), *parts])
 
     def close(self) -> None:
         """End the worker threads."""
@@ -240,7 +243,9 @@ class Engine:
                 loaded = self.preprocess.load(raw_of(item))
             except InputError as e:
                 return item, type(e)(e.reason, position)
-            return _Item(position, item, loaded, self.preprocess.weight(loaded))
+            # A window holds its results too, and vectors of patches outweigh the pixels.
+            results = 0 if self.tower.grid is None else 4 * math.prod(self.shape)
+            return _Item(position, item, loaded, self.preprocess.weight(loaded) + results)
 
         entries = zip(count(), items, strict=False)
         mapped = self._loaders.map if self.preprocess.parallel else map
@@ -265,7 +270,7 @@ class Engine:
         share = self._share(encoded, good, constants, options.memories(window[0].item))
         rows = good[share.first[share.rows]]
         lengths = encoded.lengths[rows]
-        out = np.empty((share.distinct, self.dim), np.float32)
+        out = np.empty((share.distinct, *self.shape), np.float32)
         batch = partial(self._batch, encoded, rows, constants, out, share.rows)
 
         def calls(session: Session, workers: int) -> list[Callable[[], None]]:
@@ -330,7 +335,9 @@ class Engine:
         out[places[chosen]] = session.run({**encoded.feeds(rows[chosen]), **constants})
 
 
-def _remembering(dim: int, group_of: Callable[[T], Hashable] | None) -> Callable[[T], list[Memory]]:
+def _remembering(
+    shape: tuple[int, ...], group_of: Callable[[T], Hashable] | None
+) -> Callable[[T], list[Memory]]:
     """Gives the memory for a window by its first item: another for another group."""
     group: Hashable = None
     recent: Recent | None = None
@@ -339,7 +346,7 @@ def _remembering(dim: int, group_of: Callable[[T], Hashable] | None) -> Callable
         nonlocal group, recent
         now = None if group_of is None else group_of(first)
         if recent is None or now != group:
-            group, recent = now, Recent(dim)
+            group, recent = now, Recent(shape)
         return [recent]
 
     return memories

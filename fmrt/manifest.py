@@ -112,7 +112,6 @@ class TextInput:
         default_prompt_name: the prompt of ``embed`` without a prompt argument.
         include_prompt: False when pooling leaves the prompt's tokens out.
         pad_to_max_length: whether every text is padded to ``max_length``, the padding seen as text.
-        padded: whether texts of different lengths may share a batch, the shorter ones padded.
     """
 
     max_length: int
@@ -122,7 +121,6 @@ class TextInput:
     default_prompt_name: str | None = None
     include_prompt: bool = True
     pad_to_max_length: bool = False
-    padded: bool = True
 
 
 @dataclass(frozen=True)
@@ -192,10 +190,14 @@ class Tower:
         modality: ``text``, ``image`` or ``audio``.
         inputs: names of the graph's inputs.
         outputs: names of the graph's outputs.
-        embedding_output: the output that is the embedding, float32 ``[batch, dim]``.
-        pooling: modes, joined with ``+`` when their vectors are concatenated.
+        embedding_output: the output that is the embedding, float32 ``[batch, dim]``, or
+            ``[batch, rows * columns, dim]`` where there is a grid.
+        pooling: modes, joined with ``+`` when their vectors are concatenated; ``patch`` where
+            nothing is pooled.
         normalize: whether the graph ends in L2 normalization.
         input: how raw items become the graph's inputs; its type follows from the modality.
+        grid: rows and columns of an image's patches, each of which has a vector, row by row; None
+            for one vector an item.
     """
 
     modality: str
@@ -205,6 +207,11 @@ class Tower:
     pooling: str
     normalize: bool
     input: TextInput | ImageInput | AudioInput
+    grid: tuple[int, int] | None = None
+
+    def shape(self, width: int) -> tuple[int, ...]:
+        """Of an item's embedding whose vectors have ``width`` elements."""
+        return (width,) if self.grid is None else (self.grid[0] * self.grid[1], width)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ SMALLEST_SCALE = 1e-30
 class Precision:
     """An output precision: its dtype, elements a dimension, and the conversion.
 
-    ``encode`` takes vectors ``[n, dim]`` and the scale that maps them to [-1, 1].
+    ``encode`` takes vectors ``[..., dim]`` and the scale that maps them to [-1, 1].
     """
 
     name: str
@@ -39,7 +39,7 @@ def _uint8(vectors: Vectors, scale: float) -> NDArray[np.uint8]:
 
 def _binary(vectors: Vectors, _: float) -> NDArray[np.uint8]:
     """Sign bits, first dimension in the highest bit, as numpy.packbits packs them."""
-    return np.packbits(vectors > 0, axis=1)
+    return np.packbits(vectors > 0, axis=-1)
 
 
 PRECISIONS = {
@@ -77,16 +77,16 @@ class Postprocess:
         return -(-self.dim // 8) if self.precision.name == "binary" else self.dim
 
     def __call__(self, vectors: Vectors) -> NDArray[Any]:
-        """Vectors float32 ``[n, model dim]`` to ``[n, width]`` of the precision's dtype."""
+        """Vectors float32 ``[..., model dim]`` to ``[..., width]`` of the precision's dtype."""
         return self.precision.encode(self.shape(vectors), self.scale)
 
     def shape(self, vectors: Vectors) -> Vectors:
         """The cut and normalized vectors, still float32."""
-        cut = vectors[:, : self.dim]
+        cut = vectors[..., : self.dim]
         if not self.normalize:
             return cut
         # 1e-12 is torch.nn.functional.normalize's guard against a zero vector.
-        norms = np.linalg.norm(cut, axis=1, keepdims=True)
+        norms = np.linalg.norm(cut, axis=-1, keepdims=True)
         unit: Vectors = cut / np.maximum(norms, 1e-12)
         return unit
 
@@ -108,7 +108,7 @@ def make_postprocess(
         truncate_dim: dimensions to keep, or None for all.
         normalize: True or False, or None to do as the model does.
         precision: a key of `PRECISIONS`.
-        reference: gives the bundle's reference vectors, ``[n, dim]``, which set int8's scale.
+        reference: gives the bundle's reference vectors, ``[..., dim]``, which set int8's scale.
 
     Raises:
         OptionError: an option that is unknown or impossible for this bundle.

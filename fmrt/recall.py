@@ -5,6 +5,7 @@ Items are equal when the model's inputs are, byte for byte: `fmrt.preprocess.bas
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -83,15 +84,16 @@ class Share:
 
 
 class Recent:
-    """The latest vectors of one stream, in a ring of fixed size.
+    """The latest vectors of one stream, each ``shape``, in a ring of fixed size.
 
     A place is given out when an item is looked up, and filled when its window is complete. Windows
     are looked up and completed in the same order, so a place that is given out again is filled
     again only after all that refer to its present content have read it.
     """
 
-    def __init__(self, dim: int, most_bytes: int = RECENT_BYTES) -> None:
-        self._vectors = np.empty((max(1, most_bytes // (4 * dim)), dim), np.float32)
+    def __init__(self, shape: tuple[int, ...], most_bytes: int = RECENT_BYTES) -> None:
+        places = max(1, most_bytes // (4 * math.prod(shape)))
+        self._vectors = np.empty((places, *shape), np.float32)
         self._owners: list[bytes | None] = [None] * len(self._vectors)
         self._places: dict[bytes, int] = {}
         self._next = 0

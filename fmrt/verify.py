@@ -115,8 +115,8 @@ def check(engine: Engine, reference: Reference) -> ParityReport:
 
 
 def measure(vectors: Vectors, expected: Vectors) -> Parity:
-    """Parity of ``vectors`` with ``expected``, both float32 ``[n, dim]``; NaN fails it."""
-    a, b = vectors.astype(np.float64), expected.astype(np.float64)
+    """Parity of ``vectors`` with ``expected``, both float32 ``[..., dim]``; NaN fails it."""
+    a, b = (x.reshape(-1, x.shape[-1]).astype(np.float64) for x in (vectors, expected))
     if not np.isfinite(a).all():
         return Parity(float("inf"), -1.0, -1.0)
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)

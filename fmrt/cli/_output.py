@@ -24,7 +24,7 @@ def check_output(output: str, keep: Sequence[str], *, overwrite: bool) -> None:
         MissingExtraError: for parquet without pyarrow.
     """
     dtype = np.dtype(np.float32)  # any: nothing is written
-    open_writer(output, dim=1, dtype=dtype, keep=keep, overwrite=overwrite).abort()
+    open_writer(output, shape=(1,), dtype=dtype, keep=keep, overwrite=overwrite).abort()
     lines = lines_path(output)
     # Also when nothing will be skipped: another run's line numbers are wrong for these vectors.
     if lines is not None and lines.exists() and not overwrite:
@@ -66,7 +66,7 @@ class Output:
 def opened(
     output: str,
     *,
-    width: int,
+    shape: tuple[int, ...],
     dtype: np.dtype[Any],
     keep: Sequence[str],
     overwrite: bool,
@@ -76,7 +76,7 @@ def opened(
 
     Args:
         output: a .npy or .parquet path.
-        width: elements of a vector.
+        shape: of an item's vector, or of its vectors.
         dtype: of the elements.
         keep: columns to carry along.
         overwrite: whether to replace a file.
@@ -84,7 +84,7 @@ def opened(
     """
     path = lines_path(output)
     with ExitStack() as stack:
-        writer = open_writer(output, dim=width, dtype=dtype, keep=keep, overwrite=overwrite)
+        writer = open_writer(output, shape=shape, dtype=dtype, keep=keep, overwrite=overwrite)
         stack.callback(writer.abort)
         lines = LinesWriter(path) if skip and path is not None else None
         if lines is not None:

@@ -167,7 +167,7 @@ def run(args: argparse.Namespace) -> int:
     source = Input(args.input, args.format, paths=args.modality != "text", skip=skip)
     with opened(
         args.output,
-        width=post.width,
+        shape=bundle.manifest.tower(args.modality).shape(post.width),
         dtype=post.precision.dtype,
         keep=args.keep,
         overwrite=args.overwrite,
@@ -178,7 +178,10 @@ def run(args: argparse.Namespace) -> int:
         finally:
             source.report_skipped()
         lines = output.commit(skipped=source.skipped > 0)
-    summary = _summary(source.embedded, args.modality, post.dim, seconds)
+    form = count(post.dim, "dimension")
+    if grid := bundle.manifest.tower(args.modality).grid:
+        form = f"{grid[0]} x {grid[1]} patches of {form}"
+    summary = _summary(source.embedded, args.modality, form, seconds)
     _say(f"embedded {summary} -> {args.output}")
     if lines is not None:
         _say(f"line numbers of the rows -> {lines}")
@@ -254,10 +257,10 @@ def _embedding_options(args: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in (*names, "on_too_long")}
 
 
-def _summary(items: int, modality: str, dim: int, seconds: float) -> str:
+def _summary(items: int, modality: str, form: str, seconds: float) -> str:
     rate, unit = items / max(seconds, 1e-9), UNITS[modality]
     return (
-        f"{count(items, unit)}, {count(dim, 'dimension')}, in {seconds:.1f} s "
+        f"{count(items, unit)}, {form}, in {seconds:.1f} s "
         f"({rate:,.{0 if rate >= SHOW_TENTHS_BELOW else 1}f} {unit}s/s)"
     )
 

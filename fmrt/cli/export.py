@@ -21,6 +21,13 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("model", metavar="MODEL", help="hub id or local directory")
     parser.add_argument("out", metavar="OUT", help="directory of the bundle")
     parser.add_argument(
+        "--output",
+        metavar="WHAT",
+        default="pooled",
+        help="pooled for a vector an item, or patch for a vector a patch of an image "
+        "(default: pooled)",
+    )
+    parser.add_argument(
         "--pooling",
         metavar="MODE",
         help="cls, mean, max, mean_sqrt_len_tokens, weightedmean, lasttoken, or several joined "
@@ -70,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
     bundle = export_model(
         args.model,
         args.out,
+        output=args.output,
         pooling=args.pooling,
         normalize=args.normalize,
         max_length=args.max_length,

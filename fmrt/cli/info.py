@@ -86,6 +86,7 @@ def _tower(tower: Tower) -> list[tuple[str, str]]:
     return [
         ("embeds", f"{tower.modality}s" if tower.modality != "audio" else "audio"),
         *_INPUT_FACTS[tower.modality](tower.input),
+        *([("patches", f"{tower.grid[0]} x {tower.grid[1]}, a vector each")] if tower.grid else []),
         ("pooling", tower.pooling),
         ("normalize", "yes" if tower.normalize else "no"),
     ]

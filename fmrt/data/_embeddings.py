@@ -47,6 +47,8 @@ def _read_npy(path: str) -> NDArray[Any]:
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as e:
         raise DataError(f"cannot read {shown(path)} as .npy: {one_line(e)}") from e
+    if isinstance(array, np.ndarray) and array.ndim == _MATRIX + 1:
+        raise _patches(path)
     if (
         not isinstance(array, np.ndarray)
         or array.ndim != _MATRIX
@@ -100,8 +102,17 @@ def _no_vectors(path: str, file: parquet.ParquetFile) -> NDArray[Any]:
 def _check_type(path: str, kind: pa.DataType) -> None:
     types = pyarrow().types
     is_list = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+    if is_list and types.is_fixed_size_list(kind.value_type):
+        raise _patches(path)
     if not is_list or not (types.is_floating(kind.value_type) or types.is_integer(kind.value_type)):
         raise DataError(f"{EMBEDDING!r} of {shown(path)} is {kind}, not a list of numbers")
+
+
+def _patches(path: str) -> DataError:
+    return DataError(
+        f"{shown(path)} holds vectors of patches, several an image; export the model without "
+        "--output patch for one"
+    )
 
 
 def _uneven(path: str) -> DataError:

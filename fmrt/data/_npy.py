@@ -16,24 +16,24 @@ _HEADER_BYTES = 128
 
 
 class NpyWriter:
-    """Writes vectors as one array [rows, dim]; ``kept`` is ignored, there is no place for it."""
+    """Writes vectors as one array [rows, *shape]; ``kept`` is ignored, there is no place for it."""
 
     def __init__(
         self,
         output: str,
-        dim: int,
+        shape: tuple[int, ...],
         dtype: np.dtype[Any],
         keep: tuple[str, ...],  # noqa: ARG002  # empty; the writers are made alike
     ) -> None:
-        self._dim = dim
+        self._shape = shape
         self._dtype = dtype
         self._rows = 0
         self._pending = PendingFile(output)
         self._write(self._header())
 
     def write(self, vectors: NDArray[Any], kept: Sequence[Mapping[str, object]]) -> None:
-        """Append ``vectors`` [n, dim]."""
-        check_vectors(vectors, len(kept), self._dim, self._dtype)
+        """Append ``vectors`` [n, *shape]."""
+        check_vectors(vectors, (len(kept), *self._shape), self._dtype)
         self._write(np.ascontiguousarray(vectors).data)
         self._rows += len(vectors)
 
@@ -53,16 +53,16 @@ class NpyWriter:
             self._pending.file.write(data)
 
     def _header(self) -> bytes:
-        shape = (self._rows, self._dim)
+        shape = (self._rows, *self._shape)
         text = f"{{'descr': {self._dtype.str!r}, 'fortran_order': False, 'shape': {shape}, }}"
         length = _HEADER_BYTES - len(_MAGIC) - 2
         return _MAGIC + length.to_bytes(2, "little") + text.ljust(length - 1).encode() + b"\n"
 
 
-def check_vectors(vectors: NDArray[Any], rows: int, dim: int, dtype: np.dtype[Any]) -> None:
-    """Raise ``ValueError`` unless ``vectors`` is [rows, dim] of ``dtype``."""
-    if vectors.shape != (rows, dim) or vectors.dtype != dtype:
+def check_vectors(vectors: NDArray[Any], shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """Raise ``ValueError`` unless ``vectors`` has this shape and ``dtype``."""
+    if vectors.shape != shape or vectors.dtype != dtype:
         raise ValueError(
             f"vectors are {vectors.dtype} {list(vectors.shape)}; the writer takes {dtype} "
-            f"{[rows, dim]}"
+            f"{list(shape)}"
         )

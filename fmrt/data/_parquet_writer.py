@@ -27,22 +27,26 @@ _GROUP_ROWS = 1 << 14
 class ParquetWriter:
     """Writes the kept columns, then the vectors as fixed_size_list<dtype>[dim].
 
+    Vectors of patches are a fixed_size_list of those.
+
     A kept column has the type that pyarrow infers from its first row group, and is of strings if
     it has no value there.
     """
 
-    def __init__(self, output: str, dim: int, dtype: np.dtype[Any], keep: tuple[str, ...]) -> None:
+    def __init__(
+        self, output: str, shape: tuple[int, ...], dtype: np.dtype[Any], keep: tuple[str, ...]
+    ) -> None:
         self._arrow = pyarrow()
         if EMBEDDING in keep:
             raise DataError(f"cannot keep {EMBEDDING!r}: the vectors are written under that name")
-        self._dim, self._dtype, self._keep = dim, dtype, keep
+        self._shape, self._dtype, self._keep = shape, dtype, keep
         self._clear()
         self._parquet: parquet.ParquetWriter | None = None
         self._pending = PendingFile(output)
 
     def write(self, vectors: NDArray[Any], kept: Sequence[Mapping[str, object]]) -> None:
-        """Append ``vectors`` [n, dim] with the n rows they belong to."""
-        check_vectors(vectors, len(kept), self._dim, self._dtype)
+        """Append ``vectors`` [n, *shape] with the n rows they belong to."""
+        check_vectors(vectors, (len(kept), *self._shape), self._dtype)
         self._vectors.append(vectors.copy())  # the caller may use the memory again
         self._rows.extend(kept)
         self._bytes += vectors.nbytes + sum(self._text_bytes(row) for row in kept)
@@ -97,9 +101,11 @@ class ParquetWriter:
         )
 
     def _embedding(self) -> pa.Array:
-        vectors = np.concatenate([np.empty((0, self._dim), self._dtype), *self._vectors])
+        vectors = np.concatenate([np.empty((0, *self._shape), self._dtype), *self._vectors])
         values = self._arrow.array(vectors.reshape(-1))
-        return self._arrow.FixedSizeListArray.from_arrays(values, self._dim)
+        for size in reversed(self._shape):
+            values = self._arrow.FixedSizeListArray.from_arrays(values, size)
+        return values
 
     def _column(self, name: str, kind: pa.DataType | None) -> pa.Array:
         values = [row.get(name) for row in self._rows]

@@ -22,7 +22,7 @@ class Writer(Protocol):
     """
 
     def write(self, vectors: NDArray[Any], kept: Sequence[Mapping[str, object]]) -> None:
-        """Append ``vectors`` [n, dim], of the same dtype every time, with n rows of columns."""
+        """Append ``vectors`` [n, *shape], of the same dtype every time, with n rows of columns."""
 
     def commit(self) -> None:
         """Finish the file, bring it to the disk and rename it onto the output."""
@@ -37,12 +37,12 @@ class OutputFormat:
 
     Attributes:
         extension: of its files, with the dot.
-        open: takes the path, the dimension, the dtype and the columns to keep.
+        open: takes the path, an item's shape, the dtype and the columns to keep.
         columns: whether it can carry columns along.
     """
 
     extension: str
-    open: Callable[[str, int, np.dtype[Any], tuple[str, ...]], Writer]
+    open: Callable[[str, tuple[int, ...], np.dtype[Any], tuple[str, ...]], Writer]
     columns: bool
 
 
@@ -55,16 +55,16 @@ OUTPUT_FORMATS = (
 def open_writer(
     output: str,
     *,
-    dim: int,
+    shape: tuple[int, ...],
     dtype: np.dtype[Any],
     keep: Sequence[str] = (),
     overwrite: bool = False,
 ) -> Writer:
-    """Return a writer of vectors [n, dim] to ``output``, a .npy or .parquet path.
+    """Return a writer of vectors [n, *shape] to ``output``, a .npy or .parquet path.
 
     Args:
         output: where the vectors go; nothing is there before the writer's ``commit``.
-        dim: components of a vector.
+        shape: of an item: ``(dim,)``, or ``(patches, dim)``.
         dtype: of the components: float32, float16, int8 or uint8.
         keep: names of the columns to carry along, for .parquet.
         overwrite: whether ``commit`` may replace a file.
@@ -79,7 +79,7 @@ def open_writer(
             f"{chosen.extension} holds vectors only; write .parquet to carry columns along"
         )
     _check_place(Path(output), overwrite)
-    return chosen.open(output, dim, np.dtype(dtype), tuple(dict.fromkeys(keep)))
+    return chosen.open(output, shape, np.dtype(dtype), tuple(dict.fromkeys(keep)))
 
 
 def _chosen(output: str) -> OutputFormat:

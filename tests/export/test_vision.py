@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 import torch
 from PIL import Image
@@ -14,6 +17,9 @@ from transformers import AutoModel
 import fmrt
 from export.image_processor import ImageProcessor
 from export.quiet import quiet
+from fmrt.cli import main
+from fmrt.data import read_embeddings
+from fmrt.errors import DataError, OptionError
 from tests.export.reference import assert_parity
 from tests.export.vision import VISION, TinyVision, save_vision
 
@@ -56,9 +62,19 @@ def pytorch(model: Path, tiny: TinyVision, images: list[bytes]) -> np.ndarray:
     return torch.cat(rows).numpy()
 
 
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Directories of the models by type, each written once."""
+    root = tmp_path_factory.mktemp("vision")
+    tinies = {tiny.model_type: tiny for tiny in VISION}
+    return functools.cache(lambda kind: save_vision(tinies[kind], root / kind))
+
+
 @pytest.mark.parametrize("tiny", VISION, ids=lambda tiny: tiny.model_type)
-def test_family_matches_pytorch(tiny: TinyVision, tmp_path: Path) -> None:
-    model = save_vision(tiny, tmp_path / "model")
+def test_family_matches_pytorch(
+    tiny: TinyVision, models: Callable[[str], Path], tmp_path: Path
+) -> None:
+    model = models(tiny.model_type)
     bundle = fmrt.export_model(model, tmp_path / "bundle")
     assert bundle.manifest.tower().pooling == tiny.pooling
     images = photographs()
@@ -69,3 +85,66 @@ def test_family_matches_pytorch(tiny: TinyVision, tmp_path: Path) -> None:
     assert_parity(got, want, 1e-4)
     assert np.abs(got - alone).max() <= 1e-5 * np.abs(want).max()
     assert np.ptp(want, axis=0).max() > 1e-3  # the images' vectors differ
+
+
+# Rows and columns of patches, and tokens in front of them. ResNet's last stage has a stride of 32
+# in 384 pixels.
+PATCHES = {
+    "vit": ((4, 4), 1),
+    "dinov2_with_registers": ((4, 4), 5),
+    "dinov3_vit": ((4, 4), 1),
+    "siglip_vision_model": ((4, 4), 0),
+    "swin": ((4, 4), 0),
+    "convnext": ((1, 1), None),
+    "resnet": ((12, 12), None),
+}
+
+
+@pytest.mark.parametrize("kind", PATCHES)
+def test_patches_match_pytorch(
+    kind: str,
+    models: Callable[[str], Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model, (grid, prefix) = models(kind), PATCHES[kind]
+    bundle = fmrt.export_model(model, tmp_path / "bundle", output="patch")
+    assert bundle.manifest.tower().grid == grid
+    images = photographs()
+    processor, backbone = ImageProcessor(model), AutoModel.from_pretrained(model).eval()
+    with quiet(), torch.no_grad():
+        rows = [backbone(torch.from_numpy(processor(d))[None]).last_hidden_state for d in images]
+    want = torch.cat([r.flatten(2).mT if prefix is None else r[:, prefix:] for r in rows]).numpy()
+    assert want.shape[1] == grid[0] * grid[1]
+    with fmrt.Embedder(bundle) as embedder:
+        got = embedder.embed(images, batch_tokens=10_000)
+        alone = np.concatenate([embedder.embed([image]) for image in images])
+        bits = embedder.embed(images, precision="binary", truncate_dim=9)
+        unit = embedder.embed(images, truncate_dim=5, normalize=True)
+    assert_parity(got.reshape(-1, got.shape[-1]), want.reshape(-1, got.shape[-1]), 1e-4)
+    assert np.abs(got - alone).max() <= 1e-5 * np.abs(want).max()
+    assert np.array_equal(np.unpackbits(bits, axis=-1)[..., :9], got[..., :9] > 0)
+    assert np.allclose(unit * np.linalg.norm(got[..., :5], axis=-1, keepdims=True), got[..., :5])
+    _check_files(tmp_path, images, got)
+    assert f"{grid[0]} x {grid[1]} patches" in capsys.readouterr().err
+
+
+def _check_files(folder: Path, images: list[bytes], want: np.ndarray) -> None:
+    (folder / "images").mkdir()
+    for i, data in enumerate(images):
+        (folder / f"images/{i}.png").write_bytes(data)
+    for name in ("v.npy", "v.parquet"):
+        out = str(folder / name)
+        assert main(["embed", str(folder / "bundle"), str(folder / "images"), "-o", out]) == 0
+        with pytest.raises(DataError, match="several an image"):
+            read_embeddings(out)
+    assert np.allclose(np.load(folder / "v.npy"), want, atol=1e-5)
+    column = pyarrow.parquet.read_table(folder / "v.parquet")["embedding"]
+    assert np.allclose(np.array(column.to_pylist(), np.float32), want, atol=1e-5)
+
+
+def test_patches_only_where_there_are_any(models: Callable[[str], Path]) -> None:
+    with pytest.raises(OptionError, match="nothing is pooled"):
+        fmrt.export_model(models("vit"), "out", output="patch", pooling="cls")
+    with pytest.raises(OptionError, match="'patches'; choose from: pooled, patch"):
+        fmrt.export_model(models("vit"), "out", output="patches")

@@ -249,7 +249,7 @@ def test_parquet_without_pyarrow_names_the_extra(tmp_path, monkeypatch):
     with pytest.raises(MissingExtraError, match=r"fmrt\[parquet\]"):
         read_records(str(path))
     with pytest.raises(MissingExtraError, match=r"fmrt\[parquet\]"):
-        open_writer(str(tmp_path / "b.parquet"), dim=1, dtype=F32)
+        open_writer(str(tmp_path / "b.parquet"), shape=(1,), dtype=F32)
 
 
 def vectors(rows, dim, dtype):
@@ -266,7 +266,7 @@ def vectors(rows, dim, dtype):
 def test_vectors_in_pieces_read_back_equal(extension, sizes, dim, dtype, tmp_path_factory):
     path = tmp_path_factory.getbasetemp() / f"v{extension}"
     chunks = [vectors(n, dim, dtype) for n in sizes]
-    writer = open_writer(str(path), dim=dim, dtype=dtype, overwrite=True)
+    writer = open_writer(str(path), shape=(dim,), dtype=dtype, overwrite=True)
     for chunk in chunks:
         writer.write(chunk, [{}] * len(chunk))
     writer.commit()
@@ -288,7 +288,7 @@ def test_kept_columns_come_first_and_read_back(tmp_path, monkeypatch):
         for i in range(6, -1, -1)
     ]
     data = vectors(7, 3, F32)
-    writer = open_writer(path, dim=3, dtype=F32, keep=["id", "note", "m"])
+    writer = open_writer(path, shape=(3,), dtype=F32, keep=["id", "note", "m"])
     for i in range(7):
         buffer = data[i : i + 1].copy()
         writer.write(buffer, kept[i : i + 1])
@@ -320,7 +320,7 @@ def test_kept_columns_come_first_and_read_back(tmp_path, monkeypatch):
 )
 def test_kept_values_of_two_types_name_the_column(tmp_path, monkeypatch, first, later, rows):
     monkeypatch.setattr("fmrt.data._parquet_writer._GROUP_ROWS", rows)
-    writer = open_writer(str(tmp_path / "a.parquet"), dim=1, dtype=F32, keep=["c"])
+    writer = open_writer(str(tmp_path / "a.parquet"), shape=(1,), dtype=F32, keep=["c"])
     with pytest.raises(DataError, match="kept column 'c'") as e:  # noqa: PT012
         writer.write(vectors(1, 1, F32), [{"c": first}])
         writer.write(vectors(1, 1, F32), [{"c": later}])
@@ -334,7 +334,7 @@ def test_kept_values_of_two_types_name_the_column(tmp_path, monkeypatch, first, 
 def test_the_output_appears_only_on_commit(tmp_path, name):
     path = tmp_path / name
     for committed in (False, True):
-        writer = open_writer(str(path), dim=2, dtype=F32)
+        writer = open_writer(str(path), shape=(2,), dtype=F32)
         writer.write(vectors(3, 2, F32), [{}] * 3)
         (pending,) = tmp_path.iterdir()
         assert pending.name.startswith(".")
@@ -345,7 +345,7 @@ def test_the_output_appears_only_on_commit(tmp_path, name):
         writer.abort()
         assert list(tmp_path.iterdir()) == ([path] if committed else [])
     with pytest.raises(DataError, match="exists; say --overwrite"):
-        open_writer(str(path), dim=2, dtype=F32)
+        open_writer(str(path), shape=(2,), dtype=F32)
     assert path.stat().st_mode & 0o777 == 0o666 & ~umask()
 
 
@@ -356,7 +356,7 @@ def umask():
 
 @pytest.mark.parametrize("name", ["a.npy", "a.parquet"])
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, name):
-    writer = open_writer(str(tmp_path / name), dim=1024, dtype=F32)
+    writer = open_writer(str(tmp_path / name), shape=(1024,), dtype=F32)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
@@ -384,13 +384,13 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, name):
 def test_refused_outputs(tmp_path, name, keep, message):
     (tmp_path / "dir.npy").mkdir()
     with pytest.raises(DataError, match=message) as e:
-        open_writer(str(tmp_path / name), dim=1, dtype=F32, keep=keep)
+        open_writer(str(tmp_path / name), shape=(1,), dtype=F32, keep=keep)
     assert "\n" not in str(e.value)
     assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_vectors_of_another_shape_or_dtype_are_a_mistake(tmp_path):
-    writer = open_writer(str(tmp_path / "a.npy"), dim=2, dtype=F32)
+    writer = open_writer(str(tmp_path / "a.npy"), shape=(2,), dtype=F32)
     for wrong in (vectors(1, 3, F32), vectors(2, 2, F32), vectors(1, 2, np.int8)):
         with pytest.raises(ValueError, match="the writer takes float32"):
             writer.write(wrong, [{}])

@@ -23,7 +23,7 @@ def vector(key: bytes) -> np.ndarray:
 @given(windows, st.integers(1, 6), st.integers(1, 3))
 def test_every_item_gets_its_vector_however_small_the_memory(windows, places, in_flight) -> None:
     """Windows are looked up ahead of those before them, and completed in order."""
-    recent = Recent(DIM, places * DIM * 4)
+    recent = Recent((DIM,), places * DIM * 4)
     pending: list[tuple[list[bytes], Share]] = []
     for window in [*windows, *([[]] * in_flight)]:
         keys = [str(n).encode() for n in window]
