@@ -15,13 +15,13 @@ from export.load import load_model
 from export.part import Loaded, Part
 from export.reference import write_references
 from export.rewrite import optimize_for_cpu
-from export.source import Overrides, weights_sha256
+from export.source import Overrides, first_line, weights_sha256
 from export.trace import OPSETS, trace
 from fmrt._version import __version__
 from fmrt.bundle import Bundle, record_of
 from fmrt.engine import Engine
-from fmrt.errors import ExportError, OptionError
-from fmrt.manifest import MANIFEST_FILE, REFERENCE_FILE, Manifest, Source, Variant
+from fmrt.errors import ExportError, FmrtError, OptionError
+from fmrt.manifest import MANIFEST_FILE, REFERENCE_FILE, Manifest, Parity, Source, Variant
 from fmrt.verify import check
 
 Report = Callable[[str], None]
@@ -137,7 +137,7 @@ def _put_in_place(partial: Path, target: Path) -> None:
 
 def _write(loaded: Loaded, directory: Path, opset: int | None, say: Report) -> None:
     say("embedding the reference items in PyTorch")
-    parts = loaded.parts()
+    parts = _parts(loaded)
     write_references(
         {part.tower.modality: part.reference for part in parts}, directory / REFERENCE_FILE
     )
@@ -154,6 +154,17 @@ def _write(loaded: Loaded, directory: Path, opset: int | None, say: Report) -> N
     bundle = Bundle(directory, _manifest(loaded, parts, directory, variants))
     bundle.manifest.write(directory)
     _verified(bundle, say).write(directory)
+
+
+def _parts(loaded: Loaded) -> Sequence[Part]:
+    try:
+        return loaded.parts()
+    except FmrtError:
+        raise
+    except Exception as e:  # whatever a model of another kind makes of its input
+        raise ExportError(
+            f"a {loaded.model_type} model does not run on its main input alone: {first_line(e)}"
+        ) from e
 
 
 def _variant(part: Part, name: str, suffix: str, provider: str) -> Variant:
@@ -191,23 +202,29 @@ def _verified(bundle: Bundle, say: Report) -> Manifest:
     kept: list[Variant] = []
     several = len(bundle.manifest.towers) > 1
     for variant in bundle.manifest.variants:
+        of = f"{variant.name} ({variant.modality})" if several else variant.name
+        passed, parity, verdict = _checked(bundle, variant)
+        if passed:
+            kept.append(dataclasses.replace(variant, parity=parity))
+            say(f"verified {of}: {verdict}")
+        elif variant.provider == "any":
+            raise ExportError(f"the graph does not give PyTorch's vectors ({of}: {verdict})")
+        else:
+            (bundle.path / variant.file).unlink()
+            say(f"left out {of}: not PyTorch's vectors ({verdict})")
+    return dataclasses.replace(bundle.manifest, variants=tuple(kept))
+
+
+def _checked(bundle: Bundle, variant: Variant) -> tuple[bool, Parity | None, str]:
+    """Whether a variant passes, what was measured, and both in words."""
+    try:
         engine = Engine(bundle, variant.name, modality=variant.modality)
         try:
             result = check(engine, bundle.reference(variant.modality))
         finally:
             engine.close()
-        parity = result.parity
-        of = f" ({variant.modality})" if several else ""
-        verdict = (
-            f"{variant.name}{of}: max abs error {parity.max_abs_error:.1e}, "
-            f"worst cosine {parity.min_cosine:.6f}"
-        )
-        if result.passed:
-            kept.append(dataclasses.replace(variant, parity=parity))
-            say(f"verified {verdict}")
-        elif variant.provider == "any":
-            raise ExportError(f"the graph does not give PyTorch's vectors ({verdict}); no bundle")
-        else:
-            (bundle.path / variant.file).unlink()
-            say(f"left out {verdict}: not PyTorch's vectors")
-    return dataclasses.replace(bundle.manifest, variants=tuple(kept))
+    except Exception as e:  # a graph that ONNX Runtime does not load, or not run
+        return False, None, first_line(e).replace(f"{bundle.path}/", "")
+    parity = result.parity
+    words = f"max abs error {parity.max_abs_error:.1e}, worst cosine {parity.min_cosine:.6f}"
+    return result.passed, parity, words

@@ -12,16 +12,21 @@ import torch
 from export.heads import TextEmbedding
 from export.layout import write_text_configuration
 from export.part import Loaded, Part
+from export.quiet import quiet
 from export.reference import make_reference
-from export.source import Overrides, TextSource, load_text_source
+from export.source import Choice, Overrides, TextSource, load_text_source
 from fmrt.manifest import TextInput, Tower
 from fmrt.preprocess import TOKENIZER_FILE
 
-TOKEN_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+TOKEN_INPUTS = ("input_ids", "attention_mask")
+TOKEN_TYPES = "token_type_ids"  # noqa: S105  # no password
 PROMPT_LENGTH = "prompt_length"
 OUTPUTS = ("last_hidden_state", "sentence_embedding")
 # Two texts of different length: the example batch has padding, and neither axis has size 1.
 EXAMPLE = ("An example of a text that a tokenizer splits.", "Another, shorter.")
+# Of the largest component: how much padding may change a vector by rounding.
+UNCHANGED = 1e-5
+UNPADDED = Choice("batches", "texts of one length alone", "padding changes this model's vectors")
 
 
 def load_text(
@@ -35,6 +40,7 @@ def load_text(
     """
     source = load_text_source(name, path, revision, device, overrides)
     config = source.transformer.auto_model.config
+    padded = _may_be_padded(source)
     return Loaded(
         name,
         path,
@@ -42,14 +48,14 @@ def load_text(
         source.transformer.auto_model,
         config.model_type,
         tuple(getattr(config, "matryoshka_dimensions", None) or ()),
-        source.choices,
-        partial(_parts, source),
+        source.choices if padded else (*source.choices, UNPADDED),
+        partial(_parts, source, padded),
         partial(write_text_configuration, source),
         (TOKENIZER_FILE,),
     )
 
 
-def _parts(source: TextSource) -> Sequence[Part]:
+def _parts(source: TextSource, padded: bool) -> Sequence[Part]:
     inputs = example_batch(source)
     tokenizer = source.model.tokenizer
     spec = TextInput(
@@ -59,6 +65,7 @@ def _parts(source: TextSource) -> Sequence[Part]:
         prompts=dict(source.model.prompts),
         default_prompt_name=source.model.default_prompt_name,
         include_prompt=source.pooling.include_prompt,
+        padded=padded,
     )
     tower = Tower(
         modality="text",
@@ -76,13 +83,43 @@ def _parts(source: TextSource) -> Sequence[Part]:
 
 
 def example_batch(source: TextSource) -> dict[str, torch.Tensor]:
-    """An example batch of the inputs that both the tokenizer and the model know."""
+    """An example batch: ids and mask, and token types where both tokenizer and model know them."""
     tokenizer = source.model.tokenizer
     device = source.model.device
     taken = inspect.signature(source.transformer.auto_model.forward).parameters
-    names = [name for name in TOKEN_INPUTS if name in tokenizer.model_input_names and name in taken]
-    batch = tokenizer(list(EXAMPLE), padding=True, return_tensors="pt")
+    typed = TOKEN_TYPES in tokenizer.model_input_names and TOKEN_TYPES in taken
+    batch = tokenizer(
+        list(EXAMPLE),
+        padding=True,
+        truncation=True,
+        max_length=source.max_length,
+        return_tensors="pt",
+        return_attention_mask=True,
+    )
+    names = (*TOKEN_INPUTS, TOKEN_TYPES) if typed else TOKEN_INPUTS
     inputs = {name: batch[name].to(device) for name in names}
     if not source.pooling.include_prompt:
         inputs[PROMPT_LENGTH] = torch.zeros(1, dtype=torch.int64, device=device)
     return inputs
+
+
+def _may_be_padded(source: TextSource) -> bool:
+    """Whether a text's vector is the same when the runtime pads it, on the right, as when alone.
+
+    Not so for models that see no attention mask, such as FNet, or that cut a batch into blocks.
+    """
+    tokenizer = source.model.tokenizer
+    module = TextEmbedding(source).eval()
+    texts = tokenizer(list(EXAMPLE), truncation=True, max_length=source.max_length)["input_ids"]
+    width = max(map(len, texts))
+    short = min(texts, key=len)
+    alone = torch.tensor([short])
+    padded = torch.tensor([[*short, *[tokenizer.pad_token_id] * (width - len(short))]])
+    mask = (torch.arange(width) < len(short)).to(torch.int64)[None]
+    device = source.model.device
+    with torch.no_grad(), quiet():
+        want, got = (
+            module(input_ids=ids.to(device), attention_mask=seen.to(device))[OUTPUTS[1]]
+            for ids, seen in ((alone, torch.ones_like(alone)), (padded, mask))
+        )
+    return bool((got - want).abs().max() <= UNCHANGED * want.abs().max())

@@ -112,6 +112,7 @@ class TextInput:
         default_prompt_name: the prompt of ``embed`` without a prompt argument.
         include_prompt: False when pooling leaves the prompt's tokens out.
         pad_to_max_length: whether every text is padded to ``max_length``, the padding seen as text.
+        padded: whether texts of different lengths may share a batch, the shorter ones padded.
     """
 
     max_length: int
@@ -121,6 +122,7 @@ class TextInput:
     default_prompt_name: str | None = None
     include_prompt: bool = True
     pad_to_max_length: bool = False
+    padded: bool = True
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,6 @@ class TextPreprocessor:
 
     unit = "text"
     parallel = False
-    padded = True
     dedupe = True
     window_weight = 8_000_000  # characters
 
@@ -98,6 +97,7 @@ class TextPreprocessor:
         self._tokenizer.no_truncation()
         self._spec = spec
         self.limit = spec.max_length
+        self.padded = spec.padded
         self._has_types = any(self._tokenizer.encode("a").type_ids)
 
     def load(self, item: object) -> str:

@@ -1,0 +1,106 @@
+"""Export every model type that transformers knows, and write what became of each.
+
+python -m tests.conformance                 those without a result yet, then results and docs
+python -m tests.conformance bert vit        these again
+python -m tests.conformance --again refused those with that outcome again
+python -m tests.conformance --docs          only write the docs from the results
+
+Each model type has a process of its own, with a limit of time and memory. A result is written as
+soon as it is there, so a run that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import multiprocessing
+import os
+import resource
+import shutil
+import sys
+import tempfile
+import traceback
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+# Before the fork: each process then starts with all of it loaded.
+import export.bundle  # noqa: F401
+from tests.conformance import outcome as outcomes
+from tests.conformance.outcome import Outcome, outcome
+from tests.conformance.results import read_results, write_results
+from tests.conformance.scope import model_types
+
+MEMORY = 6 << 30  # bytes
+FORK = multiprocessing.get_context("fork")
+
+
+def main() -> int:
+    """Run what was asked for."""
+    args = _arguments()
+    known = read_results()
+    todo = args.types or [
+        t
+        for t in model_types()
+        if t not in known or known[t].status in args.again or args.again == ["all"]
+    ]
+    if not args.docs:
+        with tempfile.TemporaryDirectory() as work, ThreadPoolExecutor(args.jobs) as pool:
+            running = [pool.submit(_outcome, Path(work), args.timeout, name) for name in todo]
+            for found in map(Future.result, as_completed(running)):
+                print(f"{found.model_type}: {found.status} {found.reason}", flush=True)
+                known[found.model_type] = found
+                write_results(known)
+    write_results(known)
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.conformance",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("types", nargs="*", metavar="TYPE", help="model types")
+    parser.add_argument("--again", nargs="*", default=[], help="outcomes to try again, or all")
+    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--timeout", type=float, default=300, help="seconds a model type")
+    parser.add_argument("--docs", action="store_true", help="write the docs, run nothing")
+    return parser.parse_args()
+
+
+def _outcome(work: Path, timeout: float, model_type: str) -> Outcome:
+    """The outcome of a model type, from its own process."""
+    file = work / f"{model_type}.json"
+    process = FORK.Process(target=_child, args=(model_type, file))
+    process.start()
+    process.join(timeout)
+    late = process.is_alive()
+    if late:
+        process.kill()
+        process.join()
+    try:
+        found = Outcome(**json.loads(file.read_text()))
+    except FileNotFoundError:
+        how = f"took over {timeout:.0f} s" if late else f"ended with code {process.exitcode}"
+        modality = outcomes.classify(model_type)[0]
+        found = Outcome(model_type, modality, outcomes.REFUSED, f"its export {how}")
+    return found
+
+
+def _child(model_type: str, file: Path) -> None:
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
+    place = Path(tempfile.mkdtemp(dir=file.parent))
+    try:
+        found = outcome(model_type, place)
+    except BaseException as e:  # a traceback is a fault of the exporter: kept, and seen
+        traceback.print_exc()
+        text = f"not an FmrtError but {type(e).__name__}: {' '.join(str(e).split())[:200]}"
+        found = Outcome(model_type, outcomes.classify(model_type)[0], outcomes.REFUSED, text)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+    file.write_text(json.dumps(dataclasses.asdict(found)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
