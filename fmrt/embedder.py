@@ -279,6 +279,11 @@ class Embedder:
         return self.manifest.text.max_length
 
     @property
+    def batch_tokens(self) -> int:
+        """Most tokens (patches, frames) of a batch, unless a call says otherwise."""
+        return self._engine(None, ()).batch_tokens
+
+    @property
     def variant(self) -> str:
         """Name of the variant that is loaded."""
         return self._engine(None, ()).variant.name

@@ -81,12 +81,17 @@ def windows(
 
 
 class Workers:
-    """Threads over one shared session; windows of jobs overlap, results keep their order."""
+    """Threads over one shared session; windows of jobs overlap, results keep their order.
 
-    def __init__(self, count: int) -> None:
+    Args:
+        count: threads.
+        ahead: items that `map` takes ahead of its results; default 4 a thread.
+    """
+
+    def __init__(self, count: int, ahead: int | None = None) -> None:
         self.count = count
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="fmrt")
-        self._ahead = 4 * count
+        self._ahead = 4 * count if ahead is None else ahead
 
     def run(self, jobs: Iterable[tuple[T, list[Callable[[], None]]]]) -> Iterator[T]:
         """Run each entry's calls in parallel and yield its value when all are done, in order.

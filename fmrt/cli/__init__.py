@@ -75,9 +75,9 @@ def _run(command: Callable[[argparse.Namespace], int], args: argparse.Namespace)
         if sys.stdout is not None:
             sys.stdout.flush()
     except FmrtError as e:
-        return _fail(str(e))
-    except KeyboardInterrupt:
-        _say("interrupted")
+        return _fail("; ".join([str(e), *getattr(e, "__notes__", ())]))
+    except KeyboardInterrupt as e:
+        _say(flat(str(e)) or "interrupted")
         return INTERRUPTED
     except BrokenPipeError:  # the reader, such as head, has seen enough
         _discard_stdout()

@@ -25,7 +25,6 @@ class Input:
 
     Attributes:
         skipped: bad records so far.
-        embedded: records that have come back from the model.
     """
 
     def __init__(
@@ -45,7 +44,6 @@ class Input:
         self._skip = skip
         self._first_skipped: list[str] = []
         self.skipped = 0
-        self.embedded = 0
 
     def usable(self, records: Iterable[Record | BadRecord]) -> Iterator[Record]:
         """Yield the records that could be read.

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fmrt.cli._lines import LinesWriter, lines_path
 from fmrt.data import Record, Writer, open_writer
+from fmrt.data._lines import LinesWriter, lines_path
 from fmrt.data._source import shown
 from fmrt.errors import DataError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fmrt.cli._arguments import (
     Subparsers,
@@ -17,7 +17,6 @@ from fmrt.cli._arguments import (
     open_bundle,
     positive,
 )
-from fmrt.cli._text import count
 from fmrt.errors import DataError
 
 if TYPE_CHECKING:
@@ -26,18 +25,15 @@ if TYPE_CHECKING:
     from fmrt.bundle import Bundle
     from fmrt.cli._arguments import Parser
     from fmrt.cli._input import Input
-    from fmrt.cli._output import Output
     from fmrt.data import BadRecord, Record
     from fmrt.postprocess import Postprocess
 
-UNITS = {"text": "text", "image": "image", "audio": "sound"}
 # Files that a folder is searched for.
 EXTENSIONS: dict[str, tuple[str, ...]] = {
     "text": (),
     "image": (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"),
     "audio": (".aif", ".aiff", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".wav"),
 }
-SHOW_TENTHS_BELOW = 10
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -63,7 +59,23 @@ def _add_files(parser: Parser) -> None:
         "with their paths or bytes",
     )
     parser.add_argument(
-        "-o", "--output", metavar="OUTPUT", required=True, help="a .npy or .parquet file to write"
+        "-o",
+        "--output",
+        metavar="OUTPUT",
+        required=True,
+        help="a .npy or .parquet file to write; or a folder, with / at its end, for shards of a "
+        "job that goes on after an interruption, see docs/jobs.md",
+    )
+    parser.add_argument(
+        "--shard-rows",
+        metavar="N",
+        type=positive,
+        help="records of the input a shard (default: 16,384)",
+    )
+    parser.add_argument(
+        "--shard-format",
+        choices=("npy", "parquet"),
+        help="of shards (default: npy, or parquet with --keep)",
     )
     add_reading(parser)
     parser.add_argument(
@@ -74,7 +86,7 @@ def _add_files(parser: Parser) -> None:
         default=[],
         help="columns to carry along into .parquet; 'line' is the record's number, 'path' a file's",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace OUTPUT")
+    parser.add_argument("--overwrite", action="store_true", help="replace OUTPUT, start over")
     parser.add_argument(
         "--on-error",
         choices=("fail", "skip"),
@@ -87,7 +99,7 @@ def _add_files(parser: Parser) -> None:
 def _add_embedding(parser: Parser) -> None:
     parser.add_argument(
         "--modality",
-        choices=tuple(UNITS),
+        choices=tuple(EXTENSIONS),
         help="what INPUT holds, for a model with several (default: the model's only one, or text)",
     )
     add_prompt(parser, "the model's own default")
@@ -123,6 +135,12 @@ def _add_running(parser: Parser) -> None:
         "--batch-tokens", metavar="N", type=positive, help="most tokens of a batch (default: 512)"
     )
     parser.add_argument(
+        "--dedupe",
+        action="store_true",
+        help="remember the latest 64 MiB of vectors, for items that come back (default: texts "
+        "within some thousand)",
+    )
+    parser.add_argument(
         "--workers", metavar="N", type=positive, help="batches at a time (default: one a core)"
     )
     parser.add_argument(
@@ -147,42 +165,70 @@ def _add_running(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Embed, and say on standard error what was done; without success there is no output."""
+    """Embed, and say on standard error what was done.
+
+    Without success there is no output, unless it is a folder, which keeps its complete shards.
+    """
     from fmrt.cli._input import Input  # noqa: PLC0415  # start-up stays quick
-    from fmrt.cli._output import check_output, opened  # noqa: PLC0415
+    from fmrt.cli._output import check_output  # noqa: PLC0415
+    from fmrt.cli._shards import is_folder, run_shards  # noqa: PLC0415
     from fmrt.data import read_records  # noqa: PLC0415
 
-    check_output(args.output, args.keep, overwrite=args.overwrite)
+    folder = is_folder(args)
+    if not folder:
+        check_output(args.output, args.keep, overwrite=args.overwrite)
     bundle, args.provider = open_bundle(args)
     args.modality = bundle.manifest.tower(args.modality).modality
+    files = EXTENSIONS[args.modality]
     records = read_records(
-        args.input,
-        format=args.format,
-        column=args.column,
-        keep=args.keep,
-        files=EXTENSIONS[args.modality],
+        args.input, format=args.format, column=args.column, keep=args.keep, files=files
     )
     post = _checked_options(args, bundle)
     skip = args.on_error == "skip"
     source = Input(args.input, args.format, paths=args.modality != "text", skip=skip)
+    if folder:
+        return run_shards(args, bundle, source, records, post, files)
+    return _run_file(args, bundle, source, records, post)
+
+
+def _run_file(
+    args: argparse.Namespace,
+    bundle: Bundle,
+    source: Input,
+    records: Iterator[Record | BadRecord],
+    post: Postprocess,
+) -> int:
+    """Embed into one file."""
+    from fmrt.cli._output import opened  # noqa: PLC0415  # start-up stays quick
+    from fmrt.cli._stream import embed_stream, form_of, open_embedder, summary  # noqa: PLC0415
+
     with opened(
         args.output,
         shape=bundle.manifest.tower(args.modality).shape(post.width),
         dtype=post.precision.dtype,
         keep=args.keep,
         overwrite=args.overwrite,
-        skip=skip,
+        skip=args.on_error == "skip",
     ) as output:
         try:
-            seconds = _embed(args, bundle, source, records, output)
+            with open_embedder(args, bundle) as embedder:
+                start = time.perf_counter()
+                embedded = embed_stream(
+                    args,
+                    embedder,
+                    source.usable(records),
+                    raw=source.raw,
+                    reject=source.reject,
+                    write=output.write,
+                )
+                seconds = time.perf_counter() - start
         finally:
             source.report_skipped()
+        if not embedded:
+            raise DataError(f"nothing embedded of {args.input!r}: every record was skipped")
         lines = output.commit(skipped=source.skipped > 0)
-    form = count(post.dim, "dimension")
-    if grid := bundle.manifest.tower(args.modality).grid:
-        form = f"{grid[0]} x {grid[1]} patches of {form}"
-    summary = _summary(source.embedded, args.modality, form, seconds)
-    _say(f"embedded {summary} -> {args.output}")
+    form = form_of(bundle.manifest.tower(args.modality), post.dim)
+    _say(f"embedded {summary(embedded, args.modality, form, seconds)} -> {args.output}")
     if lines is not None:
         _say(f"line numbers of the rows -> {lines}")
     return 0
@@ -203,65 +249,6 @@ def _checked_options(args: argparse.Namespace, bundle: Bundle) -> Postprocess:
         normalize=args.normalize,
         precision=args.precision,
         reference=lambda: bundle.reference(args.modality).embeddings,
-    )
-
-
-def _embed(
-    args: argparse.Namespace,
-    bundle: Bundle,
-    source: Input,
-    records: Iterator[Record | BadRecord],
-    output: Output,
-) -> float:
-    """Write the vectors of the usable records; return the seconds it took, without the load."""
-    from fmrt.embedder import Embedder  # noqa: PLC0415  # start-up stays quick
-    from fmrt.progress import Progress  # noqa: PLC0415
-
-    with Embedder(
-        bundle,
-        variant=args.variant,
-        provider=args.provider,
-        workers=args.workers,
-        modality=args.modality,
-        verify=not args.no_verify,
-        gpu_mem_limit=args.gpu_mem_limit,
-        cuda_graphs=args.cuda_graphs,
-    ) as embedder:
-        start = time.perf_counter()
-        stream = embedder.embed_items(
-            source.usable(records),
-            source.raw,
-            on_error=source.reject,
-            **_embedding_options(args),
-        )
-        with Progress(None, args.progress, UNITS[args.modality]) as progress:
-            for window, vectors in stream:
-                output.write(window, vectors)
-                source.embedded += len(window)
-                progress.advance(len(window))
-        if not source.embedded:
-            raise DataError(f"nothing embedded of {args.input!r}: every record was skipped")
-        return time.perf_counter() - start
-
-
-def _embedding_options(args: argparse.Namespace) -> dict[str, Any]:
-    names = (
-        "modality",
-        "prompt_name",
-        "prompt",
-        "batch_tokens",
-        "truncate_dim",
-        "normalize",
-        "precision",
-    )
-    return {name: getattr(args, name) for name in (*names, "on_too_long")}
-
-
-def _summary(items: int, modality: str, form: str, seconds: float) -> str:
-    rate, unit = items / max(seconds, 1e-9), UNITS[modality]
-    return (
-        f"{count(items, unit)}, {form}, in {seconds:.1f} s "
-        f"({rate:,.{0 if rate >= SHOW_TENTHS_BELOW else 1}f} {unit}s/s)"
     )
 
 

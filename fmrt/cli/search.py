@@ -67,9 +67,9 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         DataError: the vectors or texts cannot be used, or do not belong together.
     """
-    from fmrt.cli._lines import read_lines  # noqa: PLC0415  # start-up stays quick
     from fmrt.cli._nearest import check_vectors, nearest  # noqa: PLC0415
     from fmrt.data import read_embeddings, read_records  # noqa: PLC0415
+    from fmrt.data._lines import read_lines  # noqa: PLC0415  # start-up stays quick
 
     vectors, columns = read_embeddings(args.embeddings, columns=("text",))
     lines = read_lines(args.embeddings, len(vectors))

@@ -31,11 +31,16 @@ def read_files(
             raise DataError(f"{shown(source)} has {PATH!r} and {LINE!r} to keep, not {name!r}")
     root = Path(source)
     with reading(source):
-        paths = [root] if root.is_file() else sorted(_below(root, extensions))
+        paths = [root] if root.is_file() else files_below(root, extensions)
     if not paths:
         raise DataError(f"{shown(source)} holds no file with {', '.join(sorted(extensions))}")
     base = root.parent if root.is_file() else root
     return (_record(i, path, base, keep) for i, path in enumerate(paths, 1))
+
+
+def files_below(root: Path, extensions: Collection[str]) -> list[Path]:
+    """Files below a folder with one of ``extensions``, sorted; hidden ones are passed over."""
+    return sorted(_below(root, extensions))
 
 
 def _below(root: Path, extensions: Collection[str]) -> Iterator[Path]:

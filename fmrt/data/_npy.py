@@ -24,6 +24,7 @@ class NpyWriter:
         shape: tuple[int, ...],
         dtype: np.dtype[Any],
         keep: tuple[str, ...],  # noqa: ARG002  # empty; the writers are made alike
+        like: str | None = None,  # noqa: ARG002
     ) -> None:
         self._shape = shape
         self._dtype = dtype

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fmrt.data._columnar import array_of
 from fmrt.data._npy import check_vectors
 from fmrt.data._pending import PendingFile, writing
-from fmrt.data._pyarrow import EMBEDDING, pyarrow
+from fmrt.data._pyarrow import EMBEDDING, pyarrow, reading_parquet
 from fmrt.data._source import one_line
 from fmrt.errors import DataError
 
@@ -29,18 +29,27 @@ class ParquetWriter:
 
     Vectors of patches are a fixed_size_list of those.
 
-    A kept column has the type that pyarrow infers from its first row group, and is of strings if
-    it has no value there.
+    A kept column has the type that it has in ``like``, another such file; by default the type that
+    pyarrow infers from its first row group, or of strings if it has no value there.
     """
 
     def __init__(
-        self, output: str, shape: tuple[int, ...], dtype: np.dtype[Any], keep: tuple[str, ...]
+        self,
+        output: str,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        keep: tuple[str, ...],
+        like: str | None = None,
     ) -> None:
         self._arrow = pyarrow()
         if EMBEDDING in keep:
             raise DataError(f"cannot keep {EMBEDDING!r}: the vectors are written under that name")
         self._shape, self._dtype, self._keep = shape, dtype, keep
         self._clear()
+        self._schema: pa.Schema | None = None
+        if like is not None:
+            with reading_parquet(like):
+                self._schema = self._arrow.parquet.read_schema(like)
         self._parquet: parquet.ParquetWriter | None = None
         self._pending = PendingFile(output)
 
@@ -78,7 +87,7 @@ class ParquetWriter:
         return sum(len(v) for name in self._keep if isinstance(v := row.get(name), str))
 
     def _flush(self) -> None:
-        schema = self._parquet.schema if self._parquet else None
+        schema = self._schema
         arrays = [
             self._column(name, schema.field(name).type if schema else None) for name in self._keep
         ]
@@ -89,6 +98,7 @@ class ParquetWriter:
 
     def _write(self, table: pa.Table) -> None:
         try:
+            self._schema = table.schema
             self._parquet = self._parquet or self._open(table.schema)
             self._parquet.write_table(table, row_group_size=_GROUP_ROWS)
         except self._arrow.ArrowNotImplementedError as e:

@@ -24,6 +24,23 @@ def writing(output: str) -> Iterator[None]:
         ) from e
 
 
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk, where the system lets one."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def remove_pending(folder: Path) -> None:
+    """Remove what killed processes have left unfinished in a folder."""
+    with writing(str(folder)):
+        for path in folder.glob(".fmrt-*.tmp"):
+            path.unlink()
+
+
 class PendingFile:
     """A hidden file beside ``output``, open for writing, renamed onto it by ``commit``."""
 
@@ -44,6 +61,7 @@ class PendingFile:
             os.fsync(self.file.fileno())
             self.file.close()
             self._path.replace(self._target)
+            sync_folder(self._target.parent)
 
     def abort(self) -> None:
         """Remove the file; after ``commit``, do nothing."""

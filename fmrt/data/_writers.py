@@ -37,12 +37,13 @@ class OutputFormat:
 
     Attributes:
         extension: of its files, with the dot.
-        open: takes the path, an item's shape, the dtype and the columns to keep.
+        open: takes the path, an item's shape, the dtype, the columns to keep, and another file
+            whose types of these columns to take, or None.
         columns: whether it can carry columns along.
     """
 
     extension: str
-    open: Callable[[str, tuple[int, ...], np.dtype[Any], tuple[str, ...]], Writer]
+    open: Callable[[str, tuple[int, ...], np.dtype[Any], tuple[str, ...], str | None], Writer]
     columns: bool
 
 
@@ -59,6 +60,7 @@ def open_writer(
     dtype: np.dtype[Any],
     keep: Sequence[str] = (),
     overwrite: bool = False,
+    like: str | None = None,
 ) -> Writer:
     """Return a writer of vectors [n, *shape] to ``output``, a .npy or .parquet path.
 
@@ -68,6 +70,7 @@ def open_writer(
         dtype: of the components: float32, float16, int8 or uint8.
         keep: names of the columns to carry along, for .parquet.
         overwrite: whether ``commit`` may replace a file.
+        like: another such output, whose types the kept columns get.
 
     Raises:
         DataError: if there can be no such output; later, from the writer, if writing fails.
@@ -79,7 +82,7 @@ def open_writer(
             f"{chosen.extension} holds vectors only; write .parquet to carry columns along"
         )
     _check_place(Path(output), overwrite)
-    return chosen.open(output, shape, np.dtype(dtype), tuple(dict.fromkeys(keep)))
+    return chosen.open(output, shape, np.dtype(dtype), tuple(dict.fromkeys(keep)), like)
 
 
 def _chosen(output: str) -> OutputFormat:

@@ -1,0 +1,215 @@
+"""``fmrt embed -o FOLDER/``: a job that goes on where it was cut."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fmrt._version import __version__
+from fmrt.bundle import Bundle, sha256
+from fmrt.cli._input import Input
+from fmrt.cli._stream import embed_stream, form_of, open_embedder, summary
+from fmrt.cli._text import count
+from fmrt.data import BadRecord, Record
+from fmrt.data._fingerprint import Fingerprint
+from fmrt.errors import DataError, FmrtError, InputError, OptionError
+from fmrt.jobs import Folder, Setting, ShardSink, merged
+from fmrt.manifest import MANIFEST_FILE
+from fmrt.session import runtime_version
+
+if TYPE_CHECKING:
+    from fmrt.postprocess import Postprocess
+
+# A few minutes' work for a model like MiniLM on two cores.
+SHARD_ROWS = 16_384
+FORMATS = ("npy", "parquet")
+
+
+def is_folder(args: argparse.Namespace) -> bool:
+    """Whether the output is a folder of shards.
+
+    Raises:
+        OptionError: it is not, and there is an option of shards.
+    """
+    separators = tuple(filter(None, (os.sep, os.altsep)))
+    if args.output.endswith(separators) or Path(args.output).is_dir():
+        return True
+    if args.shard_rows or args.shard_format:
+        raise OptionError(
+            f"--shard-rows and --shard-format need a folder: say -o {args.output + os.sep!r}"
+        )
+    return False
+
+
+class ShardJob:
+    """One run of a job, new or not.
+
+    Args:
+        args: of the command.
+        bundle: of the model.
+        source: of the records.
+        records: of the whole input.
+        post: form of the vectors.
+        fingerprint: of the input.
+        folder: of the job.
+    """
+
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        bundle: Bundle,
+        source: Input,
+        records: Iterator[Record | BadRecord],
+        post: Postprocess,
+        fingerprint: Fingerprint,
+        folder: Folder,
+    ) -> None:
+        self._args, self._bundle, self._post = args, bundle, post
+        self._source, self._records = source, records
+        self._folder = folder
+        self._seen = 0
+        self._tower = bundle.manifest.tower(args.modality)
+        self._shape = self._tower.shape(post.width)
+        self._settings = merged(args.output, _settings(args, bundle, fingerprint), folder.settings)
+        self._sink = ShardSink(
+            folder,
+            rows=self._settings["shard_rows"],
+            extension=f".{self._settings['shard_format']}",
+            shape=self._shape,
+            dtype=post.precision.dtype,
+            keep=args.keep,
+            lines=args.on_error == "skip",
+            check=fingerprint.check,
+        )
+
+    def run(self) -> None:
+        """Embed what is not there yet, and say so.
+
+        Raises:
+            KeyboardInterrupt: with what is safe, and how to go on.
+        """
+        if self._folder.complete:
+            _say(f"{self._args.output} is complete: {self._state()}; nothing to do")
+            return
+        if self._folder.shards:
+            _say(f"going on: {self._state()} are there")
+        try:
+            self._embed()
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"interrupted; {self._hint()}") from None
+        except FmrtError as e:
+            if self._folder.shards:
+                e.add_note(self._hint())
+            raise
+        finally:
+            self._sink.abort()
+
+    def _embed(self) -> None:
+        with open_embedder(self._args, self._bundle) as embedder:
+            start = time.perf_counter()
+            # Another machine, or another measurement, may have another default.
+            self._settings["batch_tokens"] = self._settings["batch_tokens"] or embedder.batch_tokens
+            self._args.batch_tokens = self._settings["batch_tokens"]
+            self._folder.begin(self._settings)
+            embedded = embed_stream(
+                self._args,
+                embedder,
+                self._missing(),
+                raw=lambda item: self._source.raw(item[1]),
+                reject=self._reject,
+                write=self._sink.write,
+                group_of=lambda item: self._sink.number(item[0]),
+            )
+        self._sink.finish(self._seen)
+        if not self._folder.rows:
+            raise DataError(f"nothing embedded of {self._args.input!r}: every record was skipped")
+        self._folder.finish({"shape": self._shape, "dtype": str(self._post.precision.dtype)})
+        form = form_of(self._tower, self._post.dim)
+        done = summary(embedded, self._args.modality, form, time.perf_counter() - start)
+        _say(f"embedded {done} -> {self._args.output}: {self._state()} in all")
+
+    def _missing(self) -> Iterator[tuple[int, Record]]:
+        """Records of shards that are not there, with their number from 0."""
+        for number, record in enumerate(self._records):
+            self._seen = number + 1
+            if self._sink.is_done(number):
+                continue
+            if isinstance(record, BadRecord):
+                self._reject((number, record), InputError(record.reason))
+            else:
+                yield number, record
+
+    def _reject(self, item: tuple[int, Record | BadRecord], error: InputError) -> None:
+        self._source.reject(item[1], error)
+        self._sink.skip(item[0])
+
+    def _state(self) -> str:
+        rows, shards = self._folder.rows, len(self._folder.shards)
+        return f"{count(rows, 'row')} in {count(shards, 'shard')}"
+
+    def _hint(self) -> str:
+        command = "the same command"
+        if self._args.overwrite:
+            command += " without --overwrite"
+        return f"{self._state()} are safe in {self._args.output!r}: {command} goes on from there"
+
+
+def run_shards(
+    args: argparse.Namespace,
+    bundle: Bundle,
+    source: Input,
+    records: Iterator[Record | BadRecord],
+    post: Postprocess,
+    files: tuple[str, ...],
+) -> int:
+    """Run a job; ``files`` are extensions that a folder is searched for."""
+    if args.shard_format is None and args.keep:
+        args.shard_format = "parquet"
+    if args.keep and args.shard_format == "npy":
+        raise OptionError("--shard-format npy holds vectors only; leave out --keep")
+    fingerprint = Fingerprint(args.input, files)
+    with Folder.opened(Path(args.output), overwrite=args.overwrite) as folder:
+        job = ShardJob(args, bundle, source, records, post, fingerprint, folder)
+        try:
+            job.run()
+        finally:
+            source.report_skipped()
+    return 0
+
+
+def _settings(args: argparse.Namespace, bundle: Bundle, fingerprint: Fingerprint) -> list[Setting]:
+    provider = args.provider.partition(":")[0]
+    variant = bundle.variant(args.variant, provider, args.modality)
+    too_long = "error" if args.on_too_long == "error" else "truncate"
+    return [
+        Setting("input", "the name of the input", fingerprint.name),
+        Setting("input_sha256", "the content of the input", fingerprint.sha256, hidden=True),
+        Setting("bundle", "the bundle", sha256(bundle.path / MANIFEST_FILE), hidden=True),
+        Setting("variant", "--variant", variant.name),
+        Setting("provider", "--provider", provider),
+        Setting("modality", "--modality", args.modality),
+        Setting("format", "--format", args.format),
+        Setting("column", "--column", args.column),
+        Setting("keep", "--keep", list(dict.fromkeys(args.keep))),
+        Setting("prompt_name", "--prompt-name", args.prompt_name),
+        Setting("prompt", "--prompt", args.prompt),
+        Setting("on_too_long", "--on-too-long", too_long),
+        Setting("precision", "--precision", args.precision),
+        Setting("truncate_dim", "--truncate-dim", args.truncate_dim),
+        Setting("normalize", "--normalize", args.normalize),
+        Setting("dedupe", "--dedupe", args.dedupe),
+        Setting("batch_tokens", "--batch-tokens", args.batch_tokens, kept=True),
+        Setting("shard_rows", "--shard-rows", args.shard_rows, SHARD_ROWS, kept=True),
+        Setting("shard_format", "--shard-format", args.shard_format, FORMATS[0], kept=True),
+        Setting("fmrt", "the version of fmrt", __version__),
+        Setting("onnxruntime", "the version of ONNX Runtime", runtime_version()),
+    ]
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)

@@ -1,0 +1,72 @@
+"""What tells an input from another: its content, not where it is or when it was written."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection
+from pathlib import Path
+
+from fmrt.data._folder import files_below
+from fmrt.data._source import STDIN, check_source, reading, shown
+from fmrt.errors import DataError
+
+
+class Fingerprint:
+    """Name and content of an input that can be read again.
+
+    A file's content is its SHA-256; a folder's that of the paths, sizes and times of its files.
+
+    Args:
+        source: a path.
+        files: extensions of the files that a folder is searched for.
+
+    Attributes:
+        name: last part of the path.
+        size: bytes, or files of a folder.
+        sha256: of the content.
+
+    Raises:
+        DataError: it is standard input, or cannot be read.
+    """
+
+    def __init__(self, source: str, files: Collection[str] = ()) -> None:
+        if source == STDIN:
+            raise DataError(
+                "standard input cannot be read again, as a job that goes on must: give a file"
+            )
+        self._path = Path(source)
+        self._source = source
+        self.name = self._path.resolve().name
+        if self._path.is_dir() and files:
+            self.size, self.sha256 = self._of_folder(files)
+            self._seen = None
+        else:
+            check_source(source)
+            self._seen = self._state()
+            with reading(source), self._path.open("rb") as file:
+                self.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            self.size = self._seen[0]
+
+    def check(self) -> None:
+        """Raise if a file has been written to since its content was hashed.
+
+        Raises:
+            DataError: it has.
+        """
+        if self._seen is not None and self._state() != self._seen:
+            raise DataError(f"{shown(self._source)} has changed while it was read")
+
+    def _state(self) -> tuple[int, int]:
+        with reading(self._source):
+            status = self._path.stat()
+        return status.st_size, status.st_mtime_ns
+
+    def _of_folder(self, files: Collection[str]) -> tuple[int, str]:
+        digest = hashlib.sha256()
+        paths = files_below(self._path, files)
+        with reading(self._source):
+            for path in paths:
+                status = path.stat()
+                name = path.relative_to(self._path).as_posix()
+                digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
+        return len(paths), digest.hexdigest()

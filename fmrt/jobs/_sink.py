@@ -1,0 +1,155 @@
+"""Windows of vectors, in input order, to shards."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmrt.bundle import sha256
+from fmrt.data import Record, Writer, open_writer
+from fmrt.data._lines import LinesWriter, lines_path
+from fmrt.jobs._folder import Folder
+from fmrt.jobs._shard import Shard
+
+Numbered = tuple[int, Record]
+
+
+class ShardSink:
+    """Writes each shard that is not there yet, one after the other.
+
+    Args:
+        folder: of the job.
+        rows: records of the input a shard.
+        extension: of the shards' files, with the dot.
+        shape: of an item's vector, or of its vectors.
+        dtype: of the elements.
+        keep: columns to carry along.
+        lines: whether to write the line of each row beside a shard where records were skipped.
+        check: called before a shard counts; raises when the input is not what it was.
+    """
+
+    def __init__(
+        self,
+        folder: Folder,
+        *,
+        rows: int,
+        extension: str,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        keep: Sequence[str],
+        lines: bool,
+        check: Callable[[], None],
+    ) -> None:
+        self._folder = folder
+        self._size = rows
+        self._extension = extension
+        self._shape, self._dtype, self._keep = shape, dtype, keep
+        self._lines = lines
+        self._check = check
+        self._skipped: Counter[int] = Counter()
+        self._next = 0
+        self._writer: Writer | None = None
+        self._numbers: list[int] = []
+
+    def number(self, record: int) -> int:
+        """Shard of a record, which is counted from 0."""
+        return record // self._size
+
+    def is_done(self, record: int) -> bool:
+        """Whether the shard of a record was complete before."""
+        return record // self._size in self._folder.shards
+
+    def skip(self, record: int) -> None:
+        """Count a record without a vector."""
+        self._skipped[record // self._size] += 1
+
+    def write(self, items: Sequence[Numbered], vectors: NDArray[Any]) -> None:
+        """Append the vectors of some records, all of one shard."""
+        if not items:
+            return
+        self._advance(self.number(items[0][0]))
+        if self._writer is None:
+            self._writer = self._open()
+        self._writer.write(vectors, [record.kept for _, record in items])
+        self._numbers += [record.number for _, record in items]
+
+    def finish(self, records: int) -> None:
+        """Complete the last shards.
+
+        Args:
+            records: of the whole input.
+        """
+        last = self.number(records - 1)
+        self._advance(last)
+        if last not in self._folder.shards:
+            self._complete(records - last * self._size)
+
+    def abort(self) -> None:
+        """Remove what is not complete."""
+        if self._writer is not None:
+            self._writer.abort()
+            self._writer = None
+
+    def _advance(self, number: int) -> None:
+        """Complete the shards before one, those that hold nothing too."""
+        while self._next < number:
+            if self._next not in self._folder.shards:
+                self._complete(self._size)
+            self._next += 1
+
+    def _complete(self, records: int) -> None:
+        writer = self._writer or self._open()
+        path = self._path(self._next)
+        try:
+            self._check()
+            self._write_lines(path)
+            writer.commit()
+        finally:
+            writer.abort()
+            self._writer = None
+        rows, self._numbers = len(self._numbers), []
+        self._folder.add(
+            Shard(
+                self._next,
+                path.name,
+                rows,
+                records,
+                self._skipped.pop(self._next, 0),
+                path.stat().st_size,
+                sha256(path),
+            )
+        )
+
+    def _write_lines(self, path: Path) -> None:
+        """Line numbers come first: vectors without those that belong to them are wrong."""
+        target = lines_path(str(path))
+        if target is None:
+            return
+        if not self._lines or not self._skipped[self._next]:
+            target.unlink(missing_ok=True)
+            return
+        lines = LinesWriter(target)
+        try:
+            lines.write(self._numbers)
+            lines.commit()
+        finally:
+            lines.abort()
+
+    def _open(self) -> Writer:
+        first = self._path(0)
+        return open_writer(
+            str(self._path(self._next)),
+            shape=self._shape,
+            dtype=self._dtype,
+            keep=self._keep,
+            overwrite=True,
+            like=str(first) if self._next and first.exists() else None,
+        )
+
+    def _path(self, number: int) -> Path:
+        return self._folder.path / f"shard-{number:05d}{self._extension}"

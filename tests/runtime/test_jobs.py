@@ -1,0 +1,349 @@
+"""Jobs in shards: whatever ends one, the same command goes on, to the same bytes."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from fmrt import Embedder
+from fmrt.cli import main
+
+from .conftest import WORDS
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+SHARD_ROWS = 50
+# Long enough for many kills, each soon after a process has begun to write.
+LINES = 120 * SHARD_ROWS + 7
+
+
+def texts_of(count: int) -> list[str]:
+    chosen = random.Random(0)
+    return [" ".join(chosen.choices(WORDS, k=chosen.randint(0, 12))) for _ in range(count)]
+
+
+def command(bundle: Path, name: str, out: str, *options: str) -> list[str]:
+    shards = ["--shard-rows", str(SHARD_ROWS), "--no-verify"]
+    return ["embed", str(bundle), name, "-o", out, *shards, *options]
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def put(name: str, texts: list[str]) -> str:
+    Path(name).write_text("\n".join(texts) + "\n")
+    return name
+
+
+def content(folder: str) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+def spawn(arguments: list[str], **options) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "fmrt", *arguments], stderr=subprocess.PIPE, **options
+    )
+
+
+def wait_for_writing(process: subprocess.Popen[bytes], folder: Path) -> None:
+    """Return when the process has changed a folder, or is at its end."""
+
+    def state() -> object:
+        try:
+            return sorted((e.name, e.stat().st_size) for e in os.scandir(folder))
+        except FileNotFoundError:  # the folder, or a file that got its name just now
+            return None
+
+    before = state()
+    while process.poll() is None and state() == before:
+        time.sleep(0.0005)
+
+
+def kill_and_continue(bundle: Path, kills: int) -> None:
+    name = put("a.txt", texts_of(LINES))
+    assert main(command(bundle, name, "whole/")) == 0
+    chosen, done = random.Random(kills), 0
+    for _ in range(kills):
+        process = spawn(command(bundle, name, "cut/"))
+        wait_for_writing(process, Path("cut"))
+        time.sleep(chosen.uniform(0, 0.03))
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL, "the job is too short for so many kills"
+        now = (Path("cut/journal.jsonl").read_bytes() if done else b"").count(b"\n")
+        done = max(done, now, Path("cut/journal.jsonl").exists())
+    assert done > 1, "no kill came after a shard"
+    assert main(command(bundle, name, "cut/")) == 0
+    assert content("cut") == content("whole")
+
+
+def test_a_killed_job_goes_on_to_the_same_bytes(tiny_bundle, place) -> None:
+    kill_and_continue(tiny_bundle, 6)
+
+
+@pytest.mark.slow
+def test_fifty_kills_end_with_the_same_bytes(tiny_bundle, place) -> None:
+    kill_and_continue(tiny_bundle, 50)
+
+
+def test_a_job_gives_every_row_once(tiny_bundle, place, capsys) -> None:
+    texts = texts_of(3 * SHARD_ROWS + 1)
+    assert main(command(tiny_bundle, put("a.txt", texts), "v/")) == 0
+    assert "-> v/: 151 rows in 4 shards in all" in capsys.readouterr().err
+    index = json.loads(Path("v/index.json").read_text())
+    assert [s["rows"] for s in index["shards"]] == [50, 50, 50, 1]
+    assert (index["rows"], index["shape"], index["dtype"]) == (151, [12], "float32")
+    vectors = np.concatenate([np.load(Path("v", s["file"])) for s in index["shards"]])
+    with Embedder(tiny_bundle) as embedder:
+        np.testing.assert_allclose(vectors, embedder.embed(texts), atol=1e-6)
+    before = content("v")
+    assert main(command(tiny_bundle, "a.txt", "v/")) == 0
+    assert "v/ is complete: 151 rows in 4 shards; nothing to do" in capsys.readouterr().err
+    assert content("v") == before
+
+
+@pytest.mark.parametrize("workers", ["1", "3"])
+def test_the_bytes_depend_on_no_number_of_workers(tiny_bundle, place, workers) -> None:
+    name = put("a.txt", texts_of(300))
+    assert main(command(tiny_bundle, name, "a/")) == 0
+    assert main(command(tiny_bundle, name, "b/", "--workers", workers)) == 0
+    assert content("a") == content("b")
+
+
+def test_columns_are_kept_with_the_types_of_the_first_shard(tiny_bundle, place) -> None:
+    rows = [{"text": t, "id": i, "note": None} for i, t in enumerate(texts_of(120))]
+    Path("a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    keep = ("--keep", "id", "note", "line")
+    assert main(command(tiny_bundle, "a.jsonl", "v/", *keep)) == 0
+    tables = [pq.read_table(path) for path in sorted(Path("v").glob("*.parquet"))]
+    assert [len(table) for table in tables] == [50, 50, 20]
+    assert len({table.schema for table in tables}) == 1
+    assert [i for table in tables for i in table["id"].to_pylist()] == list(range(120))
+
+
+def test_skipped_records_leave_their_lines_to_shards(tiny_bundle, place, capsys) -> None:
+    texts = ["cat"] * 240
+    for line in (0, 60, *range(100, 150), 239):
+        texts[line] = "\0"
+    name = put("a.txt", texts)
+    assert main(command(tiny_bundle, name, "v/", "--on-error", "skip")) == 0
+    index = json.loads(Path("v/index.json").read_text())
+    assert [s["rows"] for s in index["shards"]] == [49, 49, 0, 50, 39]
+    assert [s["skipped"] for s in index["shards"]] == [1, 1, 50, 0, 1]
+    assert sorted(path.name[6:11] for path in Path("v").glob("*.lines.npy")) == [
+        "00000",
+        "00001",
+        "00002",
+        "00004",
+    ]
+    assert np.load("v/shard-00001.lines.npy").tolist() == [n for n in range(51, 101) if n != 61]
+
+
+def cut_short(bundle: Path, *options: str) -> None:
+    """Leave a job with two of four shards in v/."""
+    with pytest.MonkeyPatch.context() as patch:
+        fail_after(patch, 9)
+        assert main(command(bundle, put("a.txt", texts_of(170)), "v/", *options)) == 1
+    assert Path("v/journal.jsonl").read_bytes().count(b"\n") == 3
+
+
+def fail_after(patch: pytest.MonkeyPatch, syncs: int) -> None:
+    """Let the disk be full when something is brought to it once more."""
+    left, real = iter(range(syncs)), os.fsync
+
+    def fsync(handle: int) -> None:
+        if next(left, None) is None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(handle)
+
+    patch.setattr(os, "fsync", fsync)
+
+
+def test_a_disk_that_is_full_at_any_moment_costs_nothing(tiny_bundle, place, capsys) -> None:
+    name = put("a.txt", texts_of(170))
+    assert main(command(tiny_bundle, name, "whole/")) == 0
+    capsys.readouterr()
+    for syncs in range(100):
+        with pytest.MonkeyPatch.context() as patch:
+            fail_after(patch, syncs)
+            if main(command(tiny_bundle, name, "v/")) == 0:
+                break
+        err = capsys.readouterr().err.splitlines()
+        assert sum("error: cannot write" in line for line in err) == 1
+        assert "No space left on device" in err[-1]
+        assert not list(Path("v").glob(".*")) if Path("v").exists() else True
+        assert main(command(tiny_bundle, name, "v/")) == 0
+        assert content("v") == content("whole"), f"after {syncs} syncs"
+        shutil.rmtree("v")
+    # A journal, four shards of file, folder and entry, an index: two syncs each, and one more each.
+    assert syncs == 2 + 4 * 3 + 2 + 1
+
+
+def test_a_journal_that_was_cut_within_an_entry_is_read_to_there(tiny_bundle, place, capsys):
+    name = put("a.txt", texts_of(170))
+    assert main(command(tiny_bundle, name, "whole/")) == 0
+    # The fourth shard's entry does not fit; nor does any file longer than this.
+    head = len(json.dumps(json.loads(Path("whole/index.json").read_text())["settings"]))
+    limit = head + 600
+    process = spawn(
+        command(tiny_bundle, name, "v/", "--truncate-dim", "1", "--precision", "int8"),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
+    err = process.communicate()[1].decode().splitlines()
+    assert process.returncode == 1
+    assert "cannot write 'v/journal.jsonl': File too large" in err[-1]
+    assert "are safe in 'v/': the same command goes on from there" in err[-1]
+    assert not Path("v/journal.jsonl").read_bytes().endswith(b"\n")
+    options = ("--truncate-dim", "1", "--precision", "int8")
+    assert main(command(tiny_bundle, name, "v/", *options)) == 0
+    assert main(command(tiny_bundle, name, "w/", *options)) == 0
+    assert content("v") == content("w")
+
+
+def test_an_interruption_says_how_to_go_on(tiny_bundle, place) -> None:
+    name = put("a.txt", texts_of(LINES))
+    process = spawn(command(tiny_bundle, name, "v/"))
+    while not list(Path("v").glob("shard-*")):
+        assert process.poll() is None
+        time.sleep(0.001)
+    process.send_signal(signal.SIGINT)
+    err = process.communicate()[1].decode()
+    assert process.returncode == 130
+    assert err.count("\n") == 1
+    assert err.startswith("fmrt: interrupted; ")
+    assert err.endswith("are safe in 'v/': the same command goes on from there\n")
+    assert not list(Path("v").glob(".*"))
+    assert main(command(tiny_bundle, name, "v/")) == 0
+    assert main(command(tiny_bundle, name, "whole/")) == 0
+    assert content("v") == content("whole")
+
+
+def other_input(bundle: Path) -> list[str]:
+    put("a.txt", [*texts_of(169), "one"])
+    return command(bundle, "a.txt", "v/")
+
+
+def other_bundle(bundle: Path) -> list[str]:
+    copy = shutil.copytree(bundle, "copy")
+    manifest = copy + "/fmrt.json"
+    values = json.loads(Path(manifest).read_text())
+    Path(manifest).write_text(json.dumps(values | {"packages": {"numpy": "0"}}))
+    return command(Path(copy), "a.txt", "v/")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (other_input, "the content of the input has changed"),
+        (other_bundle, "the bundle has changed"),
+        (
+            lambda b: command(b, "a.txt", "v/", "--precision", "int8"),
+            "--precision was 'float32' and is 'int8'",
+        ),
+        (
+            lambda b: command(b, "a.txt", "v/", "--prompt-name", "query"),
+            "--prompt-name was not given and is 'query'",
+        ),
+        (
+            lambda b: command(b, "a.txt", "v/", "--batch-tokens", "8", "--dedupe"),
+            "--dedupe was False and is True, --batch-tokens was 512 and is 8",
+        ),
+    ],
+)
+def test_another_job_is_refused_and_says_what_differs(
+    tiny_bundle, place, capsys, change, message
+) -> None:
+    cut_short(tiny_bundle)
+    before = content("v")
+    capsys.readouterr()
+    other = change(tiny_bundle)
+    assert main(other) == 1
+    err = capsys.readouterr().err
+    assert f"error: the job in 'v/' was started otherwise: {message}" in err
+    assert "say --overwrite to start over" in err
+    assert content("v") == before
+    assert main([*other, "--overwrite"]) == 0
+    assert "170 rows in 4 shards" in capsys.readouterr().err
+
+
+def test_a_lost_shard_is_computed_again(tiny_bundle, place) -> None:
+    cut_short(tiny_bundle)
+    Path("v/shard-00000.npy").unlink()
+    assert main(command(tiny_bundle, "a.txt", "v/")) == 0
+    assert main(command(tiny_bundle, "a.txt", "whole/")) == 0
+    assert content("v") == content("whole")
+
+
+@pytest.mark.parametrize(
+    ("arrange", "output", "message"),
+    [
+        (lambda: None, "no/where/", "cannot write 'no/where': No such file or directory"),
+        (lambda: put("v", ["x"]), "v/", "cannot write 'v': File exists"),
+        (lambda: Path("v").mkdir() or put("v/shard-1.npy", []), "v/", "and no journal"),
+        (lambda: Path("v").mkdir() or put("v/index.json", ["{"]), "v/", "cannot read 'v/index"),
+        (lambda: None, "v.npy", "--shard-rows and --shard-format need a folder: say -o 'v.npy/'"),
+    ],
+)
+def test_a_place_that_cannot_be_used_is_one_line(
+    tiny_bundle, place, capsys, arrange, output, message
+) -> None:
+    put("a.txt", ["cat"])
+    arrange()
+    before = sorted(place.rglob("*"))
+    assert main(command(tiny_bundle, "a.txt", output)) == 1
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+    assert sorted(place.rglob("*")) == before
+
+
+def test_standard_input_makes_no_job(tiny_bundle, place, capsys) -> None:
+    read, write = os.pipe()
+    os.write(write, b"cat\n")
+    os.close(write)
+    process = spawn(command(tiny_bundle, "-", "v/"), stdin=read)
+    assert b"standard input cannot be read again" in process.communicate()[1]
+    assert not Path("v").exists()
+
+
+def test_two_processes_do_not_write_one_job(tiny_bundle, place, capsys) -> None:
+    import fcntl
+
+    cut_short(tiny_bundle)
+    capsys.readouterr()
+    handle = os.open("v", os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    assert main(command(tiny_bundle, "a.txt", "v/")) == 1
+    assert "another process writes to 'v'; wait for its end" in capsys.readouterr().err
+    os.close(handle)
+
+
+def test_an_input_that_changes_while_it_is_read_ends_the_job(
+    tiny_bundle, place, capsys, monkeypatch
+) -> None:
+    name = put("a.txt", texts_of(170))
+    real = os.fsync
+
+    def fsync(handle: int) -> None:
+        with Path("a.txt").open("a") as file:
+            file.write("one more\n")
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    assert main(command(tiny_bundle, name, "v/")) == 1
+    assert "'a.txt' has changed while it was read" in capsys.readouterr().err
