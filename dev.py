@@ -5,7 +5,8 @@ python3 dev.py demo     export all-MiniLM-L6-v2, verify it, embed a corpus, sear
 python3 dev.py test     the tests, then the runtime's tests from the built wheel without torch;
                         test -m slow runs the slow ones
 python3 dev.py check    lint, types, import layers
-python3 dev.py bench    the benchmarks, and the README's table and plot from them
+python3 dev.py bench    the benchmarks, and the README's table and plot from them; names of suites,
+                        as in benchmarks/test_NAME.py, run these alone
 
 Each creates .venv with the versions in constraints.txt when it is not there yet.
 """
@@ -88,11 +89,14 @@ def check() -> None:
     run(str(binaries(VENV) / "lint-imports"))
 
 
-def bench(*arguments: str) -> None:
-    """Run the benchmarks and write their results, the README's table and the plot."""
-    json = "benchmarks/results.json"
-    run(python(), "-m", "pytest", "benchmarks", f"--benchmark-json={json}", *arguments)
-    run(python(), "-m", "benchmarks.report", json)
+def bench(*suites: str) -> None:
+    """Run the benchmarks, or some, and write their results, the README's table and the plot."""
+    found = sorted((ROOT / "benchmarks").glob("test_*.py"))
+    names = [path.stem.removeprefix("test_") for path in found]
+    for name in suites or names:
+        results = f"--benchmark-json=benchmarks/results/{name}.json"
+        run(python(), "-m", "pytest", f"benchmarks/test_{name}.py", results)
+    run(python(), "-m", "benchmarks.report")
 
 
 def test_wheel() -> None:

@@ -1,19 +1,20 @@
-"""Benchmark results as the README's table and plot: ``python -m benchmarks.report results.json``.
+"""The README's table and plot from ``benchmarks/results``, a file a suite.
 
-Exits with 1 when a figure misses its bar.
+``python -m benchmarks.report`` writes them, and exits with 1 when a figure misses its bar.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
+RESULTS = ROOT / "benchmarks/results"
 PLOT = ROOT / "docs/throughput.png"
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 Facts = Mapping[str, Any]
@@ -127,26 +128,34 @@ BARS = {
 }
 
 
-def main(path: str) -> int:
+def main() -> int:
     """Rewrite the README's table and the plot; 1 when a bar was missed."""
-    results = json.loads(Path(path).read_text(encoding="utf-8"))
-    facts = {b["name"]: b["extra_info"] for b in results["benchmarks"]}
-    rows = list(_rows(facts))
-    table = "\n".join(
-        [
-            _hardware(results),
-            "",
-            "| what | fmrt | beside it | bar | |",
-            "|---|---|---|---|---|",
-            *rows,
-        ]
-    )
+    results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*"))]
+    table = "\n\n".join(_tables(results))
     print(table)
     before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
     _, _, after = rest.partition(END)
     README.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}", encoding="utf-8")
-    _plot(facts)
-    return int(any("missed" in row for row in rows))
+    _plot(_facts(results))
+    return int("**missed**" in table)
+
+
+def _facts(results: Sequence[Facts]) -> dict[str, Facts]:
+    """What each benchmark found, by its name."""
+    return {b["name"]: b["extra_info"] for suite in results for b in suite["benchmarks"]}
+
+
+def _tables(results: Sequence[Facts]) -> Iterator[str]:
+    """A table for each machine that suites ran on, the machine in front."""
+    machines = dict.fromkeys(map(_hardware, results))
+    for machine in machines:
+        suites = [suite for suite in results if _hardware(suite) == machine]
+        rows = list(_rows(_facts(suites)))
+        if rows:
+            latest = max(suite["datetime"] for suite in suites)[:10]
+            title = f"{machine}; {latest}. Written by `python3 dev.py bench`."
+            head = ["| what | fmrt | beside it | bar | |", "|---|---|---|---|---|"]
+            yield "\n".join([title, "", *head, *rows])
 
 
 def _rows(facts: Mapping[str, Facts]) -> Iterator[str]:
@@ -161,8 +170,7 @@ def _hardware(results: Facts) -> str:
     wide = [flag for flag in ("avx2", "avx512f", "avx512_vnni") if flag in cpu.get("flags", ())]
     return (
         f"{cpu.get('brand_raw', machine['machine'])}, {cpu['count']} cores, {', '.join(wide)}; "
-        f"Python {machine['python_version']}; {results['datetime'][:10]}. "
-        "Written by `python3 dev.py bench`."
+        f"Python {machine['python_version']}"
     )
 
 
@@ -191,4 +199,4 @@ def _plot(facts: Mapping[str, Facts]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main())
