@@ -87,9 +87,14 @@ class TextEmbedding(torch.nn.Module):  # type: ignore[misc]  # torch is not type
     The backbone and the layers behind the pooling are the model's own modules. Pooling is written
     here, with the same result on every mode, since a graph needs it without branches on values and
     with the prompt's length as an input.
+
+    Args:
+        source: a loaded model.
+        positions: whether to count positions from a text's first token, so that padding on the
+            left does not shift them.
     """
 
-    def __init__(self, source: TextSource) -> None:
+    def __init__(self, source: TextSource, *, positions: bool = False) -> None:
         super().__init__()
         modules = list(source.model)
         index = next(i for i, m in enumerate(modules) if isinstance(m, Pooling))
@@ -97,6 +102,7 @@ class TextEmbedding(torch.nn.Module):  # type: ignore[misc]  # torch is not type
         self.before = torch.nn.ModuleList(modules[1:index])
         self.after = torch.nn.ModuleList(modules[index + 1 :])
         self.modes = source.pooling_modes
+        self.positions = positions
         self.config = source.transformer.auto_model.config
 
     def forward(
@@ -117,6 +123,8 @@ class TextEmbedding(torch.nn.Module):  # type: ignore[misc]  # torch is not type
         features = {"input_ids": input_ids, "attention_mask": attention_mask}
         if token_type_ids is not None:
             features["token_type_ids"] = token_type_ids
+        if self.positions:
+            features["position_ids"] = (attention_mask.cumsum(1) - 1).clamp(min=0)
         features = self.transformer(features)
         last_hidden_state = features["token_embeddings"]
         for module in self.before:

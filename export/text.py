@@ -11,10 +11,11 @@ import torch
 
 from export.heads import TextEmbedding
 from export.layout import write_text_configuration
+from export.padding import EXAMPLE, Padding, find_padding
 from export.part import Loaded, Part
-from export.quiet import quiet
 from export.reference import make_reference
-from export.source import Choice, Overrides, TextSource, load_text_source
+from export.source import Overrides, TextSource, first_line, load_text_source
+from fmrt.errors import ExportError
 from fmrt.manifest import TextInput, Tower
 from fmrt.preprocess import TOKENIZER_FILE
 
@@ -22,11 +23,6 @@ TOKEN_INPUTS = ("input_ids", "attention_mask")
 TOKEN_TYPES = "token_type_ids"  # noqa: S105  # no password
 PROMPT_LENGTH = "prompt_length"
 OUTPUTS = ("last_hidden_state", "sentence_embedding")
-# Two texts of different length: the example batch has padding, and neither axis has size 1.
-EXAMPLE = ("An example of a text that a tokenizer splits.", "Another, shorter.")
-# Of the largest component: how much padding may change a vector by rounding.
-UNCHANGED = 1e-5
-UNPADDED = Choice("batches", "texts of one length alone", "padding changes this model's vectors")
 
 
 def load_text(
@@ -40,7 +36,7 @@ def load_text(
     """
     source = load_text_source(name, path, revision, device, overrides)
     config = source.transformer.auto_model.config
-    padded = _may_be_padded(source)
+    padding = _padding(source)
     return Loaded(
         name,
         path,
@@ -48,14 +44,21 @@ def load_text(
         source.transformer.auto_model,
         config.model_type,
         tuple(getattr(config, "matryoshka_dimensions", None) or ()),
-        source.choices if padded else (*source.choices, UNPADDED),
-        partial(_parts, source, padded),
+        (*source.choices, *padding.choices),
+        partial(_parts, source, padding),
         partial(write_text_configuration, source),
         (TOKENIZER_FILE,),
     )
 
 
-def _parts(source: TextSource, padded: bool) -> Sequence[Part]:
+def _padding(source: TextSource) -> Padding:
+    try:
+        return find_padding(source)
+    except Exception as e:  # whatever a model that needs more than texts makes of them
+        raise ExportError(f"{source.name} does not embed a text alone: {first_line(e)}") from e
+
+
+def _parts(source: TextSource, padding: Padding) -> Sequence[Part]:
     inputs = example_batch(source)
     tokenizer = source.model.tokenizer
     spec = TextInput(
@@ -65,7 +68,7 @@ def _parts(source: TextSource, padded: bool) -> Sequence[Part]:
         prompts=dict(source.model.prompts),
         default_prompt_name=source.model.default_prompt_name,
         include_prompt=source.pooling.include_prompt,
-        padded=padded,
+        padded=padding.harmless,
     )
     tower = Tower(
         modality="text",
@@ -78,7 +81,7 @@ def _parts(source: TextSource, padded: bool) -> Sequence[Part]:
     )
     axes = {name: (0, 1) for name in inputs if name != PROMPT_LENGTH}
     optional = tuple(name for name in inputs if name == PROMPT_LENGTH)
-    module = TextEmbedding(source).eval()
+    module = TextEmbedding(source, positions=padding.positions).eval()
     return [Part(tower, "model", module, inputs, axes, make_reference(source), optional)]
 
 
@@ -101,25 +104,3 @@ def example_batch(source: TextSource) -> dict[str, torch.Tensor]:
     if not source.pooling.include_prompt:
         inputs[PROMPT_LENGTH] = torch.zeros(1, dtype=torch.int64, device=device)
     return inputs
-
-
-def _may_be_padded(source: TextSource) -> bool:
-    """Whether a text's vector is the same when the runtime pads it, on the right, as when alone.
-
-    Not so for models that see no attention mask, such as FNet, or that cut a batch into blocks.
-    """
-    tokenizer = source.model.tokenizer
-    module = TextEmbedding(source).eval()
-    texts = tokenizer(list(EXAMPLE), truncation=True, max_length=source.max_length)["input_ids"]
-    width = max(map(len, texts))
-    short = min(texts, key=len)
-    alone = torch.tensor([short])
-    padded = torch.tensor([[*short, *[tokenizer.pad_token_id] * (width - len(short))]])
-    mask = (torch.arange(width) < len(short)).to(torch.int64)[None]
-    device = source.model.device
-    with torch.no_grad(), quiet():
-        want, got = (
-            module(input_ids=ids.to(device), attention_mask=seen.to(device))[OUTPUTS[1]]
-            for ids, seen in ((alone, torch.ones_like(alone)), (padded, mask))
-        )
-    return bool((got - want).abs().max() <= UNCHANGED * want.abs().max())

@@ -24,8 +24,11 @@ import traceback
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 
+import torch
+
 # Before the fork: each process then starts with all of it loaded.
 import export.bundle  # noqa: F401
+from export.quiet import quiet
 from tests.conformance import outcome as outcomes
 from tests.conformance.outcome import Outcome, outcome
 from tests.conformance.results import read_results, write_results
@@ -45,6 +48,7 @@ def main() -> int:
         if t not in known or known[t].status in args.again or args.again == ["all"]
     ]
     if not args.docs:
+        _warm_up()
         with tempfile.TemporaryDirectory() as work, ThreadPoolExecutor(args.jobs) as pool:
             running = [pool.submit(_outcome, Path(work), args.timeout, name) for name in todo]
             for found in map(Future.result, as_completed(running)):
@@ -53,6 +57,13 @@ def main() -> int:
                 write_results(known)
     write_results(known)
     return 0
+
+
+def _warm_up() -> None:
+    """Load what the first conversion of a process loads, once for all of them."""
+    torch.set_num_threads(1)  # threads do not survive a fork
+    with quiet():
+        torch.onnx.export(torch.nn.Linear(2, 2), (torch.ones(2, 2),), dynamo=True)
 
 
 def _arguments() -> argparse.Namespace:

@@ -65,6 +65,15 @@ class Tiny:
 
 
 GROUPED = {"num_key_value_heads": 2}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 500000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
+T5 = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
 EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2}
 ENCODERS = (
     Tiny("bert", "wordpiece"),
@@ -99,11 +108,27 @@ ENCODERS = (
         },
     ),
     Tiny("nomic_bert", "wordpiece"),
-    Tiny("t5", "unigram", {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}),
+    Tiny("t5", "unigram", T5),
+    # T5 1.1: gated, its layers of other sizes than the width.
+    Tiny("mt5", "unigram", {**T5, "feed_forward_proj": "gated-gelu", "d_kv": 16}),
+    Tiny(
+        "bart",
+        "bpe",
+        {
+            "d_model": 32,
+            "encoder_layers": 2,
+            "decoder_layers": 1,
+            "encoder_attention_heads": 4,
+            "decoder_attention_heads": 4,
+            "encoder_ffn_dim": 64,
+            "decoder_ffn_dim": 64,
+            "init_std": 0.1,
+        },
+    ),
 )
 DECODERS = (
     Tiny("llama", "bpe-bos", causal=True),
-    Tiny("llama", "bpe-bos", GROUPED, causal=True),
+    Tiny("llama", "bpe-bos", {**GROUPED, "rope_parameters": LLAMA3}, causal=True),
     Tiny("mistral", "bpe-bos", {**GROUPED, "sliding_window": 16}, causal=True),
     Tiny("mixtral", "bpe-bos", {**GROUPED, **EXPERTS}, causal=True),
     Tiny("qwen3", "bpe-eos", {**GROUPED, "head_dim": 8}, causal=True),
@@ -129,6 +154,12 @@ DECODERS = (
         "falcon",
         "bpe-plain",
         {"new_decoder_architecture": False, "multi_query": True, "parallel_attn": True},
+        causal=True,
+    ),
+    Tiny(
+        "falcon",
+        "bpe-plain",
+        {"new_decoder_architecture": True, "num_kv_heads": 2, "bias": False},
         causal=True,
     ),
 )
