@@ -30,6 +30,7 @@ import torch
 import export.bundle  # noqa: F401
 from export.quiet import quiet
 from tests.conformance import outcome as outcomes
+from tests.conformance.docs import DOCS, render
 from tests.conformance.outcome import Outcome, outcome
 from tests.conformance.results import read_results, write_results
 from tests.conformance.scope import model_types
@@ -41,7 +42,8 @@ FORK = multiprocessing.get_context("fork")
 def main() -> int:
     """Run what was asked for."""
     args = _arguments()
-    known = read_results()
+    results = read_results()
+    known = results.outcomes
     todo = args.types or [
         t
         for t in model_types()
@@ -54,8 +56,8 @@ def main() -> int:
             for found in map(Future.result, as_completed(running)):
                 print(f"{found.model_type}: {found.status} {found.reason}", flush=True)
                 known[found.model_type] = found
-                write_results(known)
-    write_results(known)
+                write_results(results)
+    DOCS.write_text(render(results))
     return 0
 
 

@@ -4,22 +4,35 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import transformers
 
 from tests.conformance.outcome import Outcome
 
 RESULTS = Path(__file__).with_name("results.json")
 
 
-def read_results() -> dict[str, Outcome]:
-    """Outcomes by model type."""
+@dataclass(frozen=True)
+class Results:
+    """Outcomes by model type, and the version of transformers that they are of."""
+
+    transformers: str = transformers.__version__
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+
+
+def read_results() -> Results:
+    """Those of earlier runs, if any."""
     if not RESULTS.is_file():
-        return {}
-    return {entry["model_type"]: Outcome(**entry) for entry in json.loads(RESULTS.read_text())}
+        return Results()
+    raw = json.loads(RESULTS.read_text())
+    found = (Outcome(**entry) for entry in raw["outcomes"])
+    return Results(raw["transformers"], {o.model_type: o for o in found})
 
 
-def write_results(known: Mapping[str, Outcome]) -> None:
+def write_results(results: Results) -> None:
     """Write outcomes, one a line, in the order of their names."""
-    lines = [json.dumps(dataclasses.asdict(known[name])) for name in sorted(known)]
-    RESULTS.write_text("[\n" + ",\n".join(lines) + "\n]\n")
+    ordered = [results.outcomes[name] for name in sorted(results.outcomes)]
+    lines = ",\n".join(json.dumps(dataclasses.asdict(o)) for o in ordered)
+    RESULTS.write_text(f'{{"transformers": "{results.transformers}", "outcomes": [\n{lines}\n]}}\n')

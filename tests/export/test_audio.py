@@ -17,7 +17,7 @@ import fmrt
 from export.quiet import quiet
 from fmrt.errors import InputError, TruncationWarning
 from tests.export.audio import AUDIO, TinyAudio, save_audio
-from tests.export.reference import assert_parity
+from tests.export.reference import FILE_ERROR, assert_parity
 
 
 def sounds() -> list[tuple[np.ndarray, int]]:
@@ -81,7 +81,7 @@ def test_family_matches_pytorch(tiny: TinyAudio, tmp_path: Path) -> None:
     with fmrt.Embedder(bundle) as embedder:
         got = embedder.embed(files(), batch_tokens=1_000_000, on_too_long="truncate")
         alone = np.stack([embedder.embed([f], on_too_long="truncate")[0] for f in files()])
-    assert_parity(got, want, 1e-4)
+    assert_parity(got, want, FILE_ERROR)
     assert np.abs(got - alone).max() <= 1e-5 * np.abs(want).max()
     assert np.ptp(want, axis=0).max() > 1e-3
 

@@ -19,10 +19,11 @@ from fmrt.cli import main
 from fmrt.errors import InputError, OptionError
 from tests.export.audio import AUDIO
 from tests.export.models import make_tokenizer
-from tests.export.reference import assert_parity
+from tests.export.reference import FILE_ERROR, assert_parity
 from tests.export.test_vision import photographs
 from tests.export.vision import TRANSFORMER
 
+TOWERS = ("clip", "siglip", "clap")
 LENGTH = 24
 TEXTS = ["a photo of a cat", "x", "", "Ünïcödé, 日本語 and 😀", "many words " * 30]
 
@@ -97,7 +98,7 @@ def sounds() -> list[np.ndarray]:
     ]
 
 
-@pytest.mark.parametrize("model_type", ["clip", "siglip", "clap"])
+@pytest.mark.parametrize("model_type", TOWERS)
 def test_both_towers_match_pytorch(model_type: str, tmp_path: Path) -> None:
     directory = save(model_type, tmp_path / "model")
     bundle = fmrt.export_model(directory, tmp_path / "bundle")
@@ -106,8 +107,8 @@ def test_both_towers_match_pytorch(model_type: str, tmp_path: Path) -> None:
     items: list[Any] = sounds() if other == "audio" else photographs()
     texts, rest = pytorch(directory, items)
     with fmrt.Embedder(bundle) as embedder:
-        assert_parity(embedder.embed(TEXTS, on_too_long="truncate"), texts, 1e-4)
-        assert_parity(embedder.embed(items), rest, 1e-4)
+        assert_parity(embedder.embed(TEXTS, on_too_long="truncate"), texts, FILE_ERROR)
+        assert_parity(embedder.embed(items), rest, FILE_ERROR)
         assert np.array_equal(embedder.embed_query(TEXTS[0]), embedder.embed(TEXTS[:1])[0])
         with pytest.raises(InputError, match=r"(?i)no such file"):
             embedder.embed(["a photo of a cat"], modality=other)

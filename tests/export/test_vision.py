@@ -20,7 +20,7 @@ from export.quiet import quiet
 from fmrt.cli import main
 from fmrt.data import read_embeddings
 from fmrt.errors import DataError, OptionError
-from tests.export.reference import assert_parity
+from tests.export.reference import FILE_ERROR, assert_parity
 from tests.export.vision import VISION, TinyVision, save_vision
 
 
@@ -82,7 +82,7 @@ def test_family_matches_pytorch(
     with fmrt.Embedder(bundle) as embedder:
         got = embedder.embed(images, batch_tokens=10_000)
         alone = np.stack([embedder.embed([image])[0] for image in images])
-    assert_parity(got, want, 1e-4)
+    assert_parity(got, want, FILE_ERROR)
     assert np.abs(got - alone).max() <= 1e-5 * np.abs(want).max()
     assert np.ptp(want, axis=0).max() > 1e-3  # the images' vectors differ
 
@@ -121,7 +121,7 @@ def test_patches_match_pytorch(
         alone = np.concatenate([embedder.embed([image]) for image in images])
         bits = embedder.embed(images, precision="binary", truncate_dim=9)
         unit = embedder.embed(images, truncate_dim=5, normalize=True)
-    assert_parity(got.reshape(-1, got.shape[-1]), want.reshape(-1, got.shape[-1]), 1e-4)
+    assert_parity(got.reshape(-1, got.shape[-1]), want.reshape(-1, got.shape[-1]), FILE_ERROR)
     assert np.abs(got - alone).max() <= 1e-5 * np.abs(want).max()
     assert np.array_equal(np.unpackbits(bits, axis=-1)[..., :9], got[..., :9] > 0)
     assert np.allclose(unit * np.linalg.norm(got[..., :5], axis=-1, keepdims=True), got[..., :5])
