@@ -14,6 +14,14 @@ from fmrt.errors import ExportError
 
 # Below 18 torch's converter has no operators; ONNX Runtime of our range runs up to 24.
 OPSETS = range(18, 25)
+# Words in torch's messages, and what they mean to a user.
+REASONS = (
+    (
+        "specialized it to be a constant",
+        "its code unrolls over the length of its input, and a graph would serve one length alone",
+    ),
+    ("data-dependent", "its code branches on values that only running it gives"),
+)
 
 
 def trace(part: Part, model_type: str, opset: int | None) -> ir.Model:
@@ -34,9 +42,8 @@ def trace(part: Part, model_type: str, opset: int | None) -> ir.Model:
             exporter = OnnxExporter()
             program: ir.Model = exporter.export(part.module, dict(part.inputs), config).program
     except Exception as e:  # whatever torch.export or the converter raise
-        raise ExportError(
-            f"torch cannot convert a {model_type} model to ONNX: {first_line(e)}"
-        ) from e
+        reason = next((why for words, why in REASONS if words in str(e)), first_line(e))
+        raise ExportError(f"torch cannot convert a {model_type} model to ONNX: {reason}") from e
     for name in part.optional:
         _make_optional(program, name)
     return program

@@ -95,11 +95,12 @@ SPECIAL: dict[str, Special] = {
     "cvt": Special({"embed_dim": [16, 32, 64], "num_heads": [1, 2, 4], "depth": [1, 2, 3]}),
     "dbrx": Special(
         {
-            "attn_config": {"kv_n_heads": 2, "rope_theta": 10000.0},
+            "attn_config": {"kv_n_heads": 2, "rope_theta": 10000.0, "clip_qkv": 8},
             "ffn_config": {"hidden_size": 32, "ffn_hidden_size": 64, "moe_num_experts": 4},
         },
         "its parts state no type",
     ),
+    "deepseek_v2": Special({"num_experts_per_tok": 2}, "its default has none"),
     "dots1": Special({"n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2}),
     "efficientnet": Special(CONV, "its sizes are multiples of these"),
     "glm5_next_text": Special({"index_topk": 16}, "a multiple of its pool"),
