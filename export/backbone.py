@@ -29,16 +29,26 @@ def backbone_class(config: PretrainedConfig) -> Any:  # noqa: ANN401  # a model 
         return stated or AutoModel
 
 
-def load_backbone(path: Path, device: str) -> tuple[Any, list[str]]:
+def load_backbone(
+    path: Path,
+    device: str,
+    kind: Any = None,  # noqa: ANN401
+) -> tuple[Any, list[str]]:
     """The model in float32 and evaluation mode, and the names of weights the checkpoint lacks.
+
+    Args:
+        path: its directory.
+        device: torch device.
+        kind: the model's class; default that of `backbone_class`.
 
     Raises:
         ExportError: it cannot be loaded.
     """
     try:
         with quiet():
-            config = AutoConfig.from_pretrained(str(path), local_files_only=True)
-            model, info = backbone_class(config).from_pretrained(
+            if kind is None:
+                kind = backbone_class(AutoConfig.from_pretrained(str(path), local_files_only=True))
+            model, info = kind.from_pretrained(
                 str(path), dtype=torch.float32, output_loading_info=True, local_files_only=True
             )
     except Exception as e:  # whatever a malformed checkpoint provokes

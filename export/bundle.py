@@ -16,6 +16,7 @@ from export.part import Loaded, Part
 from export.reference import write_references
 from export.rewrite import optimize_for_cpu
 from export.source import Overrides, first_line, weights_sha256
+from export.task_head import verified_heads, write_head
 from export.trace import OPSETS, trace
 from fmrt._version import __version__
 from fmrt.bundle import Bundle, record_of
@@ -137,9 +138,11 @@ def _put_in_place(partial: Path, target: Path) -> None:
 
 def _write(loaded: Loaded, directory: Path, opset: int | None, say: Report) -> None:
     say("embedding the reference items in PyTorch")
-    parts = _parts(loaded)
+    parts, heads = _parts(loaded), loaded.heads()
     write_references(
-        {part.tower.modality: part.reference for part in parts}, directory / REFERENCE_FILE
+        {part.tower.modality: part.reference for part in parts},
+        {part.head.task: part.reference for part in heads},
+        directory / REFERENCE_FILE,
     )
     if loaded.adapters:
         merge(loaded.backbone)
@@ -150,10 +153,13 @@ def _write(loaded: Loaded, directory: Path, opset: int | None, say: Report) -> N
         variants.append(write_graph(graph, directory, _variant(part, *PORTABLE)))
         optimize_for_cpu(graph)
         variants.append(write_graph(graph, directory, _variant(part, *FUSED_CPU)))
-    loaded.write_configuration(directory, variants)
-    bundle = Bundle(directory, _manifest(loaded, parts, directory, variants))
+    written = [write_head(part, loaded.model_type, directory, opset) for part in heads]
+    loaded.write_configuration(directory, [*variants, *(v for h in written for v in h.variants)])
+    manifest = _manifest(loaded, parts, directory, variants)
+    bundle = Bundle(directory, dataclasses.replace(manifest, heads=tuple(written)))
     bundle.manifest.write(directory)
-    _verified(bundle, say).write(directory)
+    towers = Bundle(directory, _verified(bundle, say))
+    verified_heads(towers, say).write(directory)
 
 
 def _parts(loaded: Loaded) -> Sequence[Part]:

@@ -23,10 +23,14 @@ from fmrt.manifest import ImageInput
 from fmrt.preprocess.image import ImagePreprocessor
 
 CONFIG = "preprocessor_config.json"
+# Of an image processor with what else prepares a model's inputs.
+COMBINED = "processor_config.json"
 # Of a normalized pixel. Float32 rounding in another order gives 1e-6.
 TOLERANCE = 1e-4
 # Their only implementation needs torchvision, and resizes pixels that are floats already.
 FLOAT_RESIZE = ("DINOv3ViTImageProcessor", "DINOv3ViTImageProcessorFast")
+# Theirs needs torchvision too, but resizes bytes: Pillow's own bytes are within one level of them.
+BYTE_RESIZE = ("Sam2ImageProcessor", "Sam2ImageProcessorFast")
 INTERPOLATION = {2: "bilinear", 3: "bicubic"}
 # ConvNext's processor resizes to shortest_edge / crop_pct and crops, but warps from here on.
 WARP_FROM = 384
@@ -57,12 +61,14 @@ class ImageProcessor:
     """
 
     def __init__(self, path: Path) -> None:
-        if not (path / CONFIG).is_file() and not (path / "processor_config.json").is_file():
+        if not (path / CONFIG).is_file() and not (path / COMBINED).is_file():
             raise ExportError(f"{path} has no {CONFIG}: nothing says how images are prepared")
-        self._float = _stated_kind(path) in FLOAT_RESIZE
-        self.processor = _float_processor(path) if self._float else _pillow_processor(path)
-        self.kind = _stated_kind(path) or type(self.processor).__name__
-        self.origin = CONFIG if (path / CONFIG).is_file() else "processor_config.json"
+        stated = _stated_kind(path)
+        self._float = stated in FLOAT_RESIZE
+        plain = stated in (*FLOAT_RESIZE, *BYTE_RESIZE)
+        self.processor = _plain_processor(path) if plain else _pillow_processor(path)
+        self.kind = stated or type(self.processor).__name__
+        self.origin = CONFIG if (path / CONFIG).is_file() else COMBINED
 
     def __call__(self, data: bytes) -> Pixels:
         """``pixel_values`` of an image file, float32 ``[3, height, width]``."""
@@ -107,9 +113,7 @@ class ImageProcessor:
             raise ExportError(
                 f"image processor {self.kind} is not supported: its images differ in size"
             )
-        factor = p.rescale_factor if p.do_rescale else 1.0
-        mean = p.image_mean if p.do_normalize else (0.0, 0.0, 0.0)
-        std = p.image_std if p.do_normalize else (1.0, 1.0, 1.0)
+        scale, shift = affine(p)
         return ImageInput(
             height=final[0],
             width=final[1],
@@ -118,9 +122,18 @@ class ImageProcessor:
             resample=int(p.resample) if p.resample is not None else Image.Resampling.BILINEAR,
             resize_float=self._float,
             crop=crop,
-            scale=tuple(float(factor / s) for s in std),
-            shift=tuple(float(-m / s) for m, s in zip(mean, std, strict=True)),
+            scale=scale,
+            shift=shift,
         )
+
+
+def affine(p: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:  # noqa: ANN401
+    """What a processor multiplies each channel by, and then adds: rescaling and normalization."""
+    factor = p.rescale_factor if p.do_rescale else 1.0
+    mean = p.image_mean if p.do_normalize else (0.0, 0.0, 0.0)
+    std = p.image_std if p.do_normalize else (1.0, 1.0, 1.0)
+    scale = tuple(float(factor / s) for s in std)
+    return scale, tuple(float(-m / s) for m, s in zip(mean, std, strict=True))
 
 
 def _sizes(p: Any, kind: str) -> tuple[tuple[int, ...] | None, tuple[int, int] | None]:  # noqa: ANN401
@@ -145,10 +158,12 @@ def _sizes(p: Any, kind: str) -> tuple[tuple[int, ...] | None, tuple[int, int] |
 
 
 def _stated_kind(path: Path) -> str | None:
-    file = path / CONFIG
-    if not file.is_file():
-        return None
-    stated = json.loads(file.read_text(encoding="utf-8"))
+    stated: dict[str, Any] = {}
+    if (path / CONFIG).is_file():
+        stated = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+    elif (path / COMBINED).is_file():
+        whole = json.loads((path / COMBINED).read_text(encoding="utf-8"))
+        stated = whole.get("image_processor", {})
     kind = stated.get("image_processor_type") or stated.get("feature_extractor_type")
     return None if kind is None else str(kind)
 
@@ -163,7 +178,7 @@ def _pillow_processor(path: Path) -> BaseImageProcessor:
         raise ExportError(f"the image processor of {path} cannot be loaded: {first_line(e)}") from e
 
 
-def _float_processor(path: Path) -> BaseImageProcessor:
+def _plain_processor(path: Path) -> BaseImageProcessor:
     """The same attributes in a class that does not need torchvision."""
     from transformers import ViTImageProcessorPil  # noqa: PLC0415  # for few models
 

@@ -20,6 +20,8 @@ from export.audio import load_audio
 from export.backbone import backbone_class
 from export.part import Loaded
 from export.quiet import quiet
+from export.sam import FAMILIES
+from export.segment import load_segmenter
 from export.source import MODULES_FILE, Choice, Overrides, check_device, fetch, first_line
 from export.text import load_text
 from export.towers import is_two_towers, load_towers
@@ -103,6 +105,8 @@ def _loader(name: str, path: Path) -> Callable[..., Loaded]:
     if not (path / "config.json").is_file():
         raise ExportError(f"{name} holds neither config.json nor {MODULES_FILE}: not a model")
     config = _config(path)
+    if config.model_type in FAMILIES:
+        return load_segmenter
     kind = backbone_class(config)
     if is_two_towers(kind):
         return load_towers

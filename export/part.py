@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import onnx_ir as ir
 import torch
 from torch import Tensor
 
 from export.adapter import AdapterFiles
 from export.source import Choice
-from fmrt.bundle import Reference
-from fmrt.manifest import Tower, Variant
+from fmrt.bundle import HeadReference, Reference
+from fmrt.manifest import Head, Tower, Variant
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,27 @@ class Part:
 
 
 @dataclass(frozen=True)
+class HeadPart:
+    """One head.
+
+    Attributes:
+        head: as the manifest states it, without its variants.
+        stem, module, inputs, axes, optional: as of `Part`.
+        reference: inputs of the task with what PyTorch gives for them.
+        finish: changes the traced graph, in place.
+    """
+
+    head: Head
+    stem: str
+    module: torch.nn.Module
+    inputs: Mapping[str, Tensor]
+    axes: Mapping[str, Sequence[int]]
+    reference: HeadReference
+    finish: Callable[[ir.Model], None]
+    optional: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True)
 class Loaded:
     """A loaded model.
 
@@ -55,6 +77,7 @@ class Loaded:
         write_configuration: writes tokenizer and configuration files next to the graphs.
         files: those that the runtime reads.
         adapters: in the backbone, active and unmerged.
+        heads: runs the reference inputs of further graphs, and gives these.
     """
 
     name: str
@@ -68,3 +91,4 @@ class Loaded:
     write_configuration: Callable[[Path, Sequence[Variant]], None]
     files: tuple[str, ...]
     adapters: tuple[AdapterFiles, ...] = ()
+    heads: Callable[[], Sequence[HeadPart]] = tuple

@@ -12,7 +12,7 @@ from safetensors.numpy import save
 
 from export.quiet import quiet
 from export.source import TextSource
-from fmrt.bundle import Reference
+from fmrt.bundle import HeadReference, Reference
 
 # Longest reference text. A model of 8,192 or 32,768 tokens would need minutes for a full one, here
 # and in every verification.
@@ -86,8 +86,10 @@ def make_reference(source: TextSource) -> Reference:
     )
 
 
-def write_references(references: Mapping[str, Reference], path: Path) -> None:
-    """Write ``reference.safetensors`` with the reference of each modality."""
+def write_references(
+    references: Mapping[str, Reference], heads: Mapping[str, HeadReference], path: Path
+) -> None:
+    """Write ``reference.safetensors`` with the reference of each modality and each head's task."""
     tensors: dict[str, NDArray[np.generic]] = {}
     metadata: dict[str, str] = {}
     for modality, reference in references.items():
@@ -103,6 +105,9 @@ def write_references(references: Mapping[str, Reference], path: Path) -> None:
                 tensors[name] = np.frombuffer(item, np.uint8)
                 entries.append({"bytes": name})
         metadata[modality] = json.dumps(entries)
+    for task, head in heads.items():
+        metadata[task] = json.dumps(head.items)
+        tensors.update({f"{task}.{name}": values for name, values in head.outputs.items()})
     path.write_bytes(save(tensors, metadata=metadata))
 
 

@@ -7,7 +7,7 @@ import torch
 from torch.export import Dim
 from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
 
-from export.part import Part
+from export.part import HeadPart, Part
 from export.quiet import quiet
 from export.source import first_line
 from fmrt.errors import ExportError
@@ -24,11 +24,11 @@ REASONS = (
 )
 
 
-def trace(part: Part, model_type: str, opset: int | None) -> ir.Model:
+def trace(part: Part | HeadPart, model_type: str, opset: int | None) -> ir.Model:
     """Convert to a portable graph whose varying axes are free.
 
     Args:
-        part: the tower.
+        part: the tower or head.
         model_type: for messages.
         opset: ONNX opset version, or None for the converter's own default.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmrt.errors import BundleCorruptError, BundleNotFoundError, VariantNotFoundError
-from fmrt.manifest import MANIFEST_FILE, REFERENCE_FILE, FileRecord, Manifest, Variant
+from fmrt.manifest import MANIFEST_FILE, REFERENCE_FILE, FileRecord, Head, Manifest, Variant
 
 _FIX = "copy the bundle again, or export the model again"
 
@@ -32,6 +33,20 @@ class Reference:
     prompts: list[str]
     lengths: NDArray[np.int64]
     embeddings: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class HeadReference:
+    """Inputs of a head with what PyTorch gave for them.
+
+    Attributes:
+        items: of the task, as JSON; those about an image name it by its place among the tower's
+            reference items.
+        outputs: by name, each ``[n, ...]``.
+    """
+
+    items: list[dict[str, Any]]
+    outputs: Mapping[str, NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -77,6 +92,9 @@ class Bundle:
             for modality in remote.manifest.modalities:
                 chosen = remote.variant(variant, provider, modality)
                 needed += [chosen.file, *chosen.external]
+            for head in remote.manifest.heads:
+                chosen = remote.head_variant(head, variant, provider)
+                needed += [chosen.file, *chosen.external]
             return cls.open(snapshot_download(model, revision=revision, allow_patterns=needed))
         except (OSError, ValueError) as e:
             if isinstance(e, VariantNotFoundError | BundleCorruptError):
@@ -96,11 +114,22 @@ class Bundle:
             OptionError: the bundle does not embed ``modality``.
         """
         modality = self.manifest.tower(modality).modality
-        fits = [
-            v
-            for v in self.manifest.variants
-            if v.modality == modality and v.provider in ("any", provider)
-        ]
+        own = [v for v in self.manifest.variants if v.modality == modality]
+        return self._choose(own, name, provider)
+
+    def head_variant(self, head: Head, name: str | None = None, provider: str = "cpu") -> Variant:
+        """Pick a head's variant as `variant` does a tower's; where it lacks ``name``, the default.
+
+        Heads are small next to towers, so a tower's smaller variant may have a full one behind it.
+
+        Raises:
+            VariantNotFoundError: none runs on ``provider``.
+        """
+        known = any(v.name == name and v.provider in ("any", provider) for v in head.variants)
+        return self._choose(head.variants, name if known else None, provider)
+
+    def _choose(self, variants: Sequence[Variant], name: str | None, provider: str) -> Variant:
+        fits = [v for v in variants if v.provider in ("any", provider)]
         if name is None:
             fp32 = sorted(
                 (v for v in fits if v.precision == "fp32"), key=lambda v: v.provider == "any"
@@ -184,6 +213,19 @@ class Bundle:
                 f.get_tensor(f"{modality}.lengths"),
                 f.get_tensor(f"{modality}.embeddings"),
             )
+
+    def head_reference(self, head: Head) -> HeadReference:
+        """The reference items of a head and PyTorch's outputs.
+
+        Raises:
+            BundleCorruptError: the file is missing or corrupt.
+        """
+        from safetensors import safe_open  # noqa: PLC0415
+
+        with safe_open(self.file(REFERENCE_FILE), framework="np") as f:
+            items: list[dict[str, Any]] = json.loads(f.metadata()[head.task])
+            outputs = {name: f.get_tensor(f"{head.task}.{name}") for name in head.outputs}
+        return HeadReference(items, outputs)
 
 
 def sha256(path: Path) -> str:

@@ -138,6 +138,8 @@ class ImageInput:
         crop: ``[height, width]`` cut from the middle, zeros where the image is smaller; or None.
         scale: of each channel, ``1 / (255 std)`` for most models.
         shift: added behind, ``-mean / std`` for most models.
+        longest_edge: of the image after the resize, in place of ``resize``, for models that pad:
+            zeros then fill ``pixel_values`` to the right and below, behind the normalization.
     """
 
     height: int
@@ -149,6 +151,7 @@ class ImageInput:
     crop: tuple[int, int] | None
     scale: tuple[float, ...]
     shift: tuple[float, ...]
+    longest_edge: int | None = None
 
 
 @dataclass(frozen=True)
@@ -217,6 +220,27 @@ class Tower:
 
 
 @dataclass(frozen=True)
+class Head:
+    """A graph behind a tower, for a task of its own.
+
+    Attributes:
+        task: ``segment``: points and boxes on an image to masks.
+        modality: of the tower.
+        features: outputs of the tower that are inputs of the graph, under the same names.
+        inputs: names of the graph's other inputs.
+        outputs: names of the graph's outputs.
+        variants: the graphs, as a bundle's; each runs behind any of the tower's.
+    """
+
+    task: str
+    modality: str
+    features: tuple[str, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    variants: tuple[Variant, ...] = ()
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What a bundle is; the only contract between the exporter and the runtime.
 
@@ -231,6 +255,7 @@ class Manifest:
         variants: the graphs.
         fmrt_version: that wrote the bundle.
         schema_version: of this file.
+        heads: further graphs, one a task.
     """
 
     source: Source
@@ -243,11 +268,17 @@ class Manifest:
     variants: tuple[Variant, ...]
     fmrt_version: str
     schema_version: int = field(default=SCHEMA_VERSION)
+    heads: tuple[Head, ...] = ()
 
     @property
     def modalities(self) -> tuple[str, ...]:
         """Modalities that the bundle embeds."""
         return tuple(tower.modality for tower in self.towers)
+
+    @property
+    def graphs(self) -> tuple[Variant, ...]:
+        """The variants of towers and heads."""
+        return (*self.variants, *(v for head in self.heads for v in head.variants))
 
     def tower(self, modality: str | None = None) -> Tower:
         """The encoder of a modality; None for the only one, or the one of texts.
@@ -261,6 +292,17 @@ class Manifest:
             if tower.modality == modality:
                 return tower
         raise OptionError(f"this model embeds {' and '.join(self.modalities)}, not {modality}")
+
+    def head(self, task: str) -> Head:
+        """The graph for a task.
+
+        Raises:
+            OptionError: the bundle has none.
+        """
+        for head in self.heads:
+            if head.task == task:
+                return head
+        raise OptionError(f"this {self.model_type} model cannot {task}; it only embeds")
 
     @property
     def text(self) -> TextInput:
@@ -307,6 +349,7 @@ class Manifest:
             values["files"] = _records(raw["files"])
             values["towers"] = tuple(map(_tower, raw["towers"]))
             values["matryoshka_dims"] = tuple(raw["matryoshka_dims"])
+            values["heads"] = tuple(map(_head, raw.get("heads", ())))
             return cls(**values)
         except (KeyError, TypeError, AttributeError, IndexError) as e:
             raise BundleCorruptError(
@@ -357,6 +400,12 @@ def _tower(raw: Mapping[str, Any]) -> Tower:
     values = _known(Tower, raw)
     values["input"] = kind(**{name: _tuple(value) for name, value in inner.items()})
     return Tower(**{name: _tuple(value) for name, value in values.items()})
+
+
+def _head(raw: Mapping[str, Any]) -> Head:
+    values = {name: _tuple(value) for name, value in _known(Head, raw).items()}
+    values["variants"] = tuple(map(_variant, raw["variants"]))
+    return Head(**values)
 
 
 def _tuple(value: Any) -> Any:  # noqa: ANN401  # any JSON value

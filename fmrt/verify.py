@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fmrt.bundle import Bundle, Reference
+from fmrt.bundle import Bundle, HeadReference, Reference
 from fmrt.engine import Engine
 from fmrt.errors import VerificationError
 from fmrt.manifest import Parity, Variant
+from fmrt.prompt import Prompt
+from fmrt.segment import SegmentEngine
 from fmrt.session import resolve_provider
 
 Vectors = NDArray[np.float32]
@@ -41,7 +44,10 @@ QUICK_TOKENS = 96
 
 @dataclass(frozen=True)
 class ParityReport:
-    """Outcome of one variant's check: what was measured, on which provider, over how many items."""
+    """Outcome of one variant's check: what was measured, on which provider, over how many items.
+
+    ``modality`` is that of a tower; of a head it is its task and the output that was compared.
+    """
 
     variant: str
     modality: str
@@ -63,11 +69,7 @@ def verify_bundle(
     for name in bundle.manifest.files:
         bundle.file(name)
     name_of_provider = resolve_provider(provider).name
-    fits = [
-        v
-        for v in bundle.manifest.variants
-        if v.provider in ("any", name_of_provider) and variant in (None, v.name)
-    ]
+    fits = _fitting(bundle.manifest.variants, variant, name_of_provider)
     if variant is not None and not fits:
         bundle.variant(variant, name_of_provider)  # raises, with the names that there are
     for found in fits:
@@ -76,6 +78,14 @@ def verify_bundle(
             yield check(engine, bundle.reference(found.modality))
         finally:
             engine.close()
+    for head in bundle.manifest.heads:
+        for found in _fitting(head.variants, variant, name_of_provider):
+            decoder = SegmentEngine(bundle, provider=provider, decoder=found.name)
+            yield from check_head(decoder, bundle)
+
+
+def _fitting(variants: Sequence[Variant], name: str | None, provider: str) -> list[Variant]:
+    return [v for v in variants if v.provider in ("any", provider) and name in (None, v.name)]
 
 
 def check_quick(engine: Engine, bundle: Bundle) -> None:
@@ -88,12 +98,63 @@ def check_quick(engine: Engine, bundle: Bundle) -> None:
     order = np.argsort(reference.lengths, kind="stable")
     rows = order[np.cumsum(reference.lengths[order]) <= QUICK_TOKENS]
     report = check(engine, _rows(reference, rows if rows.size else order[:1]))
-    if not report.passed:
-        raise VerificationError(
-            f"{bundle.path}: variant {report.variant!r} does not give PyTorch's vectors (max abs "
-            f"error {report.parity.max_abs_error:.2g}, worst cosine "
-            f"{report.parity.min_cosine:.6f}); see fmrt verify, or export the model again"
-        )
+    _refuse_failed(bundle, "vectors", [report])
+
+
+def check_quick_head(engine: SegmentEngine, bundle: Bundle) -> None:
+    """Check the reference prompts of one reference image, and so the image's encoder too.
+
+    Raises:
+        VerificationError: the outputs are not PyTorch's.
+    """
+    reference = bundle.head_reference(engine.head)
+    image = reference.items[0]["image"]
+    rows = [row for row, item in enumerate(reference.items) if item["image"] == image]
+    outputs = {name: values[rows] for name, values in reference.outputs.items()}
+    part = HeadReference([reference.items[row] for row in rows], outputs)
+    _refuse_failed(bundle, "masks", check_head(engine, bundle, part))
+
+
+def _refuse_failed(bundle: Bundle, what: str, reports: Sequence[ParityReport]) -> None:
+    for report in reports:
+        if not report.passed:
+            raise VerificationError(
+                f"{bundle.path}: variant {report.variant!r} does not give PyTorch's {what} (max "
+                f"abs error {report.parity.max_abs_error:.2g}, worst cosine "
+                f"{report.parity.min_cosine:.6f}); see fmrt verify, or export the model again"
+            )
+
+
+def check_head(
+    engine: SegmentEngine, bundle: Bundle, reference: HeadReference | None = None
+) -> list[ParityReport]:
+    """Compare each of a head's outputs for its reference prompts, or some, with PyTorch's."""
+    reference = reference or bundle.head_reference(engine.head)
+    images = bundle.reference(engine.head.modality).items
+    rows: dict[int, list[int]] = {}
+    for row, item in enumerate(reference.items):
+        rows.setdefault(item["image"], []).append(row)
+    got = {name: np.empty_like(values) for name, values in reference.outputs.items()}
+    for image, own in rows.items():
+        prompts = [_prompt(reference.items[row]) for row in own]
+        for name, values in engine.outputs(engine.encode(images[image]), prompts).items():
+            got[name][own] = values
+    return [
+        _head_report(engine, name, got[name], values) for name, values in reference.outputs.items()
+    ]
+
+
+def _prompt(item: Mapping[str, Any]) -> Prompt:
+    return Prompt(item["points"], item["labels"], item["box"])
+
+
+def _head_report(engine: SegmentEngine, name: str, got: Vectors, expected: Vectors) -> ParityReport:
+    items = len(expected)
+    flat = expected.reshape(items, -1)
+    parity = measure(got.reshape(items, -1), flat)
+    passed = passes(parity, engine.decoder, flat)
+    what = f"{engine.head.task}: {name}"
+    return ParityReport(engine.decoder.name, what, engine.provider, parity, items, passed)
 
 
 def check(engine: Engine, reference: Reference) -> ParityReport:

@@ -88,6 +88,10 @@ def run(args: argparse.Namespace) -> int:
         overwrite=args.overwrite,
         report=partial(print, flush=True),
     )
-    print(f"\n{variants_table(bundle.manifest.variants)}\n")
-    print(f"next: fmrt embed {shlex.quote(args.out)} texts.txt -o vectors.npy")
+    print(f"\n{variants_table(bundle.manifest.graphs)}\n")
+    out = shlex.quote(args.out)
+    if bundle.manifest.heads:
+        print(f"next: fmrt segment {out} image.jpg --point X,Y -o masks")
+    else:
+        print(f"next: fmrt embed {out} texts.txt -o vectors.npy")
     return 0

@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(dataclasses.asdict(bundle.manifest) | more, indent=2))
         return 0
     lines = table(("bundle", str(bundle.path)), _facts(bundle))
-    print(f"{lines}\n\n{variants_table(bundle.manifest.variants)}")
+    print(f"{lines}\n\n{variants_table(bundle.manifest.graphs)}")
     if placements:
         rows = [(file, str(placement)) for file, placement in placements.items()]
         print(f"\n{table(('graph', 'where its nodes run'), rows)}")
@@ -60,7 +60,7 @@ def _placements(bundle: Bundle, provider: str) -> dict[str, Placement]:
     from fmrt.session import node_placement, resolve_provider  # noqa: PLC0415
 
     target = resolve_provider(provider)
-    fits = [v for v in bundle.manifest.variants if v.provider in ("any", target.name)]
+    fits = [v for v in bundle.manifest.graphs if v.provider in ("any", target.name)]
     return {v.file: node_placement(bundle.graph(v), target) for v in fits}
 
 
@@ -77,6 +77,7 @@ def _facts(bundle: Bundle) -> list[tuple[str, str]]:
         ("dimensions", str(manifest.dim)),
         ("matryoshka", ", ".join(map(str, manifest.matryoshka_dims)) or "none"),
         *(fact for tower in manifest.towers for fact in _tower(tower)),
+        *(("can", f"{head.task} {head.modality}s") for head in manifest.heads),
         ("made by", f"fmrt {manifest.fmrt_version}, {packages or 'unknown packages'}"),
         ("total size", size(total)),
     ]

@@ -16,6 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from fmrt.errors import InputError
 from fmrt.manifest import ImageInput
 from fmrt.preprocess.base import Feeds
+from fmrt.preprocess.frame import fitted_size
 
 Pixels = NDArray[Any]
 
@@ -51,13 +52,15 @@ class Images:
 
     def feeds(self, rows: NDArray[np.int64]) -> Feeds:
         """``pixel_values``, float32 ``[rows, 3, height, width]``."""
-        out = np.empty((len(rows), CHANNELS, self.spec.height, self.spec.width), np.float32)
+        out = np.zeros((len(rows), CHANNELS, self.spec.height, self.spec.width), np.float32)
         for i, row in enumerate(rows):
+            height, width = self.pixels[row].shape[:2]
             for channel in range(CHANNELS):
                 scale, shift = self.spec.scale[channel], self.spec.shift[channel]
                 plane = self.pixels[row][:, :, channel].astype(np.float32)
-                np.multiply(plane, np.float32(scale), out=out[i, channel])
-                out[i, channel] += np.float32(shift)
+                filled = out[i, channel, :height, :width]
+                np.multiply(plane, np.float32(scale), out=filled)
+                filled += np.float32(shift)
         return {"pixel_values": out}
 
     def keys(self, rows: NDArray[np.int64]) -> list[bytes]:
@@ -96,7 +99,7 @@ class ImagePreprocessor:
         Raises:
             InputError: not an image, corrupt, truncated, or over `MAX_PIXELS`.
         """
-        return self._cropped(self._resized(_decoded(item)))
+        return self._cropped(self._resized(decoded(item)))
 
     def weight(self, loaded: Pixels) -> int:
         """Bytes of an image's pixels."""
@@ -117,9 +120,12 @@ class ImagePreprocessor:
         return {}
 
     def _resized(self, image: Image.Image) -> Pixels:
-        if self._spec.resize is None:
+        if self._spec.longest_edge is not None:
+            size = fitted_size(image.size, self._spec.longest_edge)
+        elif self._spec.resize is not None:
+            size = _target_size(image.size, self._spec.resize)
+        else:
             return np.asarray(image)
-        size = _target_size(image.size, self._spec.resize)
         resample = Image.Resampling(self._spec.resample)
         if not self._spec.resize_float:
             return np.asarray(image.resize(size, resample))
@@ -130,14 +136,18 @@ class ImagePreprocessor:
         if self._spec.crop is not None:
             pixels = center_crop(pixels, self._spec.crop)
         wanted = (self._spec.height, self._spec.width)
-        if pixels.shape[:2] != wanted:
+        if self._spec.longest_edge is None and pixels.shape[:2] != wanted:
             found = " x ".join(map(str, pixels.shape[:2]))
             raise InputError(f"its size is {found}, and the model takes only {wanted}")
         return np.ascontiguousarray(pixels)
 
 
-def _decoded(item: object) -> Image.Image:
-    """Upright RGB image of a raw item, its first frame."""
+def decoded(item: object) -> Image.Image:
+    """Upright RGB image of a raw item as `ImagePreprocessor.load` takes it, its first frame.
+
+    Raises:
+        InputError: not an image, corrupt, truncated, or over `MAX_PIXELS`.
+    """
     try:
         with warnings.catch_warnings():
             # Pillow's complaints about metadata, and about half the limit that we set ourselves.

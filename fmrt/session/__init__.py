@@ -5,6 +5,7 @@ Nothing outside this package imports ONNX Runtime.
 
 from fmrt.session.alone import Alone
 from fmrt.session.creation import runtime_version
+from fmrt.session.features import FeatureSession
 from fmrt.session.host import SLOW_CPU_FUSIONS
 from fmrt.session.opening import DeviceOptions, Session, open_session
 from fmrt.session.placement import Placement, node_placement
@@ -15,6 +16,7 @@ __all__ = [
     "SLOW_CPU_FUSIONS",
     "Alone",
     "DeviceOptions",
+    "FeatureSession",
     "Placement",
     "Provider",
     "Session",

@@ -1,0 +1,196 @@
+"""Models that segment: an image tower, and a head from points and boxes to masks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from torch import Tensor
+
+from export.backbone import load_backbone
+from export.image_processor import reference_images
+from export.layout import write_config
+from export.part import HeadPart, Loaded, Part
+from export.quiet import quiet
+from export.sam import FAMILIES, POOLED, PROMPTS, Family, SamDecoder, SamEncoder, argument
+from export.sam_processor import SamProcessor
+from export.source import Choice, Overrides, check_missing
+from fmrt.bundle import HeadReference, Reference
+from fmrt.errors import OptionError
+from fmrt.manifest import Head, Tower, Variant
+from fmrt.prompt import Prompt
+from fmrt.segment import TASK
+
+STEMS = ("vision_encoder", "prompt_encoder_mask_decoder")
+POOLING = "mean"
+BATCH = 2
+# Of an example; no axis that varies has size 1 or the size of another.
+PROMPT_COUNT, POINT_COUNT = 3, 4
+# Images whose features take seconds each: of the files that every image processor is compared on,
+# turned by EXIF, upright, of one pixel, with transparency, and the largest.
+IMAGES = (0, 1, 4, 7, 9)
+# Those with reference prompts, by place among them: one upright, one lengthwise.
+PROMPTED = (4, 1)
+
+
+@dataclass(frozen=True)
+class SegmentSource:
+    """A loaded model with what prepares its images and prompts."""
+
+    model: Any
+    family: Family
+    processor: SamProcessor
+    unit: bool
+
+
+def load_segmenter(
+    name: str, path: Path, revision: str | None, device: str, overrides: Overrides
+) -> Loaded:
+    """Load a transformers model that segments by points and boxes.
+
+    Raises:
+        ExportError: it cannot be exported, with the reason.
+        OptionError: an override that makes no sense for this model.
+    """
+    if overrides.max_length is not None:
+        raise OptionError("--max-length is about texts, and this model embeds images")
+    if overrides.pooling not in (None, POOLING):
+        raise OptionError(f"pooling {overrides.pooling!r}; this model has only {POOLING!r}")
+    stated = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    family = FAMILIES[stated["model_type"]]
+    processor = SamProcessor(path, family.processor)
+    model, missing = load_backbone(path, device, getattr(transformers, family.model))
+    check_missing(missing, model, name)
+    source = SegmentSource(model, family, processor, bool(overrides.normalize))
+    return Loaded(
+        name,
+        path,
+        revision,
+        model,
+        model.config.model_type,
+        (),
+        _choices(source, overrides),
+        partial(_parts, source),
+        partial(_write_configuration, source),
+        (),
+        heads=partial(_heads, source),
+    )
+
+
+def _choices(source: SegmentSource, overrides: Overrides) -> tuple[Choice, ...]:
+    origin = "the model does not say; --normalize adds it"
+    return (
+        Choice("pooling", POOLING, f"of {source.family.pooled}; the model pools nothing itself"),
+        Choice(
+            "normalize",
+            "yes" if source.unit else "no",
+            origin if overrides.normalize is None else "asked for",
+        ),
+        Choice("image processor", source.processor.kind, "preprocessor_config.json"),
+        Choice("head", TASK, f"{source.family.model}: points and boxes to masks"),
+    )
+
+
+def _parts(source: SegmentSource) -> Sequence[Part]:
+    module = SamEncoder(source.model, source.family, source.unit).eval()
+    images = reference_images()
+    chosen = [images[i] for i in IMAGES]
+    rows = [_pixels(source, data) for data in chosen]
+    with torch.no_grad(), quiet():
+        outputs = [module(row) for row in rows]
+    vectors = np.stack([output[POOLED][0].cpu().numpy() for output in outputs])
+    tokens = int(np.prod(outputs[0][source.family.pooled].shape[2:]))
+    reference = Reference(list(chosen), [""] * len(chosen), np.full(len(chosen), tokens), vectors)
+    tower = Tower(
+        modality="image",
+        inputs=("pixel_values",),
+        outputs=(*source.family.features, POOLED),
+        embedding_output=POOLED,
+        pooling=POOLING,
+        normalize=source.unit,
+        input=source.processor.spec(tokens, images),
+    )
+    inputs = {"pixel_values": torch.cat(rows[:BATCH])}
+    return [Part(tower, STEMS[0], module, inputs, {"pixel_values": (0,)}, reference)]
+
+
+def _heads(source: SegmentSource) -> Sequence[HeadPart]:
+    family = source.family
+    images = [reference_images()[i] for i in IMAGES]
+    head = Head(TASK, "image", family.features, PROMPTS, family.outputs)
+    with torch.no_grad(), quiet():
+        features = family.encode(source.model, _pixels(source, images[PROMPTED[0]]))
+        reference = _reference(source, images)
+    named = {
+        argument(name): value.repeat(BATCH, *[1] * (value.ndim - 1))
+        for name, value in zip(family.features, features, strict=True)
+    }
+    axes = {**dict.fromkeys(named, (0,)), **dict.fromkeys(PROMPTS, (0, 1, 2))}
+    inputs = {**_example(source.model.device), **named}
+    module = SamDecoder(source.model, family).eval()
+    return [HeadPart(head, STEMS[1], module, inputs, axes, reference, family.finish)]
+
+
+def _example(device: torch.device) -> dict[str, Tensor]:
+    shape = (BATCH, PROMPT_COUNT, POINT_COUNT)
+    points = torch.arange(np.prod(shape) * 2, dtype=torch.float32).reshape(*shape, 2)
+    labels = torch.ones(shape, dtype=torch.int64)
+    return {name: value.to(device) for name, value in zip(PROMPTS, (points, labels), strict=True)}
+
+
+def _pixels(source: SegmentSource, data: bytes) -> Tensor:
+    return torch.from_numpy(source.processor(data))[None].to(source.model.device)
+
+
+def reference_prompts(height: int, width: int) -> list[Prompt]:
+    """A point, points on and off the object, a box, a box with points; all in the image.
+
+    Args:
+        height: of the image, in pixels.
+        width: of the image, in pixels.
+    """
+    middle = (width / 2, height / 2)
+    left, corner = (width * 0.21, height * 0.64), (0.0, 0.0)
+    box = (width * 0.2, height * 0.15, width * 0.83, height * 0.7)
+    return [
+        Prompt([middle]),
+        Prompt([corner], [0]),
+        Prompt([middle, left, corner], [1, 1, 0]),
+        Prompt(box=box),
+        Prompt([middle, left], [1, 0], box),
+    ]
+
+
+def _reference(source: SegmentSource, images: Sequence[bytes]) -> HeadReference:
+    """The reference prompts with PyTorch's results from image file to masks, each alone."""
+    items: list[dict[str, Any]] = []
+    results: list[Any] = []
+    for place in PROMPTED:
+        for prompt in reference_prompts(*source.processor.size(images[place])):
+            labels = None if prompt.labels is None else list(prompt.labels)
+            items.append(
+                {"image": place, "points": list(prompt.points), "labels": labels, "box": prompt.box}
+            )
+            inputs = source.processor.inputs(images[place], prompt)
+            results.append(
+                source.model(**{name: v.to(source.model.device) for name, v in inputs.items()})
+            )
+    outputs = {
+        name: np.stack([result[name][0, 0].cpu().numpy() for result in results])
+        for name in source.family.outputs
+    }
+    return HeadReference(items, outputs)
+
+
+def _write_configuration(
+    source: SegmentSource, directory: Path, variants: Sequence[Variant]
+) -> None:
+    write_config(source.model, directory, variants)
+    source.processor.write(directory)

@@ -1,0 +1,185 @@
+"""Images and prompts to masks in the model's resolution: encoder and decoder sessions joined."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmrt.bundle import Bundle
+from fmrt.cores import available_cores
+from fmrt.errors import InputError
+from fmrt.manifest import Head, ImageInput, Tower, Variant
+from fmrt.masks import in_image
+from fmrt.preprocess import make_preprocessor
+from fmrt.preprocess.frame import Frame
+from fmrt.prompt import UPPER_LEFT, Prompt
+from fmrt.session import FeatureSession, resolve_provider
+
+TASK = "segment"
+MASKS, SCORES = "pred_masks", "iou_scores"
+POINTS, LABELS = "input_points", "input_labels"
+# Prompts of one call. Each needs the image's features times a few in memory, some 20 MB.
+CALL_PROMPTS = 16
+
+Floats = NDArray[np.float32]
+Outputs = Mapping[str, Floats]
+
+
+@dataclass(frozen=True)
+class EncodedImage:
+    """An image as the decoder reads it; it serves any number of prompts.
+
+    Attributes:
+        features: by name, float32 ``[1, ...]``.
+        frame: where the image lies in ``pixel_values``.
+    """
+
+    features: Mapping[str, Floats]
+    frame: Frame
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the image, in pixels."""
+        return self.frame.size
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """The masks of one prompt, in the model's own order: from a part of the object to all of it.
+
+    Attributes:
+        scores: the model's estimate of each mask's overlap with the object (IoU), float32 ``[n]``.
+        logits: of each mask in the model's resolution, above 0 on the object, float32
+            ``[n, h, w]``.
+        frame: where the image lies in ``pixel_values``.
+    """
+
+    scores: Floats
+    logits: Floats
+    frame: Frame
+
+    @property
+    def best(self) -> int:
+        """Which mask has the highest score."""
+        return int(self.scores.argmax())
+
+    def mask(self, index: int | None = None) -> NDArray[np.bool_]:
+        """One mask in the size of the image, bool ``[height, width]``; default the best."""
+        index = self.best if index is None else index
+        mask: NDArray[np.bool_] = in_image(self.logits[index][None], self.frame)[0] > 0
+        return mask
+
+    def masks(self) -> NDArray[np.bool_]:
+        """All masks in the size of the image, bool ``[n, height, width]``."""
+        return np.stack([self.mask(index) for index in range(len(self.scores))])
+
+
+class SegmentEngine:
+    """A loaded encoder and decoder of a bundle that segments.
+
+    Args:
+        bundle: where the files are; each is checked against its hash.
+        variant: a name, or None for the provider's own fp32 one. Of the decoder it is the one of
+            this name, if there is one.
+        provider: ``cpu``, ``cuda`` or ``auto``.
+        threads: inside an operator; default one a core this process may use.
+        decoder: name of the decoder's variant, when it is not to follow ``variant``.
+
+    Raises:
+        BundleError: missing, corrupt, or no such variant.
+        ProviderError: the provider cannot be had.
+        OptionError: the bundle does not segment.
+        MissingExtraError: Pillow is not installed.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        variant: str | None = None,
+        provider: str = "cpu",
+        threads: int | None = None,
+        decoder: str | None = None,
+    ) -> None:
+        manifest = bundle.manifest
+        self.head: Head = manifest.head(TASK)
+        target = resolve_provider(provider)
+        self.provider = target.spec
+        tower: Tower = manifest.tower(self.head.modality)
+        self.encoder: Variant = bundle.variant(variant, target.name, tower.modality)
+        chosen = decoder or variant
+        self.decoder: Variant = bundle.head_variant(self.head, chosen, target.name)
+        self._preprocess = make_preprocessor(bundle, tower)
+        assert isinstance(tower.input, ImageInput)  # noqa: S101  # by its modality
+        self._spec = tower.input
+        cores = threads or available_cores()
+        self._encode = FeatureSession(bundle.graph(self.encoder), target, cores)
+        self._decode = FeatureSession(bundle.graph(self.decoder), target, cores)
+
+    def encode(self, image: object) -> EncodedImage:
+        """Encode an image, as `fmrt.preprocess.image.ImagePreprocessor.load` takes it.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        from fmrt.preprocess.image import decoded  # noqa: PLC0415  # Pillow is an extra
+
+        upright = decoded(image)
+        encoded = self._preprocess.encode([self._preprocess.load(upright)], "", "error")
+        features = self._encode.run(encoded.feeds(np.zeros(1, np.int64)), self.head.features)
+        return EncodedImage(features, Frame.of((upright.height, upright.width), self._spec))
+
+    def outputs(self, image: EncodedImage, prompts: Sequence[Prompt]) -> dict[str, Floats]:
+        """The decoder's outputs for each prompt, ``[prompts, ...]`` each.
+
+        Raises:
+            InputError: a prompt that makes no sense for this image; ``index`` is its place.
+        """
+        encoded = list(_encoded(prompts, image.frame))
+        found: list[dict[str, Floats]] = [{} for _ in encoded]
+        for rows in _calls([labels for _, labels in encoded]):
+            results = self._run(image, [encoded[row] for row in rows])
+            for place, row in enumerate(rows):
+                found[row] = {name: value[place] for name, value in results.items()}
+        return {name: np.stack([one[name] for one in found]) for name in self.head.outputs}
+
+    def segment(self, image: EncodedImage, prompts: Sequence[Prompt]) -> list[Segmentation]:
+        """The masks of each prompt.
+
+        Raises:
+            InputError: as `outputs`.
+        """
+        if not prompts:
+            return []
+        results = self.outputs(image, prompts)
+        pairs = zip(results[SCORES], results[MASKS], strict=True)
+        return [Segmentation(scores, logits, image.frame) for scores, logits in pairs]
+
+    def _run(
+        self, image: EncodedImage, prompts: Sequence[tuple[Floats, NDArray[np.int64]]]
+    ) -> Outputs:
+        points, labels = zip(*prompts, strict=True)
+        prompt = {POINTS: np.stack(points)[None], LABELS: np.stack(labels)[None]}
+        results = self._decode.run({**image.features, **prompt}, self.head.outputs)
+        return {name: value[0] for name, value in results.items()}
+
+
+def _encoded(prompts: Sequence[Prompt], frame: Frame) -> Iterator[tuple[Floats, NDArray[np.int64]]]:
+    for index, prompt in enumerate(prompts):
+        try:
+            points, labels = prompt.encoded(*frame.size)
+        except InputError as e:
+            raise InputError(e.reason, index if len(prompts) > 1 else None) from None
+        yield frame.points(points), labels
+
+
+def _calls(labels: Sequence[NDArray[np.int64]]) -> Iterator[list[int]]:
+    """Rows of the prompts of each call: they have as many points, and all a box or none."""
+    kinds: dict[tuple[int, bool], list[int]] = {}
+    for row, own in enumerate(labels):
+        kinds.setdefault((len(own), UPPER_LEFT in own), []).append(row)
+    for rows in kinds.values():
+        for start in range(0, len(rows), CALL_PROMPTS):
+            yield rows[start : start + CALL_PROMPTS]

@@ -1,0 +1,133 @@
+"""The public API of segmentation: a `Segmenter` turns points and boxes on an image into masks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fmrt.bundle import Bundle
+from fmrt.errors import OptionError
+from fmrt.manifest import Manifest
+from fmrt.prompt import Prompt
+from fmrt.segment import EncodedImage, Segmentation, SegmentEngine
+from fmrt.session import resolve_provider
+from fmrt.verify import check_quick_head
+
+
+class Segmenter:
+    """Segments images with a bundle of a Segment Anything model, on onnxruntime alone.
+
+    Safe to call from several threads.
+
+    Args:
+        bundle: the directory that ``fmrt export`` wrote.
+        variant: a name that ``fmrt info`` lists; default the provider's own fp32 graph.
+        provider: execution provider: ``cpu``, ``cuda``, or ``auto`` for the best one there is.
+        threads: inside an operator; default one a core this process may use.
+        verify: check one of the bundle's reference images at load, and refuse the bundle when its
+            masks and scores are not PyTorch's.
+
+    Raises:
+        OptionError: a bundle that does not segment.
+        BundleError: not a bundle, corrupt, from a newer fmrt, or with wrong masks.
+        ProviderError: the provider is unknown or cannot be had.
+
+    Example:
+        >>> segmenter = Segmenter("bundle/")  # doctest: +SKIP
+        >>> image = segmenter.encode("photo.jpg")  # doctest: +SKIP
+        >>> mask = segmenter.segment(image, points=[(320, 240)]).mask()  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        bundle: str | Path | Bundle,
+        *,
+        variant: str | None = None,
+        provider: str = "cpu",
+        threads: int | None = None,
+        verify: bool = True,
+    ) -> None:
+        if threads is not None and threads < 1:
+            raise OptionError(f"threads={threads}; give at least 1")
+        self._bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+        self._engine = SegmentEngine(self._bundle, variant, provider, threads)
+        if verify:
+            check_quick_head(self._engine, self._bundle)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str,
+        *,
+        revision: str | None = None,
+        variant: str | None = None,
+        provider: str = "cpu",
+        **options: Any,  # noqa: ANN401
+    ) -> Segmenter:
+        """Load a bundle from a local directory or a Hugging Face hub repository.
+
+        Only the files of the chosen variant are downloaded. ``options`` are the constructor's.
+
+        Raises:
+            BundleNotFoundError: no such directory, and the hub does not give such a bundle.
+        """
+        provider = resolve_provider(provider).name
+        found = Bundle.from_pretrained(model, revision, variant, provider)
+        return cls(found, variant=variant, provider=provider, **options)
+
+    def encode(self, image: object) -> EncodedImage:
+        """Encode an image once, for any number of prompts. This takes most of the time.
+
+        Args:
+            image: a path, a file's bytes, a ``PIL.Image.Image``, or uint8 ``[height, width, 3]``.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        return self._engine.encode(image)
+
+    def segment(
+        self,
+        image: object,
+        *,
+        points: Sequence[tuple[float, float]] = (),
+        labels: Sequence[int] | None = None,
+        box: tuple[float, float, float, float] | None = None,
+    ) -> Segmentation:
+        """Segment one object.
+
+        Args:
+            image: an `EncodedImage`, or what `encode` takes.
+            points: ``(x, y)`` in pixels of the image, from its upper left corner.
+            labels: of each point, 1 on the object or 0 off it; default all 1.
+            box: ``(x0, y0, x1, y1)`` around the object, the upper left corner first.
+
+        Raises:
+            InputError: neither point nor box, one outside of the image, or malformed; an image
+                that cannot be read.
+        """
+        return self.segment_prompts(image, [Prompt(points, labels, box)])[0]
+
+    def segment_prompts(self, image: object, prompts: Sequence[Prompt]) -> list[Segmentation]:
+        """Segment an object a prompt, many at a time; arguments and errors are as `segment`'s."""
+        encoded = image if isinstance(image, EncodedImage) else self.encode(image)
+        return self._engine.segment(encoded, prompts)
+
+    @property
+    def manifest(self) -> Manifest:
+        """The bundle's manifest."""
+        return self._bundle.manifest
+
+    @property
+    def variant(self) -> str:
+        """Name of the encoder's variant that is loaded."""
+        return self._engine.encoder.name
+
+    @property
+    def provider(self) -> str:
+        """Execution provider that the sessions run on."""
+        return self._engine.provider
+
+    def __repr__(self) -> str:
+        return f"Segmenter({str(self._bundle.path)!r}, {self.manifest.model_type})"

@@ -1,0 +1,59 @@
+"""A session that gives several outputs: features of an image, or masks and their scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmrt.errors import DeviceMemoryError
+from fmrt.session.creation import create, session_options
+from fmrt.session.host import SLOW_CPU_FUSIONS, input_names
+from fmrt.session.memory import is_out_of_memory
+from fmrt.session.opening import DeviceOptions, provider_options
+from fmrt.session.providers import Target
+
+Feeds = Mapping[str, NDArray[Any]]
+
+
+class FeatureSession:
+    """One graph on a target's first device, all threads inside one operator at a time.
+
+    `run` is safe from many threads and releases the GIL.
+
+    Args:
+        path: the ``.onnx`` file.
+        target: from `resolve_provider`.
+        intra_op_threads: threads inside one operator.
+
+    Raises:
+        BundleCorruptError: ONNX Runtime cannot load the graph.
+        ProviderError: the session did not get its provider.
+    """
+
+    def __init__(self, path: Path, target: Target, intra_op_threads: int) -> None:
+        cpu = target.name == "cpu"
+        given = {} if cpu else provider_options(target.name, target.devices[0], DeviceOptions())
+        options = session_options(intra_op_threads)
+        disabled = SLOW_CPU_FUSIONS if cpu else ()
+        self._session = create(path, target.provider, options, given, disabled)
+        self._inputs = input_names(self._session)
+
+    def run(self, feeds: Feeds, outputs: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        """Some outputs of one batch, by name; unknown feeds are dropped.
+
+        Raises:
+            DeviceMemoryError: the batch does not fit the memory.
+        """
+        used = {name: feeds[name] for name in self._inputs & feeds.keys()}
+        try:
+            values = self._session.run(list(outputs), used)
+        except Exception as e:
+            if not is_out_of_memory(e):
+                raise
+            raise DeviceMemoryError("out of memory at one image; use a larger device") from e
+        found = (np.asarray(value, np.float32) for value in values)
+        return dict(zip(outputs, found, strict=True))
