@@ -17,7 +17,7 @@ PROMPTS = {"hidden_size": 32, "image_size": SIDE, "patch_size": 8, "mask_input_c
 DECODER = {
     "hidden_size": 32,
     "mlp_dim": 48,
-    "num_hidden_layers": 2,
+    "num_hidden_layers": 1,
     "num_attention_heads": 2,
     "iou_head_hidden_dim": 16,
     "iou_head_depth": 2,
@@ -25,7 +25,7 @@ DECODER = {
 ENCODER = {
     "hidden_size": 24,
     "output_channels": 32,
-    "num_hidden_layers": 3,
+    "num_hidden_layers": 2,
     "num_attention_heads": 2,
     "image_size": SIDE,
     "patch_size": 8,
