@@ -50,6 +50,8 @@ class Embedder:
         gpu_mem_limit: most bytes to take of each GPU's memory; default all of it. A batch that does
             not fit is split, with a warning.
         cuda_graphs: record CUDA graphs of images and of few short texts; then one batch at a time.
+        cache: a directory that keeps vectors between runs: an item whose vector is there is not
+            computed again, see docs/jobs.md.
 
     Raises:
         BundleError: not a bundle, corrupt, from a newer fmrt, or with wrong vectors.
@@ -72,6 +74,7 @@ class Embedder:
         verify: bool = True,
         gpu_mem_limit: int | None = None,
         cuda_graphs: bool = False,
+        cache: str | Path | None = None,
     ) -> None:
         for option, value in (("workers", workers), ("intra_op_threads", intra_op_threads)):
             if value is not None and value < 1:
@@ -89,6 +92,8 @@ class Embedder:
                 self._engines[name] = engine
                 if verify:
                     check_quick(engine, self._bundle)
+                if cache is not None:
+                    engine.use_cache(Path(cache))
         except BaseException:
             self.close()
             raise

@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
+from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from fmrt.bundle import Bundle
 from fmrt.cores import available_cores
+from fmrt.disk_cache import DiskCache
 from fmrt.errors import InputError
 from fmrt.manifest import Tower, Variant
 from fmrt.preprocess import make_preprocessor
@@ -143,6 +145,7 @@ class Engine:
         # Of their own: a loader that waits behind a window's batches would stop the next window.
         self._loaders = Workers(self.tuning.workers or available_cores())
         self._alone = self._make_alone() if on_host else None
+        self._cache: DiskCache | None = None
 
     def stream(
         self,
@@ -183,13 +186,14 @@ class Engine:
             InputError: an item that cannot be embedded, without ``on_error``; ``index`` counts
                 from the stream's start.
         """
+        caches: list[Memory] = [] if self._cache is None else [self._cache]
         options = _Options(
             prompt,
             on_too_long,
             batch_tokens or self.batch_tokens,
             truncation or Truncation(),
             on_error or _raise,
-            _remembering(self.shape, group_of) if dedupe else lambda _: [],
+            _remembering(self.shape, group_of, caches) if dedupe else lambda _: caches,
             alone and group_of is None,
             group_of is not None,
         )
@@ -219,12 +223,24 @@ class Engine:
         parts = [part for _, part in stream]
         return np.concatenate([np.empty((0, *self.shape), np.float32), *parts])
 
+    def use_cache(self, directory: Path) -> None:
+        """Look items up on disk from now on, and keep those that are new there.
+
+        Raises:
+            DataError: the directory cannot be used.
+        """
+        provider = self.provider.partition(":")[0]
+        output = self.tower.embedding_output
+        self._cache = DiskCache(directory, self.variant, provider, output, self.shape)
+
     def close(self) -> None:
         """End the worker threads."""
         self._workers.close()
         self._loaders.close()
         if self._alone is not None:
             self._alone.close()
+        if self._cache is not None:
+            self._cache.close()
 
     def _make_alone(self) -> Alone | None:
         """A session for few and short items, where it has more threads than the other."""
@@ -336,9 +352,11 @@ class Engine:
 
 
 def _remembering(
-    shape: tuple[int, ...], group_of: Callable[[T], Hashable] | None
+    shape: tuple[int, ...],
+    group_of: Callable[[T], Hashable] | None,
+    others: Sequence[Memory],
 ) -> Callable[[T], list[Memory]]:
-    """Gives the memory for a window by its first item: another for another group."""
+    """Gives the memories for a window by its first item: a new one for another group."""
     group: Hashable = None
     recent: Recent | None = None
 
@@ -347,7 +365,7 @@ def _remembering(
         now = None if group_of is None else group_of(first)
         if recent is None or now != group:
             group, recent = now, Recent(shape)
-        return [recent]
+        return [recent, *others]
 
     return memories
 

@@ -83,6 +83,11 @@ class Share:
         return vectors if self._inverse is None else vectors[self._inverse]
 
 
+def digest(key: bytes) -> bytes:
+    """What stands for a key where many are kept."""
+    return blake2b(key, digest_size=DIGEST_BYTES).digest()
+
+
 class Recent:
     """The latest vectors of one stream, each ``shape``, in a ring of fixed size.
 
@@ -101,8 +106,8 @@ class Recent:
     def recall(self, keys: Sequence[bytes]) -> Recall:
         """Look items up, and give those that are new a place."""
         # What does not fit would overwrite places of its own window.
-        digests = [blake2b(key, digest_size=DIGEST_BYTES).digest() for key in keys]
-        known = np.array([digest in self._places for digest in digests], bool)
+        digests = [digest(key) for key in keys]
+        known = np.array([key in self._places for key in digests], bool)
         free = len(self._vectors)
         places = np.full(len(keys), -1, np.int64)
         for i in np.flatnonzero(known):
@@ -111,13 +116,13 @@ class Recent:
             places[i] = self._take(digests[i])
         return _RecentRecall(self._vectors, known, places)
 
-    def _take(self, digest: bytes) -> int:
+    def _take(self, key: bytes) -> int:
         place = self._next
         self._next = (place + 1) % len(self._owners)
         if (owner := self._owners[place]) is not None:
             del self._places[owner]
-        self._owners[place] = digest
-        self._places[digest] = place
+        self._owners[place] = key
+        self._places[key] = place
         return place
 
 

@@ -39,6 +39,7 @@ def open_embedder(args: argparse.Namespace, bundle: Bundle) -> Embedder:
         verify=not args.no_verify,
         gpu_mem_limit=args.gpu_mem_limit,
         cuda_graphs=args.cuda_graphs,
+        cache=args.cache,
     )
 
 

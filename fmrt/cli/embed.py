@@ -141,6 +141,11 @@ def _add_running(parser: Parser) -> None:
         "within some thousand)",
     )
     parser.add_argument(
+        "--cache",
+        metavar="DIR",
+        help="keep vectors in this directory, and compute none that is there (default: no cache)",
+    )
+    parser.add_argument(
         "--workers", metavar="N", type=positive, help="batches at a time (default: one a core)"
     )
     parser.add_argument(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fmrt import Embedder
-from fmrt.errors import InputError
+from fmrt.errors import DataError, InputError
 from fmrt.recall import Recent, Share
 from fmrt.session.host import HostSession
 
@@ -91,6 +95,74 @@ def test_each_duplicate_of_a_bad_text_is_an_error(tiny_bundle, computed) -> None
         assert [error.partition(":")[0] for _, error in bad] == ["item 1", "item 3"]
         with pytest.raises(InputError, match="item 1"):
             embedder.embed(["cat", long], on_too_long="error")
+
+
+def test_a_cache_outlives_the_process_and_holds_what_was_computed(
+    tiny_bundle, computed, tmp_path
+) -> None:
+    texts = ["cat", "red dog on the mat", "", "a cat"]
+    with Embedder(tiny_bundle, cache=tmp_path / "cache") as embedder:
+        first = embedder.embed(texts, prompt_name="query")
+    computed.clear()
+    with Embedder(tiny_bundle, cache=tmp_path / "cache", verify=False) as embedder:
+        again = embedder.embed(texts[::-1], prompt_name="query")[::-1]
+        assert computed == []
+        cut = embedder.embed(texts, prompt_name="query", truncate_dim=4, precision="float16")
+        assert computed == []
+        more = embedder.embed([*texts, "the road"], prompt_name="query")
+        assert sum(computed) == 1
+        other = embedder.embed(texts)
+        assert sum(computed) == 1 + len(texts)
+    assert np.array_equal(first, again)
+    assert np.array_equal(first, more[:-1])
+    with Embedder(tiny_bundle) as embedder:
+        np.testing.assert_allclose(other, embedder.embed(texts), atol=1e-6)
+        plain = embedder.embed(texts, prompt_name="query", truncate_dim=4, precision="float16")
+        np.testing.assert_allclose(cut, plain, atol=1e-3)
+        np.testing.assert_allclose(more[-1], embedder.embed_query("the road"), atol=1e-6)
+
+
+def test_too_long_texts_are_errors_though_their_beginning_is_cached(tiny_bundle, tmp_path) -> None:
+    with Embedder(tiny_bundle, cache=tmp_path, verify=False) as embedder:
+        embedder.embed(["dog " * 40], on_too_long="truncate")
+        with pytest.raises(InputError, match="42 tokens"):
+            embedder.embed(["dog " * 40], on_too_long="error")
+
+
+HALF = """
+import sys
+from fmrt import Embedder
+with Embedder(sys.argv[1], cache=sys.argv[2], verify=False) as embedder:
+    for i in range(1000):
+        embedder.embed(["cat " * (i % 7), "dog " * (i % 5), "red " * (i % 11)])
+        print("done", flush=True)
+"""
+
+
+def test_a_cache_is_shared_by_processes_and_survives_a_kill(tiny_bundle, tmp_path) -> None:
+    command = [sys.executable, "-c", HALF, str(tiny_bundle), str(tmp_path)]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(3)]
+    processes[0].stdout.readline()
+    processes[0].kill()
+    for process in processes:
+        process.communicate()
+    assert [process.returncode for process in processes] == [-signal.SIGKILL, 0, 0]
+    texts = ["cat " * 3, "red " * 9]
+    with Embedder(tiny_bundle, cache=tmp_path, verify=False) as embedder:
+        found = embedder.embed(texts)
+    with Embedder(tiny_bundle, verify=False) as embedder:
+        np.testing.assert_allclose(found, embedder.embed(texts), atol=1e-6)
+
+
+def test_a_file_that_is_no_cache_is_named(tiny_bundle, tmp_path) -> None:
+    with Embedder(tiny_bundle, cache=tmp_path, verify=False) as embedder:
+        embedder.embed(["cat"])
+    (file,) = tmp_path.glob("*.sqlite")
+    file.write_bytes(b"no database " * 1000)
+    with pytest.raises(DataError, match=r"cannot use the cache .*remove the file"):
+        Embedder(tiny_bundle, cache=tmp_path, verify=False)
+    with pytest.raises(DataError, match="cannot use the cache"):
+        Embedder(tiny_bundle, cache=file, verify=False)
 
 
 def test_a_group_is_embedded_from_its_own_items_alone(tiny_bundle, computed) -> None:
