@@ -19,6 +19,7 @@ from sentence_transformers.sentence_transformer.modules import Dropout, LayerNor
 from transformers import AutoModel
 
 from export.quiet import quiet
+from export.tokenizer import check_tokenizer
 from fmrt.errors import ExportError, OptionError
 
 POOLING_MODES: tuple[str, ...] = tuple(Pooling.POOLING_MODES)
@@ -219,11 +220,7 @@ def _check_modules(model: SentenceTransformer, name: str | Path) -> None:
         raise ExportError(f"{name} does not start with a text transformer")
     if sum(isinstance(m, Pooling) for m in model) != 1:
         raise ExportError(f"{name} has no pooling module, or several; exactly one can be exported")
-    if getattr(model.tokenizer, "backend_tokenizer", None) is None:
-        raise ExportError(
-            f"{name} has a {type(model.tokenizer).__name__}, which cannot be saved as "
-            "tokenizer.json: only fast tokenizers can be exported"
-        )
+    check_tokenizer(model.tokenizer, str(name))
 
 
 def _load_whole(path: Path, device: str) -> Any:  # noqa: ANN401  # a transformers model

@@ -23,6 +23,7 @@ from export.part import Loaded, Part
 from export.quiet import quiet
 from export.reference import reference_texts
 from export.source import Choice, Overrides, check_missing, first_line
+from export.tokenizer import check_tokenizer
 from export.vision import ImageEmbedding, VisionSource, image_part
 from fmrt.bundle import Reference
 from fmrt.errors import ExportError, OptionError
@@ -134,8 +135,7 @@ def _tokenizer(path: Path) -> Any:  # noqa: ANN401
             tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=True)
     except Exception as e:  # whatever a malformed directory provokes
         raise ExportError(f"the tokenizer of {path} cannot be loaded: {first_line(e)}") from e
-    if getattr(tokenizer, "backend_tokenizer", None) is None:
-        raise ExportError(f"{path} has a {type(tokenizer).__name__}, which has no tokenizer.json")
+    check_tokenizer(tokenizer, str(path))
     return tokenizer
 
 

@@ -66,7 +66,7 @@ class Special:
 
 
 MAMBA = {"mamba_d_head": 16}
-CONV = {"width_coefficient": 0.1, "depth_coefficient": 0.1}
+WINDOWS = {"image_size": 64, "window_size": 2}
 SPECIAL: dict[str, Special] = {
     "bamba": Special(MAMBA, "its heads must fill the width"),
     "granitemoehybrid": Special(MAMBA, "its heads must fill the width"),
@@ -102,9 +102,20 @@ SPECIAL: dict[str, Special] = {
     ),
     "deepseek_v2": Special({"num_experts_per_tok": 2}, "its default has none"),
     "dots1": Special({"n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2}),
-    "efficientnet": Special(CONV, "its sizes are multiples of these"),
+    "donut-swin": Special(WINDOWS, "its windows must fit its smallest map"),
+    "efficientnet": Special(
+        {
+            "width_coefficient": 0.25,
+            "depth_coefficient": 0.1,
+            "in_channels": [32, 16, 24, 40, 80, 112, 192],
+            "out_channels": [16, 24, 40, 80, 112, 192, 320],
+            "hidden_dim": 80,
+        },
+        "its sizes are multiples of the coefficients",
+    ),
     "glm5_next_text": Special({"index_topk": 16}, "a multiple of its pool"),
     "lfm2_moe": Special({"layer_types": ["conv", "full_attention"], "num_dense_layers": 1}),
+    "maskformer-swin": Special(WINDOWS, "its windows must fit its smallest map"),
     "moonshine_streaming": Special({"num_key_value_heads": 4}),
     "nemotron": Special({"num_key_value_heads": 2}),
     "qwen4_exp_text": Special(

@@ -164,6 +164,18 @@ def test_a_checkpoint_without_all_weights_is_refused(
     assert "encoder.layer.1.output.dense.weight" in refused(capsys, model, tmp_path / "out")
 
 
+def test_a_model_without_a_tokenizer_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """transformers would make one of BERT's special tokens alone."""
+    model = save_tiny(TINY[0], tmp_path / "model")
+    for file in (model / "tokenizer.json", model / "tokenizer_config.json"):
+        file.unlink()
+    said = refused(capsys, model, tmp_path / "out")
+    assert "no tokenizer" in said
+    assert "vocab.txt" in said
+
+
 def test_an_unknown_module_is_refused_by_name(
     new_form: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
