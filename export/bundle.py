@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -92,7 +93,8 @@ def export_model(
     several = [(adapter, 1.0)] if isinstance(adapter, str | Path) else adapter
     adapters = [(str(name), weight) for name, weight in several]
     overrides = Overrides(pooling, normalize, max_length, output)
-    loaded = load_model(str(model), revision, device, overrides, adapters)
+    with _refusing(f"{model} cannot be loaded, or does not run on its main input alone"):
+        loaded = load_model(str(model), revision, device, overrides, adapters)
     for choice in loaded.choices:
         say(f"  {choice}")
     partial = target.with_name(f"{target.name}.partial-{os.getpid()}")
@@ -138,7 +140,8 @@ def _put_in_place(partial: Path, target: Path) -> None:
 
 def _write(loaded: Loaded, directory: Path, opset: int | None, say: Report) -> None:
     say("embedding the reference items in PyTorch")
-    parts, heads = _parts(loaded), loaded.heads()
+    with _refusing(f"a {loaded.model_type} model does not run on its main input alone"):
+        parts, heads = loaded.parts(), loaded.heads()
     write_references(
         {part.tower.modality: part.reference for part in parts},
         {part.head.task: part.reference for part in heads},
@@ -162,15 +165,15 @@ def _write(loaded: Loaded, directory: Path, opset: int | None, say: Report) -> N
     verified_heads(towers, say).write(directory)
 
 
-def _parts(loaded: Loaded) -> Sequence[Part]:
+@contextmanager
+def _refusing(why: str) -> Iterator[None]:
+    """Whatever a model of an unknown kind raises becomes a refusal in one line."""
     try:
-        return loaded.parts()
+        yield
     except FmrtError:
         raise
-    except Exception as e:  # whatever a model of another kind makes of its input
-        raise ExportError(
-            f"a {loaded.model_type} model does not run on its main input alone: {first_line(e)}"
-        ) from e
+    except Exception as e:
+        raise ExportError(f"{why}: {first_line(e)}") from e
 
 
 def _variant(part: Part, name: str, suffix: str, provider: str) -> Variant:
