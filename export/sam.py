@@ -36,6 +36,7 @@ class Family:
         encode: the model and ``pixel_values`` to the features.
         decode: the model, features, points and labels to the outputs.
         finish: what is left to do on the decoder's graph, in place.
+        given: features as arguments of the model's own forward, in place of ``pixel_values``.
     """
 
     model: str
@@ -46,6 +47,7 @@ class Family:
     encode: Callable[[Any, Tensor], Sequence[Tensor]]
     decode: Callable[[Any, Sequence[Tensor], Tensor, Tensor], Sequence[Tensor]]
     finish: Callable[[ir.Model], None]
+    given: Callable[[Sequence[Tensor]], dict[str, Any]]
 
 
 class SamEncoder(torch.nn.Module):  # type: ignore[misc]  # torch is not type-checked here
@@ -191,6 +193,18 @@ _SAM2 = tuple(f"image_embeddings.{level}" for level in range(3))
 _RESULTS = ("pred_masks", "iou_scores")
 
 
+def _given_sam(features: Sequence[Tensor]) -> dict[str, Any]:
+    return {"image_embeddings": features[0]}
+
+
+def _given_hq(features: Sequence[Tensor]) -> dict[str, Any]:
+    return {"image_embeddings": features[0], "intermediate_embeddings": [features[2]]}
+
+
+def _given_sam2(features: Sequence[Tensor]) -> dict[str, Any]:
+    return {"image_embeddings": list(features)}
+
+
 def _finish_hq(graph: ir.Model) -> None:
     _rename(graph, _HQ)
     pad_prompts(graph)
@@ -209,14 +223,31 @@ _FAMILY2 = Family(
     _encode_sam2,
     _decode_sam2,
     _finish_sam2,
+    _given_sam2,
 )
 # By model type. A video model's checkpoint holds the model for images.
 FAMILIES: dict[str, Family] = {
     "sam": Family(
-        "SamModel", "SamProcessor", _SAM, _RESULTS, _SAM[0], _encode_sam, _decode_sam, pad_prompts
+        "SamModel",
+        "SamProcessor",
+        _SAM,
+        _RESULTS,
+        _SAM[0],
+        _encode_sam,
+        _decode_sam,
+        pad_prompts,
+        _given_sam,
     ),
     "sam_hq": Family(
-        "SamHQModel", "SamHQProcessor", _HQ, _RESULTS, _HQ[0], _encode_hq, _decode_hq, _finish_hq
+        "SamHQModel",
+        "SamHQProcessor",
+        _HQ,
+        _RESULTS,
+        _HQ[0],
+        _encode_hq,
+        _decode_hq,
+        _finish_hq,
+        _given_hq,
     ),
     "sam2": _FAMILY2,
     "sam2_video": _FAMILY2,

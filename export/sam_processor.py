@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
 import transformers
 from PIL import Image
 from torch import Tensor
@@ -43,8 +42,8 @@ class SamProcessor(ImageProcessor):
         image = load_image(Image.open(io.BytesIO(data)))
         return image.height, image.width
 
-    def inputs(self, data: bytes, prompt: Prompt) -> dict[str, Tensor]:
-        """The model's inputs for one image file and one prompt, as Hugging Face prepares them."""
+    def prompt(self, data: bytes, prompt: Prompt) -> dict[str, Tensor]:
+        """The model's inputs for one prompt on an image file, as Hugging Face prepares them."""
         image = load_image(Image.open(io.BytesIO(data)))
         given: dict[str, Any] = {"return_tensors": "pt"}
         if prompt.points:
@@ -60,8 +59,7 @@ class SamProcessor(ImageProcessor):
         with quiet():
             found = self._prompts(**given)
         names = ("input_points", "input_labels", "input_boxes")
-        prepared = {name: found[name] for name in names if name in found}
-        return {"pixel_values": torch.from_numpy(self(data))[None], **prepared}
+        return {name: found[name] for name in names if name in found}
 
     def write(self, directory: Path) -> None:
         """Copy the processor's files, which other consumers of the model read."""

@@ -123,19 +123,26 @@ def _parts(source: SegmentSource) -> Sequence[Part]:
 
 def _heads(source: SegmentSource) -> Sequence[HeadPart]:
     family = source.family
-    images = [reference_images()[i] for i in IMAGES]
+    images = reference_images()
     head = Head(TASK, "image", family.features, PROMPTS, family.outputs)
     with torch.no_grad(), quiet():
-        features = family.encode(source.model, _pixels(source, images[PROMPTED[0]]))
-        reference = _reference(source, images)
+        encoded = [
+            (place, images[IMAGES[place]], _features(source, images[IMAGES[place]]))
+            for place in PROMPTED
+        ]
+        reference = _reference(source, encoded)
     named = {
         argument(name): value.repeat(BATCH, *[1] * (value.ndim - 1))
-        for name, value in zip(family.features, features, strict=True)
+        for name, value in zip(family.features, encoded[0][2], strict=True)
     }
     axes = {**dict.fromkeys(named, (0,)), **dict.fromkeys(PROMPTS, (0, 1, 2))}
     inputs = {**_example(source.model.device), **named}
     module = SamDecoder(source.model, family).eval()
     return [HeadPart(head, STEMS[1], module, inputs, axes, reference, family.finish)]
+
+
+def _features(source: SegmentSource, data: bytes) -> Sequence[Tensor]:
+    return source.family.encode(source.model, _pixels(source, data))
 
 
 def _example(device: torch.device) -> dict[str, Tensor]:
@@ -168,20 +175,26 @@ def reference_prompts(height: int, width: int) -> list[Prompt]:
     ]
 
 
-def _reference(source: SegmentSource, images: Sequence[bytes]) -> HeadReference:
-    """The reference prompts with PyTorch's results from image file to masks, each alone."""
+def _reference(
+    source: SegmentSource, encoded: Sequence[tuple[int, bytes, Sequence[Tensor]]]
+) -> HeadReference:
+    """The reference prompts with what the model in PyTorch gives, each alone.
+
+    Args:
+        source: the model.
+        encoded: images, by place among the reference images, with the features of each.
+    """
     items: list[dict[str, Any]] = []
     results: list[Any] = []
-    for place in PROMPTED:
-        for prompt in reference_prompts(*source.processor.size(images[place])):
+    for place, data, features in encoded:
+        for prompt in reference_prompts(*source.processor.size(data)):
             labels = None if prompt.labels is None else list(prompt.labels)
             items.append(
                 {"image": place, "points": list(prompt.points), "labels": labels, "box": prompt.box}
             )
-            inputs = source.processor.inputs(images[place], prompt)
-            results.append(
-                source.model(**{name: v.to(source.model.device) for name, v in inputs.items()})
-            )
+            given = source.processor.prompt(data, prompt)
+            inputs = {name: value.to(source.model.device) for name, value in given.items()}
+            results.append(source.model(**source.family.given(features), **inputs))
     outputs = {
         name: np.stack([result[name][0, 0].cpu().numpy() for result in results])
         for name in source.family.outputs

@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 import transformers
@@ -133,6 +134,10 @@ def check_bundle(bundle: fmrt.Bundle, tmp_path: Path) -> None:
     """Files named as other consumers expect, and every graph in the verification."""
     names = {path.name for path in (bundle.path / "onnx").iterdir()}
     assert {"vision_encoder.onnx", "prompt_encoder_mask_decoder.onnx"} <= names
+    (head,) = bundle.manifest.heads
+    graph = onnxruntime.InferenceSession(bundle.path / head.variants[0].file)
+    assert {i.name for i in graph.get_inputs()} == {*head.features, "input_points", "input_labels"}
+    assert {o.name for o in graph.get_outputs()} == set(head.outputs)
     assert (bundle.path / "preprocessor_config.json").is_file()
     assert all(variant.parity for variant in bundle.manifest.graphs)
     reports = list(fmrt.verify_bundle(bundle))
