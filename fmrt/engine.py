@@ -213,6 +213,11 @@ class Engine:
         return self._session.batch_tokens or self.tuning.batch_tokens or BATCH_TOKENS
 
     @property
+    def workers(self) -> int:
+        """Batches that run at the same time."""
+        return self._workers.count
+
+    @property
     def window_items(self) -> int:
         """Most items of a window."""
         return self._session.window_items or WINDOW_ITEMS
@@ -233,12 +238,16 @@ class Engine:
         output = self.tower.embedding_output
         self._cache = DiskCache(directory, self.variant, provider, output, self.shape)
 
+    def wait(self) -> None:
+        """Until a session that is being opened in the background is open."""
+        if self._alone is not None:
+            self._alone.wait()
+
     def close(self) -> None:
         """End the worker threads."""
         self._workers.close()
         self._loaders.close()
-        if self._alone is not None:
-            self._alone.close()
+        self.wait()
         if self._cache is not None:
             self._cache.close()
 
@@ -313,7 +322,7 @@ class Engine:
     ) -> Share:
         """Which of the ``good`` rows are computed."""
         keys = None
-        if self.preprocess.dedupe or memories:
+        if memories or (self.preprocess.dedupe and len(good) > 1):
             keys = encoded.keys(good)
         if memories and constants and keys is not None:
             shared = b"".join(name.encode() + constants[name].tobytes() for name in constants)

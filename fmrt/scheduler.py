@@ -39,6 +39,8 @@ def plan_batches(
         padded: whether rows of different lengths may share a batch.
         workers: that take batches at the same time.
     """
+    if len(lengths) == 1:
+        return [np.zeros(1, np.int64)]
     order = np.argsort(-lengths, kind="stable")
     left = np.cumsum(lengths[order[::-1]])[::-1]
     least = max(1, batch_tokens // SMALLEST_SHARE)

@@ -1,9 +1,9 @@
 """One peer in its own environment: takes orders as lines of JSON, answers in lines of JSON.
 
-``python runner.py PEER MODEL BUNDLE MAX_LENGTH``. MODEL is the model's directory for PyTorch, BUNDLE
-fmrt's export of it. An order is ``{"texts": [...], "out": file.npy}`` (embed them all, write the
-vectors) or ``{"query": text, "repeats": n}`` (embed one text again and again). The answer is
-``{"seconds": [...]}``, one a repeat. This file needs numpy and the peer's own packages alone.
+``python runner.py PEER MODEL BUNDLE MAX_LENGTH``. MODEL is the model's directory for PyTorch,
+BUNDLE fmrt's export of it. An order is ``{"texts": [...], "out": file.npy}`` (embed them all, and
+write the vectors) or ``{"query": text, "repeats": n}`` (embed one text again and again). The
+answer is ``{"seconds": [...]}``, one a repeat. This file needs numpy and the peer's packages alone.
 """
 
 from __future__ import annotations

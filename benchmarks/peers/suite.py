@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import datetime
+import datetime as dt
 import json
 import os
 import platform
@@ -109,7 +109,9 @@ def kinds() -> dict[str, Kind]:
 class Runner:
     """A peer's process."""
 
-    def __init__(self, python: Path, peer: Peer, model: Path, bundle: Path, max_length: int):
+    def __init__(
+        self, python: Path, peer: Peer, model: Path, bundle: Path, max_length: int
+    ) -> None:
         command = [str(python), str(HERE / "runner.py"), peer.name, str(model), str(bundle)]
         environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
         self._process = subprocess.Popen(
@@ -278,7 +280,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             results["kinds"][name] = measure(kind, peers, runners, args.rounds, bundle)
         print(name, {k: round(v, 2) for k, v in results["kinds"][name]["fmrt_is_faster"].items()})
     results |= {
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "date": dt.datetime.now(dt.UTC).date().isoformat(),
         "cpu": cpu_name(),
         "cores": available_cores(),
         "python": platform.python_version(),

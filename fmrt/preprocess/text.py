@@ -117,7 +117,7 @@ class TextPreprocessor:
         without any token is an error.
         """
         prompted = [prompt + text for text in loaded] if prompt else list(loaded)
-        encodings = self._tokenizer.encode_batch_fast(prompted)
+        encodings = self._encoded(prompted)
         untruncated = np.fromiter(map(len, encodings), np.int64, len(encodings))
         errors: dict[int, InputError] = {}
         for i in np.flatnonzero(untruncated == 0):
@@ -153,6 +153,11 @@ class TextPreprocessor:
         added = self._tokenizer.get_added_tokens_decoder()
         closes = bool(ids) and ids[-1] in added and added[ids[-1]].special
         return len(ids) - int(closes)
+
+    def _encoded(self, prompted: list[str]) -> list[Encoding]:
+        if len(prompted) == 1:  # without threads, which would take longer to start than this
+            return [self._tokenizer.encode(prompted[0])]
+        return self._tokenizer.encode_batch_fast(prompted)
 
     def _truncated(self, text: str) -> Encoding:
         """Cut the text's own tokens, then add the special ones, as Hugging Face tokenizers do."""

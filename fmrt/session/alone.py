@@ -43,8 +43,8 @@ class Alone:
         finally:
             self._in_use.release()
 
-    def close(self) -> None:
-        """Wait until it is not being opened any more."""
+    def wait(self) -> None:
+        """Until it is not being opened any more."""
         if self._thread is not None:
             self._thread.join()
 

@@ -97,7 +97,7 @@ def test_two_callers_do_not_share_the_cores() -> None:
     for _ in range(2):
         with alone.session() as got:
             assert got is None or got is session
-    alone.close()
+    alone.wait()
     with alone.session() as first, alone.session() as second:
         assert first is session
         assert second is None

@@ -1,0 +1,91 @@
+"""``fmrt bench``: throughput and latency on this machine, against its matrix-multiply peak."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fmrt.cli._arguments import Subparsers, add_model, open_bundle, positive
+from fmrt.cli._text import table
+from fmrt.cli.tune import add_items, items_of
+from fmrt.errors import OptionError
+
+if TYPE_CHECKING:
+    from fmrt.measure import Bench
+
+_PLOTS = (".html", ".png", ".svg")
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add the command to the program's."""
+    parser = subparsers.add_parser(
+        "bench",
+        help="measure throughput and latency on this machine",
+        description="Embed items over and over; on the CPU, numpy's matrix products take turns "
+        "with them, for the part of the machine's peak that the model reaches.",
+    )
+    parser.set_defaults(run=run)
+    add_model(parser)
+    parser.add_argument("--modality", metavar="M", help="text, image or audio (default: the first)")
+    add_items(parser)
+    parser.add_argument("--rounds", metavar="N", type=positive, default=5, help="(default: 5)")
+    parser.add_argument("--json", metavar="FILE", help="write the figures, - for standard output")
+    parser.add_argument(
+        "--plot", metavar="FILE", help="draw them: .html, .svg, or .png with matplotlib"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and print.
+
+    Raises:
+        OptionError: ``--plot`` names no known kind of file.
+    """
+    from fmrt.engine import Engine  # noqa: PLC0415  # start-up stays quick
+    from fmrt.measure import bench  # noqa: PLC0415
+    from fmrt.measure.plot import draw  # noqa: PLC0415
+
+    if args.plot is not None and Path(args.plot).suffix not in _PLOTS:
+        raise OptionError(f"--plot {args.plot!r}; choose a name that ends in {', '.join(_PLOTS)}")
+    bundle, provider = open_bundle(args)
+    engine = Engine(bundle, args.variant, provider, args.modality)
+    try:
+        found = bench(engine, bundle, items_of(args, engine, bundle), args.rounds)
+        units = f"{engine.preprocess.unit}s"
+    finally:
+        engine.close()
+    text = json.dumps(dataclasses.asdict(found), indent=1)
+    if args.json == "-":
+        print(text)
+    else:
+        print(_table(found, units))
+        if args.json is not None:
+            Path(args.json).write_text(text + "\n", encoding="utf-8")
+    if args.plot is not None:
+        draw(found, Path(args.plot))
+    return 0
+
+
+def _table(found: Bench, units: str) -> str:
+    rows = [
+        ("variant", f"{found.variant} on {found.provider}"),
+        ("processor", f"{found.cpu}, {found.cores} cores, ONNX Runtime {found.runtime}"),
+        (
+            "batches",
+            f"{found.workers} at a time, {found.intra_op_threads} threads in an operator, at most "
+            f"{found.batch_tokens:,} tokens",
+        ),
+        ("items", f"{found.items:,} distinct {units}, {found.positions:,} tokens or patches"),
+        ("throughput", f"{found.items_per_second:,.1f} {units}/s"),
+        ("", f"{found.positions_per_second:,.0f} tokens or patches/s"),
+        ("padding", f"{found.padding:.1%} of what is computed"),
+        ("computed", f"{found.flops / min(found.seconds) / 1e9:,.0f} GFLOP/s in matrix products"),
+    ]
+    if found.peak_flops_per_second is not None:
+        rows.append(("sgemm", f"{found.peak_flops_per_second / 1e9:,.0f} GFLOP/s"))
+        rows.append(("of sgemm", f"{found.peak_fraction:.0%}"))
+    shown = ", ".join(f"{name} {1e3 * s:,.2f} ms" for name, s in found.latency.items())
+    return table(("alone", shown), rows)

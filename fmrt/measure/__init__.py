@@ -1,0 +1,7 @@
+"""Measurements of a bundle on this machine: ``fmrt bench`` and ``fmrt tune``."""
+
+from fmrt.measure.benchmark import Bench, bench
+from fmrt.measure.calibration import Tuned, tune
+from fmrt.measure.sample import sample_items
+
+__all__ = ["Bench", "Tuned", "bench", "sample_items", "tune"]

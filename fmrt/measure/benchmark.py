@@ -1,0 +1,212 @@
+"""Throughput, latency, padding, and the share of the machine's matrix-multiply peak."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmrt.bundle import Bundle
+from fmrt.cores import available_cores, cpu_name
+from fmrt.engine import Engine
+from fmrt.measure.peak import Peak
+from fmrt.scheduler import plan_batches, windows
+from fmrt.session import Products, count_products, fit, runtime_version
+
+# Percentiles of latency.
+PERCENTILES = (50, 90, 99)
+# Distinct shapes of products that the peak is measured at.
+MOST_SHAPES = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    """What was measured; times in seconds, lengths in the model's positions (tokens, patches).
+
+    Attributes:
+        variant: that was measured.
+        modality: of its tower.
+        provider: that it ran on.
+        cpu: name of the processor.
+        cores: that this process may use.
+        workers: batches at the same time.
+        intra_op_threads: threads inside an operator of each.
+        batch_tokens: most positions of a batch.
+        runtime: version of ONNX Runtime.
+        items: distinct ones.
+        positions: of all items, without padding.
+        seconds: of each round over all items.
+        items_per_second: of the median round.
+        positions_per_second: of the median round.
+        padding: part of the computed positions that is padding.
+        flops: of the matrix products of all items without padding.
+        peak_flops_per_second: numpy's sgemm at the model's shapes, median over the same rounds;
+            None where the model does not run on the CPU.
+        peak_fraction: part of it that was reached, median over the rounds.
+        latency: seconds of items embedded alone, by percentile.
+        latency_lengths: of those items.
+        latency_seconds: of each of them.
+    """
+
+    variant: str
+    modality: str
+    provider: str
+    cpu: str
+    cores: int
+    workers: int
+    intra_op_threads: int
+    batch_tokens: int
+    runtime: str
+    items: int
+    positions: int
+    seconds: tuple[float, ...]
+    items_per_second: float
+    positions_per_second: float
+    padding: float
+    flops: float
+    peak_flops_per_second: float | None
+    peak_fraction: float | None
+    latency: dict[str, float]
+    latency_lengths: tuple[int, ...]
+    latency_seconds: tuple[float, ...]
+
+
+def bench(
+    engine: Engine, bundle: Bundle, items: Sequence[object], rounds: int = 5, singles: int = 200
+) -> Bench:
+    """Measure an engine; the peak and the model take turns.
+
+    Args:
+        engine: loaded.
+        bundle: that it was loaded from.
+        items: distinct, since equal texts are computed once.
+        rounds: over all items.
+        singles: how many items are embedded alone, each once.
+    """
+    lengths, padding = _lengths(engine, items)
+    path = bundle.graph(engine.variant)
+    polynomial, shapes = _flops(engine, path, items, lengths)
+    flops = float(np.polyval(polynomial, lengths.astype(float)).sum())
+    seconds, peaks = [], []
+    _embed(engine, items[: 2 * engine.workers])
+    with _peak(engine, shapes) as peak:
+        for _ in range(rounds):
+            if peak is not None:
+                peaks.append(peak.flops_per_second())
+            seconds.append(_embed(engine, items))
+    chosen = np.linspace(0, len(items) - 1, min(singles, len(items))).astype(int)
+    alone = _alone(engine, [items[i] for i in chosen])
+    median = statistics.median(seconds)
+    ratios = [flops / s / p for s, p in zip(seconds, peaks, strict=False)]
+    return Bench(
+        variant=engine.variant.name,
+        modality=engine.tower.modality,
+        provider=engine.provider,
+        cpu=cpu_name(),
+        cores=available_cores(),
+        workers=engine.workers,
+        intra_op_threads=engine.tuning.intra_op_threads or 1,
+        batch_tokens=engine.batch_tokens,
+        runtime=runtime_version(),
+        items=len(items),
+        positions=int(lengths.sum()),
+        seconds=tuple(seconds),
+        items_per_second=len(items) / median,
+        positions_per_second=float(lengths.sum()) / median,
+        padding=padding,
+        flops=flops,
+        peak_flops_per_second=statistics.median(peaks) if peaks else None,
+        peak_fraction=statistics.median(ratios) if ratios else None,
+        latency={f"p{p}": float(np.percentile(alone, p)) for p in PERCENTILES},
+        latency_lengths=tuple(int(lengths[i]) for i in chosen),
+        latency_seconds=tuple(alone),
+    )
+
+
+def _embed(engine: Engine, items: Sequence[object]) -> float:
+    start = time.perf_counter()
+    for _ in engine.stream(items, _same):
+        pass
+    return time.perf_counter() - start
+
+
+def _alone(engine: Engine, items: Sequence[object]) -> list[float]:
+    """Seconds of each item alone, when the session for that is open."""
+    _embed(engine, items[:1])
+    _embed(engine, items[:1])
+    engine.wait()
+    return [_embed(engine, [item]) for item in items]
+
+
+def _lengths(engine: Engine, items: Sequence[object]) -> tuple[NDArray[np.int64], float]:
+    """Positions of every item, and the part of padding in the batches that they make."""
+    preprocess, found, computed = engine.preprocess, [np.zeros(0, np.int64)], 0
+    loaded = (preprocess.load(item) for item in items)
+    cut = windows(loaded, preprocess.weight, preprocess.window_weight, engine.window_items)
+    for window in cut:
+        lengths = preprocess.encode(window, "", "truncate").lengths
+        plan = plan_batches(
+            lengths, engine.batch_tokens, padded=preprocess.padded, workers=engine.workers
+        )
+        computed += sum(len(rows) * int(lengths[rows].max()) for rows in plan)
+        found.append(lengths)
+    lengths = np.concatenate(found)
+    return lengths, 1.0 - float(lengths.sum()) / max(1, computed)
+
+
+def _flops(
+    engine: Engine, path: object, items: Sequence[object], lengths: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], list[tuple[int, int, int]]]:
+    """FLOPs of an item by its length, and the shapes of products with weights in a batch."""
+    order = np.argsort(lengths, kind="stable")
+    trials = dict.fromkeys(int(order[i]) for i in (0, len(order) // 2, len(order) - 1))
+    distinct = {int(lengths[i]): i for i in trials}
+    found = count_products(
+        path,  # type: ignore[arg-type]
+        engine.tower.embedding_output,
+        [_feeds(engine, items[i]) for i in distinct.values()],
+    )
+    longest = max(distinct)
+    shapes = _shapes(found[list(distinct).index(longest)], engine.batch_tokens / longest)
+    return fit(list(distinct), [one.flops for one in found]), shapes
+
+
+def _feeds(engine: Engine, item: object) -> dict[str, NDArray[np.generic]]:
+    preprocess = engine.preprocess
+    encoded = preprocess.encode([preprocess.load(item)], "", "truncate")
+    return {**encoded.feeds(np.zeros(1, np.int64)), **preprocess.constants("")}
+
+
+def _shapes(products: Products, scale: float) -> list[tuple[int, int, int]]:
+    """The heaviest distinct products, with the rows that they have in a whole batch.
+
+    Each is as often in the list as in the graph, up to a common divisor's precision.
+    """
+    counts: dict[tuple[int, int, int], int] = {}
+    for rows, inner, columns in products.weights:
+        key = (max(1, round(rows * max(1.0, scale))), inner, columns)
+        counts[key] = counts.get(key, 0) + 1
+    heaviest = sorted(counts, key=lambda s: -counts[s] * s[0] * s[1] * s[2])[:MOST_SHAPES]
+    least = min((counts[shape] for shape in heaviest), default=1)
+    return [shape for shape in heaviest for _ in range(max(1, round(counts[shape] / least)))]
+
+
+@contextmanager
+def _peak(engine: Engine, shapes: Sequence[tuple[int, int, int]]) -> Iterator[Peak | None]:
+    if engine.provider != "cpu" or not shapes:
+        yield None
+        return
+    peak = Peak(shapes, available_cores())
+    try:
+        yield peak
+    finally:
+        peak.close()
+
+
+def _same(item: object) -> object:
+    return item

@@ -1,0 +1,108 @@
+"""Measurements: what is counted is exact, and the commands write what later runs read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fmrt.bundle import Bundle
+from fmrt.cli import main
+from fmrt.measure.calibration import best
+from fmrt.measure.peak import Peak
+from fmrt.session import count_products, fit
+from fmrt.tuning import Tuning, load_tuning
+
+
+def write_products(path: Path) -> None:
+    """``[b, n, 4] @ [4, 6]``, products as of attention, and a Gemm ``[b * n, 6] @ [6, 3]``."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    node = helper.make_node
+    nodes = [
+        node("MatMul", ["x", "w"], ["y"]),
+        node("Transpose", ["y"], ["t"], perm=[0, 2, 1]),
+        node("MatMul", ["y", "t"], ["scores"]),
+        node("MatMul", ["scores", "y"], ["z"]),
+        node("Reshape", ["z", "flat"], ["rows"]),
+        node("Gemm", ["rows", "v", "bias"], ["out"]),
+    ]
+    constants = {
+        "w": np.ones((4, 6), np.float32),
+        "v": np.ones((6, 3), np.float32),
+        "bias": np.ones(3, np.float32),
+        "flat": np.array([-1, 6], np.int64),
+    }
+    graph = helper.make_graph(
+        nodes,
+        "products",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["b", "n", 4])],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, ["rows", 3])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    opset = [helper.make_opsetid("", 18)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=10), path)
+
+
+def test_flops_are_those_of_the_shapes(tmp_path: Path) -> None:
+    write_products(tmp_path / "g.onnx")
+    sizes = [(1, 5), (2, 8), (1, 20)]
+    feeds = [{"x": np.ones((b, n, 4), np.float32), "unknown": np.ones(1)} for b, n in sizes]
+    found = count_products(tmp_path / "g.onnx", "out", feeds)
+
+    def flops(b: int, n: int) -> int:
+        return 2 * b * (n * 4 * 6 + 2 * n * n * 6 + n * 6 * 3)
+
+    assert [one.flops for one in found] == [flops(*size) for size in sizes]
+    assert sorted(found[1].weights) == [(16, 4, 6), (16, 6, 3)]
+    polynomial = fit([5, 8, 20], [flops(1, n) for n in (5, 8, 20)])
+    assert np.polyval(polynomial, 100.0) == pytest.approx(flops(1, 100))
+    assert np.polyval(fit([7, 7], [3.0, 3.0]), 7) == pytest.approx(3.0)
+
+
+def test_the_peak_is_measured_in_another_process() -> None:
+    peak = Peak([(64, 64, 64)], 1)
+    try:
+        assert peak.flops_per_second() > 1e6
+    finally:
+        peak.close()
+
+
+def test_noise_does_not_beat_the_default() -> None:
+    assert best({512: 1.0, 256: 1.01, 128: 0.7}) == 512
+    assert best({512: 1.0, 256: 1.05, 128: 1.03}) == 256
+
+
+def test_bench_writes_figures_and_a_plot(tiny_bundle: Path, tmp_path: Path, capsys) -> None:
+    out, plot = tmp_path / "b.json", tmp_path / "b.html"
+    options = ["--items", "30", "--rounds", "2", "--json", str(out), "--plot", str(plot)]
+    assert main(["bench", str(tiny_bundle), *options]) == 0
+    figures = json.loads(out.read_text())
+    assert figures["items"] == 30
+    assert len(figures["seconds"]) == 2
+    assert 0 <= figures["padding"] < 1
+    assert figures["latency"]["p50"] <= figures["latency"]["p99"]
+    assert plot.read_text().count("<circle") == 30
+    assert "texts/s" in capsys.readouterr().out
+    assert main(["bench", str(tiny_bundle), "--plot", str(tmp_path / "b.pdf")]) == 1
+    assert ".html" in capsys.readouterr().err
+
+
+def test_bench_takes_a_file_of_texts(tiny_bundle: Path, tmp_path: Path, capsys) -> None:
+    texts = tmp_path / "t.txt"
+    texts.write_text("the cat\nthe dog\nthe cat\n")
+    command = ["bench", str(tiny_bundle), "--texts", str(texts), "--rounds", "1", "--json", "-"]
+    assert main(command) == 0
+    assert json.loads(capsys.readouterr().out)["items"] == 2
+
+
+def test_tune_leaves_what_later_runs_use(tiny_bundle: Path, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("FMRT_CACHE", str(tmp_path))
+    monkeypatch.setattr("fmrt.measure.calibration.TURN", 0.001)
+    assert main(["tune", str(tiny_bundle), "--items", "20"]) == 0
+    tuned = load_tuning(Bundle.open(tiny_bundle).variant(None, "cpu"))
+    assert tuned != Tuning()
+    assert str(tmp_path) in capsys.readouterr().out
