@@ -13,12 +13,14 @@ from tests.conformance.results import Results
 from tests.export.audio import AUDIO
 from tests.export.models import DECODERS, ENCODERS
 from tests.export.reference import FILE_ERROR, TEXT_ERROR
+from tests.export.sam import MODELS as SEGMENTERS
+from tests.export.test_adapter import TARGETS
 from tests.export.test_towers import TOWERS
 from tests.export.vision import VISION
 
 DOCS = Path(__file__).parents[2] / "docs/models.md"
 MODALITIES = {"text": "text", "image": "pixels", "audio": "audio"}
-NAMES = "which model types"
+FAMILIES = "test_families.py"
 
 
 @dataclass(frozen=True)
@@ -36,40 +38,33 @@ class Row:
 def rows() -> list[Row]:
     """One for each model type that the tests compare with PyTorch, in the order of the tests."""
     text, image, sound = "strings", "image files", "sound files"
+    prompts = "image files, points, boxes"
     all_rows = [
-        *(
-            Row("Text encoder", t.model_type, "mean", text, TEXT_ERROR, "test_families.py")
-            for t in ENCODERS
-        ),
-        *(
-            Row(
-                "Decoder",
-                t.model_type,
-                "last token" if t.causal else "mean",
-                text,
-                TEXT_ERROR,
-                "test_families.py",
-            )
-            for t in DECODERS
-        ),
+        *(Row("Text encoder", t.model_type, "mean", text, TEXT_ERROR, FAMILIES) for t in ENCODERS),
+        *(Row("Decoder", t.model_type, "last token", text, TEXT_ERROR, FAMILIES) for t in DECODERS),
         *(
             Row("Vision", t.model_type, t.pooling, image, FILE_ERROR, "test_vision.py")
             for t in VISION
         ),
+        *(
+            Row("Segmentation", name, "mean; masks", prompts, TEXT_ERROR, "test_segment.py")
+            for name in SEGMENTERS
+        ),
         *(Row("Audio", t.model_type, t.pooling, sound, FILE_ERROR, "test_audio.py") for t in AUDIO),
         *(
-            Row(
-                "Two towers",
-                t,
-                "projection",
-                f"strings, {sound if t == 'clap' else image}",
-                FILE_ERROR,
-                "test_towers.py",
-            )
-            for t in TOWERS
+            Row("Two towers", name, "projection", _two(name), FILE_ERROR, "test_towers.py")
+            for name in TOWERS
+        ),
+        *(
+            Row("LoRA on", name, "the base's", text, TEXT_ERROR, "test_adapter.py")
+            for name in TARGETS
         ),
     ]
-    return list({row.model_type: row for row in all_rows}.values())
+    return list({(row.family, row.model_type): row for row in all_rows}.values())
+
+
+def _two(model_type: str) -> str:
+    return f"strings, {'sound' if model_type == 'clap' else 'image'} files"
 
 
 def render(results: Results) -> str:
