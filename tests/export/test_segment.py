@@ -18,15 +18,15 @@ from transformers import AutoImageProcessor
 
 import fmrt
 from export.quiet import quiet
+from export.sam import FAMILIES, SamDecoder, argument
 from export.sam_processor import SamProcessor
 from fmrt.cli import main
 from fmrt.errors import ExportError, OptionError
 from fmrt.masks import resize_bilinear
-from fmrt.preprocess.frame import fitted_size
+from fmrt.preprocess.frame import Frame, fitted_size
 from tests.export.reference import assert_parity
 from tests.export.sam import MODELS, NORMALIZED, SIDE, save_segmenter
 
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("sam_hq", "sam2")]
 PROMPTS = (
     fmrt.Prompt([(5.0, 7.5)]),
     fmrt.Prompt([(30.0, 20.0)], [0]),
@@ -87,7 +87,35 @@ class TorchSegmenter:
         return masks[0].numpy(), output.iou_scores[0, 0].numpy()
 
 
-@pytest.mark.parametrize("model_type", ["sam", *SLOW])
+@pytest.mark.parametrize("prompt", [PROMPTS[2], PROMPTS[3], PROMPTS[4]])
+@pytest.mark.parametrize("model_type", MODELS)
+def test_decoder_is_the_models(model_type: str, prompt: fmrt.Prompt, tmp_path: Path) -> None:
+    """In PyTorch: boxes as points, and the padding of SAM, which the graph does, done here."""
+    family = FAMILIES[model_type]
+    model = save_segmenter(model_type, tmp_path)
+    processor = SamProcessor(model, family.processor)
+    data = photograph(40, 70)
+    pixels = torch.from_numpy(processor(data))[None]
+    frame = Frame.of((40, 70), processor.spec(1, [data]))
+    points, labels = prompt.encoded(40, 70)
+    positions = torch.from_numpy(frame.points(points))
+    if family.finish is not FAMILIES["sam2"].finish and prompt.box is None:
+        positions = torch.cat([positions, torch.zeros(1, 2)])
+        labels = np.append(labels, -1)
+    with torch.no_grad(), quiet():
+        backbone = getattr(transformers, family.model).from_pretrained(model).eval()
+        features = family.encode(backbone, pixels)
+        named = {argument(n): f for n, f in zip(family.features, features, strict=True)}
+        got = SamDecoder(backbone, family)(
+            positions[None, None], torch.from_numpy(labels)[None, None], **named
+        )
+        want = backbone(pixel_values=pixels, **processor.prompt(data, prompt))
+    for name in family.outputs:
+        assert torch.allclose(got[name], want[name], atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model_type", MODELS)
 def test_masks_are_pytorchs(model_type: str, tmp_path: Path) -> None:
     model = save_segmenter(model_type, tmp_path / "model")
     bundle = fmrt.export_model(model, tmp_path / "bundle")
