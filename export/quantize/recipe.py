@@ -1,0 +1,108 @@
+"""How one site's activations become 8-bit numbers, chosen by the error of the products behind it.
+
+Two forms, both the same for a row whatever its batch mates:
+
+``static``: behind a layer normalization, whose rows are all of one size. Each feature's calibrated
+range is brought to the same width and centred by the normalization's own scale and bias, so that
+one constant scale serves all and is multiplied into the weights': no pass over the activations
+beside the rounding itself.
+
+``row``: a scale a row, from its largest and smallest value; the zero point is a constant of the
+site. It is what GELU needs, whose values are never below -0.17: a zero point near 20 spends most
+of the 255 steps on the positive side.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.quantize.sites import Site
+
+Floats = NDArray[np.float32]
+STEPS = 255
+MIDDLE = 128
+ZEROS = (128, 8, 16, 24, 32, 48, 64, 96, 160)
+# How much of a feature's range, and how much of its weights', goes into the smoothing of a static
+# site; 1 gives every feature the whole range.
+STRENGTHS = (1.0, 0.85, 0.7)
+# What calibration did not see gets this much more room.
+MARGIN = 1.05
+TINY = 1e-8
+# A static scale is cheaper; it is taken unless its error is this many times the other's.
+STATIC_BONUS = 2.5
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What happens to a site's tensor in front of its products.
+
+    Attributes:
+        zero: zero point of the unsigned 8-bit numbers.
+        scale: the constant scale, or None for a scale a row.
+        shift: subtracted from each feature first, float32 ``[K]``.
+        stretch: each feature is divided by it then, float32 ``[K]``.
+        error: squared error of the products, a fraction of their variance.
+    """
+
+    zero: int
+    scale: float | None
+    shift: Floats
+    stretch: Floats
+    error: float
+
+    def quantized(self, rows: Floats) -> Floats:
+        """Rows ``[n, K]`` as the products see them: shifted, stretched, rounded, scaled back."""
+        smooth = (rows - self.shift) / self.stretch
+        scale = self.scale if self.scale is not None else row_scales(smooth, self.zero)
+        rounded = np.clip(np.round(smooth / scale) + self.zero, 0, STEPS)
+        return np.asarray((rounded - self.zero) * scale, np.float32)
+
+
+def row_scales(rows: Floats, zero: int) -> Floats:
+    """Scale of each row ``[n, 1]``, as the graph computes it."""
+    high = rows.max(axis=1, keepdims=True) / (STEPS - zero)
+    low = rows.min(axis=1, keepdims=True) / -zero
+    return np.maximum(np.maximum(high, low), TINY).astype(np.float32)
+
+
+def choose_recipe(site: Site, rows: Floats) -> Recipe:
+    """The recipe with the least error on the calibration rows ``[n, K]``."""
+    weight = np.concatenate([linear.weight for linear in site.linears], axis=1)
+    spread = float(np.square(rows @ weight - (rows @ weight).mean(axis=0)).sum()) or 1.0
+
+    def rated(zero: int, scale: float | None, shift: Floats, stretch: Floats) -> Recipe:
+        recipe = Recipe(zero, scale, shift, stretch, 0.0)
+        smooth = (rows - shift) / stretch
+        error = (recipe.quantized(rows) - smooth) @ (weight * stretch[:, None])
+        fraction = float(np.square(error).sum()) / spread
+        return Recipe(zero, scale, shift, stretch, fraction)
+
+    nothing, ones = np.zeros(site.features, np.float32), np.ones(site.features, np.float32)
+    by_row = min((rated(z, None, nothing, ones) for z in ZEROS), key=lambda r: r.error)
+    if site.norm is None:
+        return by_row
+    static = min((rated(*_static(rows, weight, s)) for s in STRENGTHS), key=lambda r: r.error)
+    smooth = rated(MIDDLE, None, *_smoothing(rows, weight, 0.5, rows.mean(axis=0)))
+    by_row = min(by_row, smooth, key=lambda r: r.error)
+    return static if static.error <= STATIC_BONUS * by_row.error else by_row
+
+
+def _static(rows: Floats, weight: Floats, strength: float) -> tuple[int, float, Floats, Floats]:
+    middle = (rows.max(axis=0) + rows.min(axis=0)) / 2
+    shift, stretch = _smoothing(rows, weight, strength, middle)
+    reach = float(np.abs((rows - shift) / stretch).max())
+    return MIDDLE, max(reach * MARGIN / (STEPS - MIDDLE), TINY), shift, stretch
+
+
+def _smoothing(
+    rows: Floats, weight: Floats, strength: float, shift: Floats
+) -> tuple[Floats, Floats]:
+    """Shift, and stretch ``range^strength / weight^(1 - strength)``, of geometric mean 1."""
+    reach = np.maximum(np.abs(rows - shift).max(axis=0), 1e-5)
+    heaviest = np.maximum(np.abs(weight).max(axis=1), 1e-5)
+    stretch = reach**strength / heaviest ** (1 - strength)
+    stretch = stretch / np.exp(np.log(stretch).mean())
+    return shift.astype(np.float32), stretch.astype(np.float32)
