@@ -11,9 +11,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 from export.adapter import merge
-from export.layout import write_graph
+from export.graph_file import write_graph
 from export.load import load_model
 from export.part import Loaded, Part
+from export.quantize import MIN_COSINE, check_schemes, quantize_bundle
 from export.reference import write_references
 from export.rewrite import optimize_for_cpu
 from export.source import Overrides, first_line, weights_sha256
@@ -55,6 +56,9 @@ def export_model(
     opset: int | None = None,
     revision: str | None = None,
     device: str = "cpu",
+    quantize: Sequence[str] = (),
+    min_cosine: float = MIN_COSINE,
+    calibration: str | Path | None = None,
     overwrite: bool = False,
     report: Report | None = None,
 ) -> Bundle:
@@ -75,6 +79,9 @@ def export_model(
         opset: ONNX opset version; default the converter's own.
         revision: branch, tag or commit of a hub model.
         device: torch device of the conversion, e.g. ``cuda``.
+        quantize: schemes of quantized variants to add, as of `quantize_bundle`.
+        min_cosine: as of `quantize_bundle`.
+        calibration: as of `quantize_bundle`.
         overwrite: whether ``out`` may replace a bundle.
         report: takes lines that say what was chosen and what is being done.
 
@@ -88,6 +95,8 @@ def export_model(
         raise OptionError(f"opset {opset}; choose from {OPSETS.start} to {OPSETS.stop - 1}")
     if output not in OUTPUTS:
         raise OptionError(f"output {output!r}; choose from: {', '.join(OUTPUTS)}")
+    if quantize:
+        check_schemes(quantize, min_cosine)
     say = report or (lambda _: None)
     say(f"loading {model}")
     several = [(adapter, 1.0)] if isinstance(adapter, str | Path) else adapter
@@ -101,6 +110,10 @@ def export_model(
     try:
         partial.mkdir(parents=True)
         _write(loaded, partial, opset, say)
+        if quantize:
+            quantize_bundle(
+                partial, quantize, min_cosine=min_cosine, calibration=calibration, report=say
+            )
         _put_in_place(partial, target)
     except OSError as e:
         raise ExportError(f"cannot write {target}: {e.strerror or e}") from e

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import onnx_ir as ir
 from sentence_transformers.sentence_transformer.modules import Pooling
 
 from export.source import TextSource
-from fmrt.bundle import record_of
-from fmrt.manifest import FileRecord, Variant
+from fmrt.manifest import Variant
 
-# A protobuf message ends at 2 GiB; the graph itself needs some of that.
-EXTERNAL_DATA_BYTES = 1_900_000_000
 # Pooling's boolean keys, which text-embeddings-inference and others read.
 LEGACY_POOLING = {
     "cls": "pooling_mode_cls_token",
@@ -26,29 +21,6 @@ LEGACY_POOLING = {
     "weightedmean": "pooling_mode_weightedmean_tokens",
     "lasttoken": "pooling_mode_lasttoken",
 }
-
-
-def write_graph(model: ir.Model, directory: Path, variant: Variant) -> Variant:
-    """Write a graph to ``variant.file``, and fill in the record of what was written.
-
-    Weights past protobuf's limit go to ``<file>_data`` beside it.
-    """
-    path = directory / variant.file
-    path.parent.mkdir(exist_ok=True)
-    weights = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value)
-    if weights < EXTERNAL_DATA_BYTES:
-        ir.save(model, path)
-        return _recorded(variant, path, {})
-    ir.save(model, path, external_data=f"{path.name}_data")
-    data = f"{variant.file}_data"
-    return _recorded(variant, path, {data: record_of(directory / data)})
-
-
-def _recorded(variant: Variant, path: Path, external: Mapping[str, FileRecord]) -> Variant:
-    record = record_of(path)
-    return dataclasses.replace(
-        variant, sha256=record.sha256, size=record.size, external=dict(external)
-    )
 
 
 def write_text_configuration(

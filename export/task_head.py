@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from export.layout import write_graph
+from export.graph_file import write_graph
 from export.part import HeadPart
 from export.rewrite import optimize_for_cpu
 from export.trace import trace

@@ -5,7 +5,7 @@ segments images by ``Prompt``; ``export_model`` makes one (with the ``export`` e
 one on disk; ``verify_bundle`` checks one against PyTorch.
 """
 
-from fmrt._api import export_model
+from fmrt._api import export_model, quantize_bundle
 from fmrt._version import __version__
 from fmrt.bundle import Bundle
 from fmrt.embedder import Embedder
@@ -25,5 +25,6 @@ __all__ = [
     "Segmenter",
     "__version__",
     "export_model",
+    "quantize_bundle",
     "verify_bundle",
 ]

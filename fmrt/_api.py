@@ -1,7 +1,8 @@
-"""The one place where the runtime calls the exporter, and only when asked to export."""
+"""The one place where the runtime calls the exporter, and only when asked to."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,3 +22,17 @@ def export_model(model: str | Path, out: str | Path, **options: Any) -> Bundle: 
     except ModuleNotFoundError as e:
         raise MissingExtraError("Exporting a model", "export", e.name) from e
     return run(model, out, **options)
+
+
+def quantize_bundle(bundle: str | Path, schemes: Sequence[str], **options: Any) -> Bundle:  # noqa: ANN401
+    """Add quantized variants to a bundle; see `export.quantize.quantize_bundle` for the options.
+
+    Raises:
+        MissingExtraError: a package of ``fmrt[quantize]`` is missing.
+        ExportError: a variant is not good enough; the bundle is as it was.
+    """
+    try:
+        from export import quantize_bundle as run  # noqa: PLC0415
+    except ModuleNotFoundError as e:
+        raise MissingExtraError("Quantizing a bundle", "quantize", e.name) from e
+    return run(bundle, schemes, **options)

@@ -107,7 +107,7 @@ class Bundle:
     def variant(
         self, name: str | None = None, provider: str = "cpu", modality: str | None = None
     ) -> Variant:
-        """Pick a variant: by name, or the fp32 one made for ``provider``, or the portable one.
+        """Pick a variant: by name or precision, else fp32; made for ``provider`` or portable.
 
         Raises:
             VariantNotFoundError: no such variant, or it does not run on ``provider``.
@@ -136,9 +136,11 @@ class Bundle:
             )
             if fp32:
                 return fp32[0]
-        for candidate in fits:
-            if candidate.name == name:
-                return candidate
+        named = [v for v in fits if v.name == name]
+        # A precision stands for its variant made for the provider, else for the portable one.
+        named += sorted((v for v in fits if v.precision == name), key=lambda v: v.provider == "any")
+        if named:
+            return named[0]
         names = ", ".join(v.name for v in fits) or "none"
         raise VariantNotFoundError(
             f"{self.path} has no variant {name or 'fp32'!r} for provider {provider!r}; "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +41,30 @@ class Parity:
 
 
 @dataclass(frozen=True)
+class Quality:
+    """What a quantized variant is worth, measured where it was made.
+
+    Attributes:
+        items: held-out items, which no choice was made on.
+        mean_cosine: of their vectors with the fp32 variant's.
+        min_cosine: of the worst of them.
+        kept: matrix products that were left in higher precision to get there.
+        products: all matrix products with constant weights.
+        speed: items a second as a multiple of the fp32 variant's, on ``cpu``; None where it could
+            not be run on its own provider.
+        cpu: name of the processor.
+    """
+
+    items: int
+    mean_cosine: float
+    min_cosine: float
+    kept: int
+    products: int
+    speed: float | None
+    cpu: str
+
+
+@dataclass(frozen=True)
 class Variant:
     """One graph of the bundle.
 
@@ -53,6 +78,7 @@ class Variant:
         parity: as measured by the export.
         modality: of the tower that the graph is of.
         external: files with the graph's weights, by path, when they are not in the graph's own.
+        quality: of a quantized variant.
     """
 
     name: str
@@ -64,6 +90,7 @@ class Variant:
     modality: str = "text"
     parity: Parity | None = None
     external: Mapping[str, FileRecord] = field(default_factory=dict)
+    quality: Quality | None = None
 
 
 @dataclass(frozen=True)
@@ -316,9 +343,11 @@ class Manifest:
         return found
 
     def write(self, directory: Path) -> None:
-        """Write ``fmrt.json`` into ``directory``."""
+        """Write ``fmrt.json`` into ``directory``, all of it or nothing."""
         text = json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False)
-        (directory / MANIFEST_FILE).write_text(text + "\n", encoding="utf-8")
+        partial = directory / f"{MANIFEST_FILE}.partial-{os.getpid()}"
+        partial.write_text(text + "\n", encoding="utf-8")
+        partial.replace(directory / MANIFEST_FILE)
 
     @classmethod
     def read(cls, directory: Path) -> Manifest:
@@ -390,6 +419,8 @@ def _variant(raw: Mapping[str, Any]) -> Variant:
     values = _known(Variant, raw)
     if values.get("parity") is not None:
         values["parity"] = Parity(**_known(Parity, values["parity"]))
+    if values.get("quality") is not None:
+        values["quality"] = Quality(**_known(Quality, values["quality"]))
     values["external"] = _records(raw.get("external", {}))
     return Variant(**values)
 

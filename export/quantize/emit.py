@@ -69,7 +69,12 @@ class Writer:
         self._count += 1
         name = f"{self._prefix}_{self._count}"
         tensor = ir.tensor(array, name=name)
-        value = ir.val(name, dtype=tensor.dtype, shape=tensor.shape, const_value=tensor)
+        value = ir.Value(
+            name=name,
+            type=ir.TensorType(tensor.dtype),
+            shape=ir.Shape(array.shape),
+            const_value=tensor,
+        )
         self._graph.initializers[name] = value
         return value
 
@@ -96,7 +101,7 @@ def write_site(
         product = _fused if fused else _standard
         y = product(writer, linear, q, zero, weights, scale, recipe.scale)
         linear.output.replace_all_uses_with(y, replace_graph_outputs=True)
-        y.dtype, y.shape = linear.output.dtype, linear.output.shape
+        y.type, y.shape = linear.output.type, linear.output.shape
 
 
 def _smoothed(writer: Writer, site: Site, recipe: Recipe) -> ir.Value:
@@ -181,13 +186,17 @@ def _standard(
     y = writer.add(linear.node, "Cast", [sums], {"to": int(ir.DataType.FLOAT)})
     factor = rounded.scale * np.float32(1.0 if whole is None else whole)
     bias = None if rounded.bias is None else writer.constant(rounded.bias)
-    return _scaled(writer, linear, y, writer.constant(factor), bias) if scale is None else (
-        _scaled(
-            writer,
-            linear,
-            writer.add(linear.node, "Mul", [y, writer.constant(factor)]),
-            scale,
-            bias,
+    return (
+        _scaled(writer, linear, y, writer.constant(factor), bias)
+        if scale is None
+        else (
+            _scaled(
+                writer,
+                linear,
+                writer.add(linear.node, "Mul", [y, writer.constant(factor)]),
+                scale,
+                bias,
+            )
         )
     )
 

@@ -65,7 +65,7 @@ def row_scales(rows: Floats, zero: int) -> Floats:
     """Scale of each row ``[n, 1]``, as the graph computes it."""
     high = rows.max(axis=1, keepdims=True) / (STEPS - zero)
     low = rows.min(axis=1, keepdims=True) / -zero
-    return np.maximum(np.maximum(high, low), TINY).astype(np.float32)
+    return np.asarray(np.maximum(np.maximum(high, low), TINY), np.float32)
 
 
 def choose_recipe(site: Site, rows: Floats) -> Recipe:

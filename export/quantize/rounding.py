@@ -71,7 +71,7 @@ def _scales(weight: Floats) -> NDArray[np.float64]:
     return np.asarray(whole * FRACTIONS[errors.argmin(axis=0)], np.float64)
 
 
-def _nearest(units: Floats) -> Floats:
+def _nearest(units: NDArray[np.floating]) -> NDArray[np.floating]:
     """The closest numbers within the limits; what a pair has too much is split between the two."""
     rounded = np.clip(np.round(units), -LARGEST, LARGEST)
     even = len(units) // 2 * 2

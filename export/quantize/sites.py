@@ -106,7 +106,7 @@ def _linear(node: ir.Node) -> Linear | None:
 def _gemm(node: ir.Node, weight: NDArray[np.float32], source: ir.Value) -> Linear | None:
     attributes = node.attributes
     plain = all(attributes.get_float(name, 1.0) == 1.0 for name in ("alpha", "beta"))
-    if not plain or attributes.get_int("transA", 0):
+    if not plain or bool(attributes.get_int("transA", 0)):
         return None
     if attributes.get_int("transB", 0):
         weight = np.ascontiguousarray(weight.T)

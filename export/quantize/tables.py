@@ -21,7 +21,11 @@ def quantize_tables(model: ir.Model, writer: Writer) -> int:
     """Apply in place; returns the number of look-ups that changed."""
     count = 0
     for node in list(model.graph):
-        if node.op_type == "Gather" and node.domain == "" and not node.attributes.get_int("axis", 0):
+        if (
+            node.op_type == "Gather"
+            and node.domain == ""
+            and not bool(node.attributes.get_int("axis", 0))
+        ):
             count += _quantize(node, writer)
     return count
 
@@ -41,5 +45,5 @@ def _quantize(node: ir.Node, writer: Writer) -> bool:
     out = writer.add(node, "Mul", [floats, scales])
     old = node.outputs[0]
     old.replace_all_uses_with(out, replace_graph_outputs=True)
-    out.dtype, out.shape = old.dtype, old.shape
+    out.type, out.shape = old.type, old.shape
     return True

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from fmrt._version import __version__
-from fmrt.cli import bench, embed, export, info, search, segment, tune, verify
+from fmrt.cli import bench, embed, export, info, quantize, search, segment, tune, verify
 from fmrt.cli._arguments import Parser
 from fmrt.cli._text import flat
 from fmrt.errors import FmrtError, ProviderWarning, TruncationWarning
@@ -19,7 +19,7 @@ from fmrt.errors import FmrtError, ProviderWarning, TruncationWarning
 # Warnings for the user, shown as one line.
 OURS = (ProviderWarning, TruncationWarning)
 # Each has add_parser(subparsers) and run(args) -> exit code.
-COMMANDS = (export, embed, search, segment, verify, info, bench, tune)
+COMMANDS = (export, quantize, embed, search, segment, verify, info, bench, tune)
 
 FAILED = 1
 USAGE = 2

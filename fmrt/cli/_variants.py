@@ -11,12 +11,30 @@ if TYPE_CHECKING:
     from fmrt.manifest import Parity, Variant
 
 _PARITY = ("max abs error", "mean cosine", "min cosine")
+_QUALITY = (
+    "quantized",
+    "modality",
+    "held-out items",
+    "mean cosine",
+    "min cosine",
+    "products kept",
+    "times fp32's speed",
+    "measured on",
+)
 
 
 def variants_table(variants: Iterable[Variant]) -> str:
-    """Return a line a variant: what it is, its size with external weights, its parity."""
+    """Return a line a variant: what it is, its size with external weights, its parity.
+
+    Of quantized ones a second table says what they are worth on items that nothing was chosen on.
+    """
+    variants = list(variants)
     header = ("variant", "modality", "file", "provider", "precision", "size", *_PARITY)
-    return table(header, map(_row, variants), {"size", *_PARITY})
+    lines = table(header, map(_row, variants), {"size", *_PARITY})
+    quantized = [v for v in variants if v.quality is not None]
+    if not quantized:
+        return lines
+    return f"{lines}\n\n{table(_QUALITY, map(_quality_row, quantized), set(_QUALITY[2:-1]))}"
 
 
 def parity_cells(parity: Parity | None) -> tuple[str, str, str]:
@@ -40,4 +58,19 @@ def _row(variant: Variant) -> tuple[str, ...]:
         variant.precision,
         size(total),
         *parity_cells(variant.parity),
+    )
+
+
+def _quality_row(variant: Variant) -> tuple[str, ...]:
+    quality = variant.quality
+    assert quality is not None  # noqa: S101  # by the caller
+    return (
+        variant.name,
+        variant.modality,
+        f"{quality.items:,}",
+        f"{quality.mean_cosine:.6f}",
+        f"{quality.min_cosine:.6f}",
+        f"{quality.kept:,} of {quality.products:,}" if quality.products else "-",
+        "-" if quality.speed is None else f"{quality.speed:.2f}",
+        quality.cpu,
     )

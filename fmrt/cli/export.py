@@ -8,6 +8,7 @@ from functools import partial
 
 from fmrt.cli._arguments import Subparsers, positive
 from fmrt.cli._variants import variants_table
+from fmrt.cli.quantize import SCHEMES, add_quality, names
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -58,6 +59,14 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--device", metavar="D", default="cpu", help="torch device of the conversion (default: cpu)"
     )
+    parser.add_argument(
+        "--quantize",
+        metavar="SCHEMES",
+        type=names,
+        default=[],
+        help=f"add quantized variants: {SCHEMES}",
+    )
+    add_quality(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace a bundle at OUT")
 
 
@@ -85,6 +94,9 @@ def run(args: argparse.Namespace) -> int:
         opset=args.opset,
         revision=args.revision,
         device=args.device,
+        quantize=args.quantize,
+        min_cosine=args.min_cosine,
+        calibration=args.calibration,
         overwrite=args.overwrite,
         report=partial(print, flush=True),
     )

@@ -218,7 +218,7 @@ def test_a_wrong_graph_gives_no_bundle(
 def test_weights_past_the_limit_go_beside_the_graph(
     new_form: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("export.layout.EXTERNAL_DATA_BYTES", 1000)
+    monkeypatch.setattr("export.graph_file.EXTERNAL_DATA_BYTES", 1000)
     bundle = fmrt.export_model(new_form, tmp_path / "bundle")
     assert (bundle.path / "onnx/model.onnx_data").stat().st_size > 1000
     config = read(bundle.path / "config.json")

@@ -1,0 +1,38 @@
+"""Writes a graph into a bundle; imports no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+import onnx_ir as ir
+
+from fmrt.bundle import record_of
+from fmrt.manifest import FileRecord, Variant
+
+# A protobuf message ends at 2 GiB; the graph itself needs some of that.
+EXTERNAL_DATA_BYTES = 1_900_000_000
+
+
+def write_graph(model: ir.Model, directory: Path, variant: Variant) -> Variant:
+    """Write a graph to ``variant.file``, and fill in the record of what was written.
+
+    Weights past protobuf's limit go to ``<file>_data`` beside it.
+    """
+    path = directory / variant.file
+    path.parent.mkdir(exist_ok=True)
+    weights = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value)
+    if weights < EXTERNAL_DATA_BYTES:
+        ir.save(model, path)
+        return _recorded(variant, path, {})
+    ir.save(model, path, external_data=f"{path.name}_data")
+    data = f"{variant.file}_data"
+    return _recorded(variant, path, {data: record_of(directory / data)})
+
+
+def _recorded(variant: Variant, path: Path, external: Mapping[str, FileRecord]) -> Variant:
+    record = record_of(path)
+    return dataclasses.replace(
+        variant, sha256=record.sha256, size=record.size, external=dict(external)
+    )

@@ -1,0 +1,12 @@
+"""Smaller and faster variants of a finished bundle, verified; needs onnx_ir and no torch.
+
+``scheme`` is the table of what can be asked for, one file a scheme (``fp16``, ``int8``, ``int4``),
+``sites`` finds the matrix products, ``items`` and ``probe`` calibrate, ``recipe`` and ``rounding``
+decide how numbers are rounded, ``emit`` and ``tables`` write it into the graph, and ``bundle`` runs
+all that. What was measured, and what was rejected, is in docs/quantization.md.
+"""
+
+from export.quantize.bundle import MIN_COSINE, check_schemes, quantize_bundle
+from export.quantize.scheme import SCHEMES
+
+__all__ = ["MIN_COSINE", "SCHEMES", "check_schemes", "quantize_bundle"]

@@ -1,0 +1,266 @@
+"""Adds quantized variants to a bundle, each verified, or leaves the bundle as it was."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import onnx_ir as ir
+
+from export.graph_file import write_graph
+from export.quantize.context import Context
+from export.quantize.items import Items, given_items, own_items
+from export.quantize.scheme import SCHEMES, Form
+from fmrt.bundle import Bundle
+from fmrt.cores import cpu_name
+from fmrt.engine import Engine
+from fmrt.errors import ExportError, OptionError
+from fmrt.manifest import Manifest, Parity, Quality, Tower, Variant
+from fmrt.verify import check
+
+Report = Callable[[str], None]
+MIN_COSINE = 0.999
+WORK = ".quantize-"
+# Speed is the median ratio over this many rounds that take turns.
+ROUNDS = 5
+
+
+def check_schemes(schemes: Sequence[str], min_cosine: float) -> None:
+    """Raise unless these can be asked for.
+
+    Raises:
+        OptionError: an unknown scheme, none, or a cosine that is none.
+    """
+    for name in schemes:
+        if name not in SCHEMES:
+            raise OptionError(f"unknown quantization {name!r}; choose from: {', '.join(SCHEMES)}")
+    if not schemes:
+        raise OptionError(f"no quantization named; choose from: {', '.join(SCHEMES)}")
+    if not 0 < min_cosine < 1:
+        raise OptionError(f"min_cosine={min_cosine}; give a number between 0 and 1")
+
+
+def quantize_bundle(
+    bundle: str | Path,
+    schemes: Sequence[str],
+    *,
+    min_cosine: float = MIN_COSINE,
+    calibration: str | Path | None = None,
+    report: Report | None = None,
+) -> Bundle:
+    """Add variants to a bundle; torch is not needed.
+
+    Args:
+        bundle: directory of the bundle.
+        schemes: names in `SCHEMES`; a variant that is there already is replaced.
+        min_cosine: mean cosine with the fp32 vectors that each variant must reach on held-out
+            calibration items.
+        calibration: the user's items: a file with a text a line, or a folder of images or sounds;
+            default the exporter's own. A bundle with two towers takes texts.
+        report: takes lines that say what is being done.
+
+    Raises:
+        ExportError: a variant that does not reach ``min_cosine``, or is not PyTorch's; the bundle
+            is as it was.
+        OptionError: an argument that makes no sense.
+        BundleError: not a bundle, or corrupt.
+    """
+    check_schemes(schemes, min_cosine)
+    opened = Bundle.open(bundle)
+    say = report or (lambda _: None)
+    _remove_leftovers(opened.path)
+    work = opened.path / f"{WORK}{os.getpid()}"
+    given = None if calibration is None else Path(calibration)
+    try:
+        (work / "onnx").mkdir(parents=True)
+        made = [
+            variant
+            for tower in opened.manifest.towers
+            for variant in _tower(opened, tower, schemes, min_cosine, given, work, say)
+        ]
+        _put_in_place(opened, made, work)
+    except OSError as e:
+        raise ExportError(f"cannot write {opened.path}: {e.strerror or e}") from e
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return Bundle.open(opened.path)
+
+
+def _tower(
+    bundle: Bundle,
+    tower: Tower,
+    schemes: Sequence[str],
+    target: float,
+    given: Path | None,
+    work: Path,
+    say: Report,
+) -> list[Variant]:
+    items = _items(tower.modality, given, say)
+    forms = [form for name in dict.fromkeys(schemes) for form in SCHEMES[name]]
+    made = []
+    for form in forms:
+        base = _base(bundle, form, tower.modality)
+        say(f"quantizing {base.name} of {tower.modality}s to {form.variant}")
+        graph = ir.load(bundle.graph(base))
+        context = Context(bundle, tower, graph, items, target, say)
+        made.append(_variant(context, form, base, work))
+    return made
+
+
+def _items(modality: str, given: Path | None, say: Report) -> Items:
+    # A folder is of images or sounds, a file of texts.
+    if given is not None and (modality == "text") != given.is_dir():
+        say(f"calibrating on {given}")
+        return given_items(given, modality)
+    return own_items(modality)
+
+
+def _base(bundle: Bundle, form: Form, modality: str) -> Variant:
+    fp32 = [v for v in bundle.manifest.variants if (v.modality, v.precision) == (modality, "fp32")]
+    for provider in (form.base, "any"):
+        for variant in fp32:
+            if variant.provider == provider:
+                return variant
+    raise ExportError(f"{bundle.path} has no fp32 variant of {modality}s to start from")
+
+
+def _variant(context: Context, form: Form, base: Variant, work: Path) -> Variant:
+    """A variant made, measured, and written to ``work``."""
+    made = form.make(context)
+    modality = context.tower.modality
+    stem = Path(base.file).stem.removesuffix(f"_{base.provider}")
+    file = f"onnx/{stem}{form.suffix}.onnx"
+    blank = Variant(form.variant, file, form.provider, form.precision, "", 0, modality)
+    written = write_graph(made.model, work, blank)
+    score = context.score(made.model)
+    if score.mean < context.target:
+        raise ExportError(
+            f"{form.variant} reaches a mean cosine of {score.mean:.6f}, below {context.target}"
+        )
+    own_provider = form.provider in ("any", "cpu")
+    trial = _trial(context.bundle, written, work)
+    speed, parity = _measured(context, trial)
+    quality = Quality(
+        len(context.items.held_out),
+        score.mean,
+        score.worst,
+        made.kept,
+        made.products,
+        speed if own_provider else None,
+        cpu_name(),
+    )
+    context.say(_summary(form, quality))
+    return dataclasses.replace(written, parity=parity, quality=quality)
+
+
+def _summary(form: Form, quality: Quality) -> str:
+    kept = f", {quality.kept} of {quality.products} products kept" if quality.kept else ""
+    speed = f", {quality.speed:.2f} times the speed of fp32" if quality.speed else ""
+    return (
+        f"verified {form.variant}: mean cosine {quality.mean_cosine:.6f}, worst "
+        f"{quality.min_cosine:.6f}{kept}{speed}"
+    )
+
+
+def _trial(bundle: Bundle, variant: Variant, work: Path) -> Bundle:
+    """The bundle as it would be, the variant still in ``work`` and allowed on the CPU."""
+    inside = work.relative_to(bundle.path).as_posix()
+    moved = dataclasses.replace(
+        variant,
+        name="trial",
+        provider="any",
+        file=f"{inside}/{variant.file}",
+        external={f"{inside}/{name}": record for name, record in variant.external.items()},
+    )
+    manifest = bundle.manifest
+    variants = (*manifest.variants, moved)
+    return Bundle(bundle.path, dataclasses.replace(manifest, variants=variants))
+
+
+def _measured(context: Context, trial: Bundle) -> tuple[float, Parity]:
+    """Speed as a multiple of the CPU's fp32 variant, and parity with PyTorch.
+
+    Raises:
+        ExportError: the vectors are not PyTorch's.
+    """
+    modality = context.tower.modality
+    engines = [Engine(trial, name, modality=modality) for name in (None, "trial")]
+    try:
+        report = check(engines[1], trial.reference(modality))
+        if not report.passed:
+            raise ExportError(
+                f"not PyTorch's vectors: max abs error {report.parity.max_abs_error:.2g}, "
+                f"worst cosine {report.parity.min_cosine:.6f}"
+            )
+        ratios = []
+        for _ in range(ROUNDS + 1):
+            seconds = [_seconds(engine, context.items.held_out) for engine in engines]
+            ratios.append(seconds[0] / seconds[1])
+        return statistics.median(ratios[1:]), report.parity
+    finally:
+        for engine in engines:
+            engine.close()
+
+
+def _seconds(engine: Engine, items: Sequence[object]) -> float:
+    start = time.perf_counter()
+    engine.vectors(items)
+    return time.perf_counter() - start
+
+
+def _put_in_place(bundle: Bundle, made: Sequence[Variant], work: Path) -> None:
+    """Move the graphs in, and list them last.
+
+    What is replaced leaves the manifest first, so that at no time it lists a file that has changed.
+    """
+    replaced = {(v.name, v.modality) for v in made}
+    manifest = bundle.manifest
+    rest = tuple(v for v in manifest.variants if (v.name, v.modality) not in replaced)
+    if len(rest) < len(manifest.variants):
+        dataclasses.replace(manifest, variants=rest).write(bundle.path)
+    for variant in made:
+        for name in (*variant.external, variant.file):
+            (work / name).replace(bundle.path / name)
+    _list_external(bundle.path, made)
+    _listed(manifest, rest, made).write(bundle.path)
+
+
+def _listed(manifest: Manifest, rest: Sequence[Variant], made: Sequence[Variant]) -> Manifest:
+    return dataclasses.replace(manifest, variants=(*rest, *made))
+
+
+def _list_external(directory: Path, made: Sequence[Variant]) -> None:
+    """Tell transformers.js which graphs have their weights in a second file."""
+    external = {Path(v.file).name: 1 for v in made if v.external}
+    path = directory / "config.json"
+    if not external or not path.is_file():
+        return
+    config = json.loads(path.read_text(encoding="utf-8"))
+    section = config.setdefault("transformers.js_config", {})
+    section.setdefault("use_external_data_format", {}).update(external)
+    partial = path.with_suffix(f".partial-{os.getpid()}")
+    partial.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def _remove_leftovers(directory: Path) -> None:
+    """Remove what a killed run left behind."""
+    for folder in directory.glob(f"{WORK}*"):
+        if not _alive(folder.name.removeprefix(WORK)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _alive(process: str) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, ValueError):
+        return True  # another user's, or not ours to judge
+    return True

@@ -1,0 +1,160 @@
+"""8-bit weights and activations: fast, and a vector that does not depend on its batch mates.
+
+Every scale of an activation is either a constant or its row's own (see `recipe`), the products are
+exact sums of integers, and weights have a scale a column (see `rounding`).
+
+How good the whole is, is measured on held-out items, never assumed. When it misses the target, a
+sensitivity pass quantizes each site alone, and the sites that cost the most cosine for the least
+work are left in fp32 (their weights stored in 16 bits) until it is met.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from export.quantize.context import Context, Made, Score
+from export.quantize.emit import MICROSOFT, Rounded, Writer, write_site
+from export.quantize.fp16 import store_weights
+from export.quantize.probe import BYTES, ROWS
+from export.quantize.recipe import Floats, Recipe, choose_recipe
+from export.quantize.rounding import round_weights
+from export.quantize.sites import Site, find_sites
+from export.quantize.tables import quantize_tables
+from fmrt.errors import ExportError
+
+# The rounding solves for all features of a site at once, which takes their third power in time.
+MOST_FEATURES = 6144
+# Bytes of calibration rows that are held at once.
+MEMORY = 1 << 30
+Plan = tuple[Recipe, list[Rounded]]
+
+
+def fused_int8(context: Context) -> Made:
+    """For ONNX Runtime on the CPU."""
+    return _make(context, fused=True)
+
+
+def standard_int8(context: Context) -> Made:
+    """In operators of ONNX alone."""
+    return _make(context, fused=False)
+
+
+def _make(context: Context, *, fused: bool) -> Made:
+    sites = find_sites(context.base)
+    if not sites:
+        raise ExportError("the graph has no matrix products with constant weights to quantize")
+    quantizer = _Quantizer(context, sites, fused=fused)
+    kept: list[Site] = []
+    model = quantizer.graph(kept)
+    score = context.score(model)
+    order: list[Site] | None = None
+    while score.mean < context.target:
+        if order is None:
+            context.say(f"  {_words(score)}; looking for what to keep in higher precision")
+            order = quantizer.by_cost()
+        if not order:
+            raise ExportError(
+                f"int8 reaches a mean cosine of {score.mean:.6f} with no product left to keep, "
+                f"below {context.target}; lower --min-cosine, or leave int8 out"
+            )
+        kept.append(order.pop(0))
+        model = quantizer.graph(kept)
+        score = context.score(model)
+        context.say(f"  {len(kept)} of {len(sites)} in higher precision: {_words(score)}")
+    if len(kept) == len(sites):
+        raise ExportError(
+            f"int8 meets a mean cosine of {context.target} only with every product in higher "
+            "precision; lower --min-cosine, or leave int8 out"
+        )
+    products = sum(len(site.linears) for site in sites)
+    return Made(model, sum(len(site.linears) for site in kept), products)
+
+
+def _words(score: Score) -> str:
+    return f"mean cosine {score.mean:.6f}, worst {score.worst:.6f}"
+
+
+class _Quantizer:
+    """Plans every site once, and builds graphs with some of them left as they are."""
+
+    def __init__(self, context: Context, sites: Sequence[Site], *, fused: bool) -> None:
+        self._context = context
+        self._fused = fused
+        self._sites = sites
+        self._plans: dict[str, Plan] = {}
+        groups = _within_memory(sites)
+        for group in groups:
+            rows = context.calibration.rows(context.base, [str(site.x.name) for site in group])
+            for site in group:
+                name = str(site.x.name)
+                self._plans[name] = _plan(site, rows.pop(name))
+
+    def graph(self, kept: Sequence[Site]) -> ir.Model:
+        """Quantize all sites but some; tables too."""
+        names = {site.x.name for site in kept}
+        model = self._only([s for s in self._sites if s.x.name not in names])
+        quantize_tables(model, Writer(model, "table"))
+        store_weights(model)
+        return model
+
+    def by_cost(self) -> list[Site]:
+        """Sites, the one first that loses the most cosine for the work that it saves."""
+        losses = {}
+        for site in self._sites:
+            score = self._context.score(self._only([site]), self._context.sensitivity)
+            losses[site.x] = (1 - score.mean) / sum(li.weight.size for li in site.linears)
+        return sorted(self._sites, key=lambda site: -losses[site.x])
+
+    def _only(self, sites: Sequence[Site]) -> ir.Model:
+        model = self._context.base.clone()
+        names = {site.x.name for site in sites}
+        writer = Writer(model, "int8")
+        for site in find_sites(model):
+            if site.x.name in names:
+                recipe, rounded = self._plans[str(site.x.name)]
+                write_site(writer, site, recipe, rounded, fused=self._fused)
+        if self._fused:
+            model.opset_imports[MICROSOFT] = 1
+        RemoveUnusedNodesPass()(model)
+        return model
+
+
+def _within_memory(sites: Sequence[Site]) -> list[list[Site]]:
+    groups: list[list[Site]] = [[]]
+    held = 0
+    for site in sites:
+        size = min(BYTES, ROWS * 4 * site.features)
+        if held + size > MEMORY and groups[-1]:
+            groups.append([])
+            held = 0
+        groups[-1].append(site)
+        held += size
+    return groups
+
+
+def _plan(site: Site, rows: Floats) -> Plan:
+    recipe = choose_recipe(site, rows)
+    seen = recipe.quantized(rows)
+    known = site.features <= MOST_FEATURES and len(rows) >= site.features // 2
+    moments = seen.T @ seen if known else None
+    return recipe, [
+        _rounded(site, i, recipe, rows, seen, moments) for i in range(len(site.linears))
+    ]
+
+
+def _rounded(
+    site: Site, index: int, recipe: Recipe, rows: Floats, seen: Floats, moments: Floats | None
+) -> Rounded:
+    linear = site.linears[index]
+    weight, scale = round_weights(linear.weight * recipe.stretch[:, None], moments)
+    products = linear.weight, weight * scale
+    # What is wrong on average, and what the shift took, goes into the bias.
+    missing = rows.mean(axis=0) @ products[0] - seen.mean(axis=0) @ products[1]
+    if linear.bias is None and recipe.scale is None and not recipe.shift.any():
+        return Rounded(weight, scale, None)
+    bias = missing if linear.bias is None else linear.bias + missing
+    return Rounded(weight, scale, np.asarray(bias, np.float32))

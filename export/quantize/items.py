@@ -1,0 +1,153 @@
+"""Items to calibrate on, and others to judge the result by.
+
+A user gives a file of their own; else texts are docstrings of the running Python's standard
+library, natural English with code in it, and images and sounds are drawn from a seed.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import random
+import sysconfig
+import wave
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmrt.errors import MissingExtraError, OptionError
+
+# How many a text model is calibrated on, and judged by; of other modalities a quarter.
+CALIBRATION, HELD_OUT = 256, 128
+FEWEST = 8
+SIDE = 256
+RATE = 16_000
+
+
+@dataclass(frozen=True)
+class Items:
+    """Raw items of one modality: disjoint, and each list in a random but fixed order."""
+
+    calibration: list[object]
+    held_out: list[object]
+
+
+def own_items(modality: str) -> Items:
+    """The exporter's own items.
+
+    Raises:
+        OptionError: the standard library's source is not installed.
+        MissingExtraError: Pillow is needed to draw images.
+    """
+    if modality == "text":
+        return _texts()
+    draw: Callable[[int], object] = {"image": _image, "audio": _sound}[modality]
+    return _split([draw(seed) for seed in range((CALIBRATION + HELD_OUT) // 4)])
+
+
+def given_items(path: Path, modality: str) -> Items:
+    """Items of a user's file: a text a line; a folder of images or sounds.
+
+    Raises:
+        OptionError: it cannot be read, or has too few.
+    """
+    try:
+        if modality == "text":
+            lines = path.read_text(encoding="utf-8").splitlines()
+            found: list[object] = list(dict.fromkeys(line for line in lines if line.strip()))
+        else:
+            found = [str(file) for file in sorted(path.iterdir()) if file.is_file()]
+    except (OSError, UnicodeDecodeError) as e:
+        what = "a text a line" if modality == "text" else f"a folder of {modality} files"
+        raise OptionError(f"--calibration {path}: {e}; give {what}") from e
+    if len(found) < 2 * FEWEST:
+        raise OptionError(f"--calibration {path}: {len(found)} items; give {2 * FEWEST} or more")
+    return _split(found)
+
+
+def calibration_docstrings() -> Iterator[str]:
+    """The docstrings that calibration may use, a quarter of all, chosen by their hash."""
+    for text in _docstrings():
+        if zlib.crc32(text.encode()) % 4 == 0:
+            yield text
+
+
+def _texts() -> Items:
+    found: list[object] = list(calibration_docstrings())
+    if len(found) < CALIBRATION + HELD_OUT:
+        raise OptionError(
+            "this Python has no source of its standard library to calibrate on; "
+            "give --calibration FILE with a text a line"
+        )
+    return _split(found)
+
+
+def _split(found: list[object]) -> Items:
+    """A third of what there is, at most `HELD_OUT`, is held out."""
+    random.Random(0).shuffle(found)  # noqa: S311  # no secret
+    held_out = min(HELD_OUT, len(found) // 3)
+    return Items(found[held_out : held_out + CALIBRATION], found[:held_out])
+
+
+def _docstrings() -> Iterator[str]:
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    seen: set[str] = set()
+    for path in sorted(Path(sysconfig.get_paths()["stdlib"]).rglob("*.py")):
+        if {"site-packages", "test", "tests"} & set(path.parts):
+            continue
+        try:
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+        except (OSError, SyntaxError, ValueError):
+            continue
+        for node in ast.walk(tree):
+            raw = ast.get_docstring(node) if isinstance(node, kinds) else None
+            text = " ".join((raw or "").split())
+            if text.count(" ") > 2 and text not in seen:  # noqa: PLR2004  # four words and more
+                seen.add(text)
+                yield text
+
+
+def _image(seed: int) -> bytes:
+    """A PNG of shapes over a smooth ground with some noise."""
+    try:
+        from PIL import Image, ImageDraw  # noqa: PLC0415  # an extra
+    except ModuleNotFoundError as e:
+        raise MissingExtraError("Calibrating on images", "image", e.name) from e
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (*rng.integers(2, 9, 2), 3), np.uint8)
+    picture = Image.fromarray(coarse).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    pen = ImageDraw.Draw(picture)
+    for _ in range(rng.integers(1, 12)):
+        (left, top), (width, height) = rng.integers(0, SIDE, 2), rng.integers(4, SIDE, 2)
+        shape = [pen.ellipse, pen.rectangle][rng.integers(2)]
+        colour = tuple(int(c) for c in rng.integers(0, 256, 3))
+        shape((int(left), int(top), int(left + width), int(top + height)), fill=colour)
+    noise = rng.normal(0, rng.uniform(0, 20), (SIDE, SIDE, 3))
+    noisy = np.clip(np.asarray(picture) + noise, 0, 255).astype(np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(noisy).save(out, "PNG")
+    return out.getvalue()
+
+
+def _sound(seed: int) -> bytes:
+    """A WAV of a few gliding tones with overtones, swelling and fading, over noise."""
+    rng = np.random.default_rng(seed)
+    time = np.arange(int(RATE * rng.uniform(0.6, 4.0))) / RATE
+    wave_form: NDArray[np.float64] = rng.normal(0, rng.uniform(0.001, 0.05), len(time))
+    for _ in range(rng.integers(1, 5)):
+        pitch = rng.uniform(80, 1500) * (1 + rng.uniform(-0.3, 0.3) * time)
+        swell = np.square(np.sin(np.pi * (time * rng.uniform(0.3, 4) + rng.uniform())))
+        for overtone in range(1, 6):
+            wave_form += swell * np.sin(2 * np.pi * pitch * overtone * time) / overtone**1.5
+    samples = (wave_form / np.abs(wave_form).max() * 0.8 * 32767).astype("<i2")
+    out = io.BytesIO()
+    with wave.open(out, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(RATE)
+        file.writeframes(samples.tobytes())
+    return out.getvalue()

@@ -1,0 +1,113 @@
+"""Runs graphs over raw items in ONNX Runtime: their embeddings, and any tensor inside."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from fmrt.bundle import Bundle
+from fmrt.cores import available_cores
+from fmrt.manifest import Tower
+from fmrt.preprocess import make_preprocessor
+from fmrt.scheduler import plan_batches
+from fmrt.session import SLOW_CPU_FUSIONS
+
+Array = NDArray[np.float32]
+Batch = tuple[NDArray[np.int64], dict[str, NDArray[Any]]]
+BATCH_TOKENS = 1024
+# Activations of one tensor that are kept, in rows and in bytes.
+ROWS, BYTES = 6144, 48 << 20
+
+
+class Probe:
+    """One tower's preprocessing with a fixed list of items."""
+
+    def __init__(self, bundle: Bundle, tower: Tower, items: Sequence[object]) -> None:
+        self._tower = tower
+        preprocess = make_preprocessor(bundle, tower)
+        prompt = ""
+        encoded = preprocess.encode([preprocess.load(item) for item in items], prompt, "truncate")
+        constants = preprocess.constants(prompt)
+        # Without padding: the activations of padding are no one's.
+        batches = plan_batches(encoded.lengths, BATCH_TOKENS, padded=False)
+        self._batches: list[Batch] = [(rows, encoded.feeds(rows) | constants) for rows in batches]
+        self._count = len(items)
+
+    def vectors(self, model: ir.Model) -> Array:
+        """Embeddings of the items, ``[n, ...]``, in their order."""
+        out: Array | None = None
+        name = self._tower.embedding_output
+        for (rows, _), values in self._run(model, [name]):
+            if out is None:
+                out = np.empty((self._count, *values[name].shape[1:]), np.float32)
+            out[rows] = values[name]
+        assert out is not None  # noqa: S101  # there are items
+        return out
+
+    def rows(self, model: ir.Model, names: Sequence[str]) -> dict[str, Array]:
+        """A random but fixed sample of the last-axis rows of some tensors, each ``[n, K]``."""
+        rng = np.random.default_rng(0)
+        found: dict[str, list[Array]] = {name: [] for name in names}
+        share = 1 / max(1, len(self._batches))
+        for _, values in self._run(model, names):
+            for name, value in values.items():
+                flat = value.reshape(-1, value.shape[-1])
+                most = max(8, int(2 * share * min(ROWS, BYTES // (4 * flat.shape[1]))))
+                if len(flat) > most:
+                    flat = flat[rng.permutation(len(flat))[:most]]
+                found[name].append(flat.astype(np.float32))
+        return {name: _sample(np.concatenate(parts), rng) for name, parts in found.items()}
+
+    def largest(self, model: ir.Model, names: Sequence[str]) -> dict[str, float]:
+        """Largest absolute value of some tensors."""
+        found = dict.fromkeys(names, 0.0)
+        for _, values in self._run(model, names):
+            for name, value in values.items():
+                found[name] = max(found[name], float(np.abs(value).max(initial=0.0)))
+        return found
+
+    def _run(
+        self, model: ir.Model, names: Sequence[str]
+    ) -> Iterator[tuple[Batch, Mapping[str, Array]]]:
+        with tempfile.TemporaryDirectory() as folder:
+            session = _session(_exposed(model, names), Path(folder))
+            inputs = {i.name for i in session.get_inputs()}
+            inputs |= {i.name for i in session.get_overridable_initializers()}
+            for batch in self._batches:
+                feeds = {name: value for name, value in batch[1].items() if name in inputs}
+                yield batch, dict(zip(names, session.run(list(names), feeds), strict=True))
+
+
+def _sample(rows: Array, rng: np.random.Generator) -> Array:
+    most = min(ROWS, BYTES // (4 * rows.shape[1]))
+    return rows if len(rows) <= most else rows[rng.permutation(len(rows))[:most]]
+
+
+def _exposed(model: ir.Model, names: Sequence[str]) -> ir.Model:
+    """The graph with more outputs."""
+    there = {value.name for value in model.graph.outputs}
+    if there.issuperset(names):
+        return model
+    model = model.clone()
+    values = {v.name: v for node in model.graph for v in node.outputs}
+    model.graph.outputs.extend(values[name] for name in names if name not in there)
+    return model
+
+
+def _session(model: ir.Model, folder: Path) -> Any:  # noqa: ANN401  # ort.InferenceSession
+    path = folder / "model.onnx"
+    ir.save(model, path, external_data="model.onnx_data")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = available_cores()
+    options.enable_mem_pattern = False
+    options.log_severity_level = 4
+    return ort.InferenceSession(
+        path, options, providers=["CPUExecutionProvider"], disabled_optimizers=SLOW_CPU_FUSIONS
+    )

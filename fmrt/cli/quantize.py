@@ -1,0 +1,66 @@
+"""``fmrt quantize``: smaller and faster variants for an existing bundle."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from functools import partial
+
+from fmrt.cli._arguments import Subparsers
+from fmrt.cli._variants import variants_table
+
+SCHEMES = "fp16, int8 or int4, or several joined with commas"
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add the command to the program's."""
+    parser = subparsers.add_parser(
+        "quantize",
+        help="add smaller and faster variants to a bundle",
+        description="Add quantized variants to a bundle, each verified; the others stay as they "
+        "are. Needs fmrt[quantize], but not PyTorch.",
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument("bundle", metavar="BUNDLE", help="a bundle's directory")
+    parser.add_argument("schemes", metavar="SCHEMES", type=names, help=SCHEMES)
+    add_quality(parser)
+
+
+def add_quality(parser: argparse.ArgumentParser) -> None:
+    """Add what a quantized variant must reach, and on what."""
+    parser.add_argument(
+        "--min-cosine",
+        metavar="C",
+        type=float,
+        default=0.999,
+        help="mean cosine with the fp32 vectors that a quantized variant must reach on held-out "
+        "calibration items (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--calibration",
+        metavar="FILE",
+        help="your own items to calibrate on: a text a line, or a folder of images or sounds "
+        "(default: the exporter's)",
+    )
+
+
+def names(text: str) -> list[str]:
+    """Names joined with commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def run(args: argparse.Namespace) -> int:
+    """Quantize, and print the bundle's variants and what to do next."""
+    from fmrt._api import quantize_bundle  # noqa: PLC0415  # start-up stays quick
+
+    bundle = quantize_bundle(
+        args.bundle,
+        args.schemes,
+        min_cosine=args.min_cosine,
+        calibration=args.calibration,
+        report=partial(print, flush=True),
+    )
+    print(f"\n{variants_table(bundle.manifest.graphs)}\n")
+    name = args.schemes[0]
+    print(f"next: fmrt embed {shlex.quote(args.bundle)} texts.txt -o vectors.npy --variant {name}")
+    return 0
