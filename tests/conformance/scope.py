@@ -45,6 +45,7 @@ OTHER_OUTPUTS = (
         "it speaks or plays: sound is what it gives",
     ),
     (r"^(Sam|Sam2|SamHQ|EdgeTam)Model$|Sam3Tracker", "promptable segmentation: fmrt segment"),
+    (r"^MiniCPM.*Vision", "several inputs: image, target_sizes"),
     (r"^(Bros|LayoutLMv2)", "several inputs: text, boxes"),
     (r"^ImageGPT", "its input is none of text, pixels and audio: colour clusters"),
     (r"^(VideoMAE|Vivit|Timesformer)", "its input is none of text, pixels and audio: video"),

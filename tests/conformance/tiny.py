@@ -18,7 +18,7 @@ from transformers import (
     PretrainedConfig,
 )
 
-IMAGE = 32
+IMAGE = 64
 POSITIONS = 128
 # The largest value of a field, by its name; the first pattern that fits counts. Fields that none
 # fits keep their default.
@@ -67,6 +67,11 @@ class Special:
 
 MAMBA = {"mamba_d_head": 16}
 WINDOWS = {"image_size": 64, "window_size": 2}
+HIERA = {
+    "embed_dim_per_stage": [32, 64, 128, 256],
+    "blocks_per_stage": [1, 1, 1, 1],
+    "global_attention_blocks": [2],
+}
 SPECIAL: dict[str, Special] = {
     "bamba": Special(MAMBA, "its heads must fill the width"),
     "granitemoehybrid": Special(MAMBA, "its heads must fill the width"),
@@ -109,11 +114,21 @@ SPECIAL: dict[str, Special] = {
             "depth_coefficient": 0.1,
             "in_channels": [32, 16, 24, 40, 80, 112, 192],
             "out_channels": [16, 24, 40, 80, 112, 192, 320],
-            "hidden_dim": 80,
+            "hidden_dim": 320,
         },
         "its sizes are multiples of the coefficients",
     ),
     "glm5_next_text": Special({"index_topk": 16}, "a multiple of its pool"),
+    "hgnet_v2": Special(
+        {
+            "stem_channels": [3, 16, 32],
+            "stage_in_channels": [32, 32, 64, 64],
+            "stage_mid_channels": [16, 16, 16, 16],
+            "stage_out_channels": [32, 64, 64, 64],
+        },
+        "a stage's channels are the next one's",
+    ),
+    "levit": Special({"patch_size": 16}, "its stem is four convolutions of stride 2"),
     "lfm2_moe": Special({"layer_types": ["conv", "full_attention"], "num_dense_layers": 1}),
     "maskformer-swin": Special(WINDOWS, "its windows must fit its smallest map"),
     "moonshine_streaming": Special({"num_key_value_heads": 4}),
@@ -137,6 +152,8 @@ SPECIAL: dict[str, Special] = {
         },
         "its positions are a product of two tables",
     ),
+    "sam2_hiera_det_model": Special(HIERA, "its stages double in width"),
+    "sam2_vision_model": Special({"backbone_config": HIERA}, "its stages double in width"),
     "zamba": Special(
         {
             "layers_block_type": ["linear_attention", "hybrid", "hybrid"],
