@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,8 +15,8 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense, Normalize, Transformer
 from sentence_transformers.sentence_transformer.modules import Dropout, LayerNorm, Pooling
-from transformers import AutoModel
 
+from export.encoder import load_whole, take_encoder
 from export.quiet import quiet
 from export.tokenizer import check_tokenizer
 from fmrt.errors import ExportError, OptionError
@@ -41,6 +40,9 @@ class Choice:
 
     def __str__(self) -> str:
         return f"{self.name}: {self.value} ({self.origin})"
+
+
+ENCODER = Choice("part", "the encoder", "standard for encoder-decoders")
 
 
 @dataclass(frozen=True)
@@ -114,13 +116,11 @@ def load_text_source(
     model = _load(path, device)
     _check_modules(model, name)
     missing = _missing_weights(model)
-    encoder: tuple[Choice, ...] = ()
-    if not (path / MODULES_FILE).is_file():
-        if missing and model[0].config.is_encoder_decoder:
-            # Some encoders do not find their weights in the whole model's checkpoint.
-            model[0].model = _load_whole(path, device)
-            missing = _missing_weights(model)
-        encoder = _take_encoder(model[0])
+    plain = not (path / MODULES_FILE).is_file()
+    if plain and missing and model[0].config.is_encoder_decoder:
+        load_whole(model[0], path, device)
+        missing = _missing_weights(model)
+    part = (ENCODER,) if plain and take_encoder(model[0]) else ()
     check_missing(missing, model[0].auto_model, name)
     tokenizer = model.tokenizer
     if tokenizer.pad_token is None:
@@ -131,7 +131,7 @@ def load_text_source(
         _choose_normalize(model, path, overrides.normalize),
         _choose_max_length(model, path, overrides.max_length),
         _prompts_choice(model, path),
-        *encoder,
+        *part,
     ]
     return TextSource(name, path, commit, model.eval(), model.max_seq_length, tuple(choices))
 
@@ -223,12 +223,6 @@ def _check_modules(model: SentenceTransformer, name: str | Path) -> None:
     check_tokenizer(model.tokenizer, str(name))
 
 
-def _load_whole(path: Path, device: str) -> Any:  # noqa: ANN401  # a transformers model
-    with quiet():
-        model = AutoModel.from_pretrained(str(path), dtype=torch.float32, local_files_only=True)
-    return model.eval().to(device)
-
-
 def _missing_weights(model: SentenceTransformer) -> list[str]:
     """Weights that the checkpoint lacks: they are random, and so would the vectors be."""
     backbone = model[0].auto_model
@@ -253,23 +247,6 @@ def check_missing(missing: Iterable[str], backbone: torch.nn.Module, name: str) 
             f"{name} lacks {len(names)} weights of a {type(backbone).__name__}, the first "
             f"{names[0]}: they would be random"
         )
-
-
-def _take_encoder(transformer: Transformer) -> tuple[Choice, ...]:
-    """Leave an encoder-decoder's decoder out: it would embed what it is about to write.
-
-    sentence-transformers does so for the types it knows.
-    """
-    model = transformer.model
-    if not getattr(model.config, "is_encoder_decoder", False) or not hasattr(model, "decoder"):
-        return ()
-    transformer.model = model.get_encoder()
-    taken = inspect.signature(transformer.model.forward).parameters.values()
-    names = {p.name for p in taken}
-    transformer._declared_forward_params = names  # read once, when it is made
-    free = any(p.kind is p.VAR_KEYWORD for p in taken)
-    transformer.model_forward_params = None if free else names
-    return (Choice("part", "the encoder", "standard for encoder-decoders"),)
 
 
 def _choose_pooling(model: SentenceTransformer, path: Path, asked: str | None) -> Choice:

@@ -14,8 +14,7 @@ from export.layout import write_text_configuration
 from export.padding import EXAMPLE, Padding, find_padding
 from export.part import Loaded, Part
 from export.reference import make_reference
-from export.source import Overrides, TextSource, first_line, load_text_source
-from fmrt.errors import ExportError
+from export.source import Overrides, TextSource, load_text_source
 from fmrt.manifest import TextInput, Tower
 from fmrt.preprocess import TOKENIZER_FILE
 
@@ -36,7 +35,7 @@ def load_text(
     """
     source = load_text_source(name, path, revision, device, overrides)
     config = source.transformer.auto_model.config
-    padding = _padding(source)
+    padding = find_padding(source)
     return Loaded(
         name,
         path,
@@ -49,13 +48,6 @@ def load_text(
         partial(write_text_configuration, source),
         (TOKENIZER_FILE,),
     )
-
-
-def _padding(source: TextSource) -> Padding:
-    try:
-        return find_padding(source)
-    except Exception as e:  # whatever a model that needs more than texts makes of them
-        raise ExportError(f"{source.name} does not embed a text alone: {first_line(e)}") from e
 
 
 def _parts(source: TextSource, padding: Padding) -> Sequence[Part]:
