@@ -124,6 +124,57 @@ BARS = {
     "test_large_file": (
         Bar("Growth over a 200,000-line file, MiB", "growth_mib", 300, False, "{:.0f}"),
     ),
+    "test_pipeline": (
+        Bar(
+            "Streaming short lines with a tiny model, times a bare loop",
+            "fraction_of_bare",
+            0.8,
+            True,
+            "{:.2f}",
+            lambda f: (
+                f"{f['lines_per_second']:,.0f} lines/s, "
+                f"{f['tokenizing_cpu_share']:.0%} of it tokenizing"
+            ),
+        ),
+        Bar(
+            "The same in CPU seconds",
+            "cpu_fraction_of_bare",
+            0.8,
+            True,
+            "{:.2f}",
+            lambda f: f"{f['cpu_fraction_of_bare_and_tokenizing']:.2f} of bare loop and tokenizing",
+        ),
+    ),
+    "test_flat_memory[short]": (
+        Bar(
+            "Memory's growth from the first to the last quarter of 1,000,000 lines, MiB",
+            "growth_mib",
+            32,
+            False,
+            "{:.0f}",
+            lambda f: f"peak {f['peak_mib']:.0f}",
+        ),
+    ),
+    "test_flat_memory[mixed]": (
+        Bar(
+            "The same, lengths of 1 to 200 words mixed, MiB",
+            "growth_mib",
+            32,
+            False,
+            "{:.0f}",
+            lambda f: f"peak {f['peak_mib']:.0f}",
+        ),
+    ),
+    "test_cache": (
+        Bar(
+            "Texts whose vectors are in the cache, times computing them",
+            "ratio",
+            10,
+            True,
+            "{:.0f}",
+            lambda f: f"{f['bytes_a_text']:,.0f} bytes a text",
+        ),
+    ),
     "test_installed_size": (Bar("Installed size, MiB", "installed_mib", 260, False, "{:.0f}"),),
 }
 

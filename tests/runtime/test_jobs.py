@@ -63,7 +63,7 @@ def wait_for_writing(process: subprocess.Popen[bytes], folder: Path) -> None:
 
     def state() -> set[tuple[str, int]]:
         try:
-            return {(entry.name, entry.stat().st_size) for entry in os.scandir(folder)}
+            return {(path.name, path.stat().st_size) for path in folder.iterdir()}
         except FileNotFoundError:  # the folder, or a file that got its name just now
             return set()
 
