@@ -83,7 +83,6 @@ class ShardJob:
             shape=self._shape,
             dtype=post.precision.dtype,
             keep=args.keep,
-            lines=args.on_error == "skip",
             check=fingerprint.check,
         )
 

@@ -43,7 +43,9 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.set_defaults(run=run)
     add_model(parser)
     parser.add_argument(
-        "embeddings", metavar="EMBEDDINGS", help="the .npy or .parquet file of fmrt embed"
+        "embeddings",
+        metavar="EMBEDDINGS",
+        help="the .npy or .parquet file, or the folder, of fmrt embed",
     )
     parser.add_argument("query", metavar="QUERY", help="a text")
     parser.add_argument(

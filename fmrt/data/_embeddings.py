@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 Embeddings = tuple[NDArray[Any], dict[str, list[object]]]
 _NUMBERS = "fiu"
+# Of a complete job.
+INDEX = "index.json"
 _MATRIX = 2
 
 
@@ -26,13 +29,16 @@ def read_embeddings(path: str, *, columns: Sequence[str] = ()) -> Embeddings:
     """Return the vectors [n, dim] of ``path`` in their stored dtype, and the columns it has.
 
     Args:
-        path: a .npy file, which is memory-mapped, or a .parquet file with a column "embedding".
+        path: a .npy file, which is memory-mapped; a .parquet file with a column "embedding"; or a
+            folder of shards of these, all of which are read into memory.
         columns: names of columns to return as lists of n; those that do not exist are left out.
 
     Raises:
         DataError: if ``path`` is not such a file.
         MissingExtraError: for parquet without pyarrow.
     """
+    if Path(path).is_dir():
+        return _read_folder(path, columns)
     check_source(path)
     suffix = Path(path).suffix.lower()
     if suffix == ".npy":
@@ -40,6 +46,31 @@ def read_embeddings(path: str, *, columns: Sequence[str] = ()) -> Embeddings:
     if suffix == ".parquet":
         return _read_parquet(path, columns)
     raise DataError(f"cannot read vectors from {shown(path)}: give a .npy or .parquet file")
+
+
+def shards_of(folder: str) -> list[str]:
+    """Paths of the shards of a complete job, in order.
+
+    Raises:
+        DataError: it is none.
+    """
+    index = Path(folder, INDEX)
+    if not index.exists():
+        raise DataError(
+            f"{shown(folder)} is no complete job of fmrt embed: it has no {INDEX}; repeat the "
+            "command that began it"
+        )
+    try:
+        entries = json.loads(index.read_text(encoding="utf-8"))["shards"]
+        return [str(Path(folder, entry["file"])) for entry in entries]
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise DataError(f"cannot read {shown(str(index))}: {one_line(e)}") from e
+
+
+def _read_folder(folder: str, columns: Sequence[str]) -> Embeddings:
+    parts = [read_embeddings(shard, columns=columns) for shard in shards_of(folder)]
+    kept = {name: [v for _, found in parts for v in found[name]] for name in parts[0][1]}
+    return np.concatenate([vectors for vectors, _ in parts]), kept
 
 
 def _read_npy(path: str) -> NDArray[Any]:

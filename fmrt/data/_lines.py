@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fmrt.data._embeddings import shards_of
 from fmrt.data._pending import PendingFile, writing
 from fmrt.data._source import one_line, shown
 from fmrt.errors import DataError
@@ -55,9 +56,15 @@ class LinesWriter:
 def read_lines(vectors: str, rows: int) -> NDArray[np.int64] | None:
     """Return the line of each row of ``vectors``, int64 [rows], or None if none was skipped.
 
+    Args:
+        vectors: a file of vectors, or a folder of shards.
+        rows: of the vectors.
+
     Raises:
         DataError: there is such a file, and it does not belong to these vectors.
     """
+    if Path(vectors).is_dir():
+        return _of_shards(vectors)
     path = lines_path(vectors)
     if path is None or not path.exists():
         return None
@@ -71,3 +78,16 @@ def read_lines(vectors: str, rows: int) -> NDArray[np.int64] | None:
             "the texts again"
         )
     return lines
+
+
+def _of_shards(folder: str) -> NDArray[np.int64] | None:
+    parts = []
+    for shard in shards_of(folder):
+        path = lines_path(shard)
+        if path is None:
+            return None
+        parts.append(read_lines(shard, len(np.load(shard, mmap_mode="r"))))
+    found = [part for part in parts if part is not None]
+    if len(found) < len(parts):
+        raise DataError(f"{shown(folder)} has lost line numbers: embed the texts again")
+    return np.concatenate(found)

@@ -9,13 +9,13 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
+from fmrt.data._embeddings import INDEX
 from fmrt.data._pending import PendingFile, remove_pending, sync_folder, writing
 from fmrt.data._source import one_line
 from fmrt.errors import DataError
 from fmrt.jobs._shard import Shard
 
 JOURNAL = "journal.jsonl"
-INDEX = "index.json"
 VERSION = 1
 # Names that belong to a job; anything else in the folder is left alone.
 OURS = (JOURNAL, INDEX, "shard-*.npy", "shard-*.parquet")

@@ -29,7 +29,6 @@ class ShardSink:
         shape: of an item's vector, or of its vectors.
         dtype: of the elements.
         keep: columns to carry along.
-        lines: whether to write the line of each row beside a shard where records were skipped.
         check: called before a shard counts; raises when the input is not what it was.
     """
 
@@ -42,14 +41,12 @@ class ShardSink:
         shape: tuple[int, ...],
         dtype: np.dtype[Any],
         keep: Sequence[str],
-        lines: bool,
         check: Callable[[], None],
     ) -> None:
         self._folder = folder
         self._size = rows
         self._extension = extension
         self._shape, self._dtype, self._keep = shape, dtype, keep
-        self._lines = lines
         self._check = check
         self._skipped: Counter[int] = Counter()
         self._next = 0
@@ -126,12 +123,9 @@ class ShardSink:
         )
 
     def _write_lines(self, path: Path) -> None:
-        """Line numbers come first: vectors without those that belong to them are wrong."""
+        """Line numbers come first: vectors without those that belong to them would be wrong."""
         target = lines_path(str(path))
         if target is None:
-            return
-        if not self._lines or not self._skipped[self._next]:
-            target.unlink(missing_ok=True)
             return
         lines = LinesWriter(target)
         try:

@@ -142,19 +142,36 @@ def test_skipped_records_leave_their_lines_to_shards(tiny_bundle, place, capsys)
     index = json.loads(Path("v/index.json").read_text())
     assert [s["rows"] for s in index["shards"]] == [49, 49, 0, 50, 39]
     assert [s["skipped"] for s in index["shards"]] == [1, 1, 50, 0, 1]
-    assert sorted(path.name[6:11] for path in Path("v").glob("*.lines.npy")) == [
-        "00000",
-        "00001",
-        "00002",
-        "00004",
-    ]
     assert np.load("v/shard-00001.lines.npy").tolist() == [n for n in range(51, 101) if n != 61]
+    assert np.load("v/shard-00002.lines.npy").tolist() == []
+
+
+@pytest.mark.parametrize("options", [("--on-error", "skip"), ("--keep", "text", "line")])
+def test_a_job_is_searched_as_a_whole(tiny_bundle, place, capsys, options) -> None:
+    records = ["cat"] * 120
+    records[70:72] = ["the red road"] * 2
+    lines = [json.dumps(text) for text in records]
+    lines[10:12] = ["", "7"] if "skip" in options else ["", ""]
+    Path("a.jsonl").write_text("\n".join(lines))
+    assert main(command(tiny_bundle, "a.jsonl", "v/", *options)) == 0
+    capsys.readouterr()
+    texts = () if "text" in options else ("--texts", "a.jsonl")
+    query = ["search", str(tiny_bundle), "v/", "red road the", "-k", "3", "--prompt", "", *texts]
+    assert main(query) == 0
+    rows = [line.split(maxsplit=3)[2:] for line in capsys.readouterr().out.splitlines()[1:]]
+    assert rows == [["68", "the red road"], ["69", "the red road"], ["0", "cat"]]
+
+
+def test_an_unfinished_job_is_not_searched(tiny_bundle, place, capsys) -> None:
+    cut_short(tiny_bundle)
+    assert main(["search", str(tiny_bundle), "v/", "cat"]) == 1
+    assert "'v/' is no complete job of fmrt embed" in capsys.readouterr().err
 
 
 def cut_short(bundle: Path, *options: str) -> None:
     """Leave a job with two of four shards in v/."""
     with pytest.MonkeyPatch.context() as patch:
-        fail_after(patch, 9)
+        fail_after(patch, 2 + 2 * 5 + 1)
         assert main(command(bundle, put("a.txt", texts_of(170)), "v/", *options)) == 1
     assert Path("v/journal.jsonl").read_bytes().count(b"\n") == 3
 
@@ -187,8 +204,8 @@ def test_a_disk_that_is_full_at_any_moment_costs_nothing(tiny_bundle, place, cap
         assert main(command(tiny_bundle, name, "v/")) == 0
         assert content("v") == content("whole"), f"after {syncs} syncs"
         shutil.rmtree("v")
-    # A journal, four shards of file, folder and entry, an index: two syncs each, and one more each.
-    assert syncs == 2 + 4 * 3 + 2 + 1
+    # File and folder of a journal, of four shards with their lines, of an index; entries; its end.
+    assert syncs == 2 + 4 * (2 + 2 + 1) + 2 + 1
 
 
 def test_a_journal_that_was_cut_within_an_entry_is_read_to_there(tiny_bundle, place, capsys):
