@@ -91,7 +91,7 @@ class ImageEmbedding(torch.nn.Module):  # type: ignore[misc]  # torch is not typ
         batch = pixel_values.shape[0]
         extra = {name: getattr(self, f"extra_{name}").expand(batch, -1) for name in self.names}
         output = self.backbone(pixel_values=pixel_values, **extra)
-        hidden = output.last_hidden_state
+        hidden = _last(output)
         vectors = self._pooled(output, hidden)
         if self.patches is not None:
             hidden = self.patches.sequence(hidden)
@@ -108,6 +108,13 @@ class ImageEmbedding(torch.nn.Module):  # type: ignore[misc]  # torch is not typ
             return hidden[:, 0]
         tokens = hidden if self.patches is None else self.patches.of(hidden)
         return tokens if self.pooling == PATCH else tokens.mean(1)
+
+
+def _last(output: Any) -> Tensor:  # noqa: ANN401
+    """The last hidden states; of a backbone, which has no others, the last feature map."""
+    maps = output.get("feature_maps")
+    last: Tensor = output.last_hidden_state if maps is None else maps[-1]
+    return last
 
 
 @dataclass(frozen=True)
@@ -185,7 +192,7 @@ def _tried(backbone: Any, processor: ImageProcessor, extra: dict[str, Tensor]) -
             **{name: value.to(backbone.device) for name, value in extra.items()},
         )
     height, width = pixels.shape[-2:]
-    return _Trial(output, find_patches(backbone, output.last_hidden_state, (height, width)))
+    return _Trial(output, find_patches(backbone, _last(output), (height, width)))
 
 
 def _is_pooler(key: str) -> bool:

@@ -20,6 +20,8 @@ from transformers import (
 
 IMAGE = 64
 POSITIONS = 128
+IMAGE_KERNEL = 4  # axes
+SMALL = 1e-3
 # The largest value of a field, by its name; the first pattern that fits counts. Fields that none
 # fits keep their default.
 LIMITS: tuple[tuple[str, int], ...] = (
@@ -69,8 +71,8 @@ MAMBA = {"mamba_d_head": 16}
 WINDOWS = {"image_size": 64, "window_size": 2}
 HIERA = {
     "embed_dim_per_stage": [32, 64, 128, 256],
-    "blocks_per_stage": [1, 1, 1, 1],
-    "global_attention_blocks": [2],
+    "blocks_per_stage": [1, 1, 2, 1],
+    "global_attention_blocks": [3],
 }
 SPECIAL: dict[str, Special] = {
     "bamba": Special(MAMBA, "its heads must fill the width"),
@@ -154,6 +156,7 @@ SPECIAL: dict[str, Special] = {
     ),
     "sam2_hiera_det_model": Special(HIERA, "its stages double in width"),
     "sam2_vision_model": Special({"backbone_config": HIERA}, "its stages double in width"),
+    "sapiens2": Special({"num_key_value_heads_per_layer": [4, 4]}),
     "zamba": Special(
         {
             "layers_block_type": ["linear_attention", "hybrid", "hybrid"],
@@ -275,12 +278,16 @@ def build(config: PretrainedConfig) -> Any:
 
 def _fill(model: torch.nn.Module) -> None:
     """Random values for parameters that start as constants, small or not at all."""
-    for parameter in model.parameters():
+    for name, parameter in model.named_parameters():
         if not parameter.is_floating_point() or not parameter.numel():
             continue
         noise = torch.randn_like(parameter) * SPREAD
         with torch.no_grad():
-            if not torch.isfinite(parameter).all() or parameter.abs().max() < 1e-3:
+            if parameter.ndim == 1 and name.endswith("weight"):  # of a norm
+                parameter.copy_(1 + noise)
+            elif not torch.isfinite(parameter).all() or parameter.abs().max() < SMALL:
                 parameter.copy_(noise)
+            elif parameter.ndim == IMAGE_KERNEL:  # else an image fades in a deep network
+                parameter.normal_(0, (3 / parameter[0].numel()) ** 0.5)
             elif parameter.ndim == 1:
                 parameter.add_(noise)
