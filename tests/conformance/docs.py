@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tests.conformance.outcome import OUT, REFUSED, UNTESTED, VERIFIED, Outcome
 from tests.conformance.results import Results
+from tests.conformance.scope import model_types
 from tests.export.audio import AUDIO
 from tests.export.models import DECODERS, ENCODERS
 from tests.export.reference import FILE_ERROR, TEXT_ERROR
@@ -96,7 +97,11 @@ def _counts(outcomes: Mapping[str, Outcome]) -> str:
     inside = [o for o in outcomes.values() if o.status != OUT]
     for modality, name in MODALITIES.items():
         lines.append(_count(name, [o for o in inside if o.modality == modality]))
-    return "\n".join([*lines, _count("**all**", inside)])
+    lines.append(_count("**all**", inside))
+    waiting = [name for name in model_types() if name not in outcomes]
+    if waiting:
+        lines.append(f"| not run yet | {len(waiting)} | | |")
+    return "\n".join(lines)
 
 
 def _count(name: str, outcomes: Iterable[Outcome]) -> str:
@@ -118,7 +123,7 @@ def _reasons(outcomes: Mapping[str, Outcome], statuses: tuple[str, ...]) -> str:
 
 def _general(o: Outcome) -> str:
     """The reason without what is particular to a model type: its name, numbers, other kinds."""
-    reason = o.reason.split("; those that are")[0].split("For more information")[0].strip()
+    reason = re.split("; those that are|For more information| but it was not found", o.reason)[0]
     reason = re.sub(rf"\b{re.escape(o.model_type)}\b model", "model", reason)
     reason = re.sub(r"\(fp32: max abs error.*?\)", "", reason)
     return reason if o.status != UNTESTED else f"no tiny model could be made: {reason}"
