@@ -1,0 +1,176 @@
+"""The passes of the CUDA variants apply where they should; on the CPU their vectors are the same.
+
+ONNX Runtime has every operator that they use on the CPU as well.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+
+from export.load import load_model
+from export.rewrite import optimize_for_cuda
+from export.rewrite.masks import Masking, masking_of
+from export.source import Overrides
+from export.trace import trace
+from tests.export.models import TINY, save_tiny
+from tests.export.vision import VISION, save_vision
+
+# Two layers each. How their attention is masked: a key length a text, an attribute, a bias.
+PADDED, CAUSAL, BIASED, BARE = "key lengths", "causal", "bias", "no mask"
+EXPECTED = {
+    "bert": ([PADDED] * 2, 0),
+    "modernbert": ([PADDED, BIASED], 4),
+    "nomic_bert": ([PADDED] * 2, 4),
+    "llama": ([CAUSAL] * 2, 4),
+    # A sliding window of 16 tokens, longer than most masks that are tried.
+    # Keys that several heads share are rotated before they are repeated: that stays.
+    "mistral": ([BIASED] * 2, 2),
+    "qwen3": ([CAUSAL] * 2, 2),
+    "gemma3_text": ([PADDED] * 2, 2),
+    "dinov2": ([BARE] * 2, 0),
+}
+QUICK = ("bert", "modernbert", "dinov2")
+SHAPES = [(1, 1), (1, 9), (3, 40)]
+
+
+def traced(kind: str, directory: Path) -> ir.Model:
+    vision = next((t for t in VISION if t.model_type == kind), None)
+    if vision is not None:
+        path = save_vision(vision, directory)
+    else:
+        path = save_tiny(next(t for t in TINY if t.model_type == kind), directory)
+    loaded = load_model(str(path), None, "cpu", Overrides())
+    (part,) = loaded.parts()
+    return trace(part, loaded.model_type, None)
+
+
+def run(graph: ir.Model, feeds: dict[str, np.ndarray]) -> np.ndarray:
+    model = ir.to_proto(graph).SerializeToString()
+    session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
+    return session.run(None, feeds)[1]
+
+
+def feeds_of(graph: ir.Model, batch: int, length: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(length)
+    lengths = rng.integers(1, length + 1, batch)
+    lengths[0] = length
+    feeds: dict[str, np.ndarray] = {}
+    for value in graph.graph.inputs:
+        if value.name == "pixel_values":
+            shape = [batch, *value.shape[1:]]
+            feeds["pixel_values"] = rng.standard_normal(shape).astype(np.float32)
+        else:
+            feeds[value.name] = np.zeros((batch, length), np.int64)
+    if "input_ids" in feeds:
+        feeds["input_ids"] = rng.integers(5, 80, (batch, length))
+        feeds["attention_mask"] = (np.arange(length) < lengths[:, None]).astype(np.int64)
+    return feeds
+
+
+def form(node: ir.Node) -> str:
+    if node.attributes.get("unidirectional"):
+        return CAUSAL
+    if len(node.inputs) > 5:
+        return BIASED
+    return PADDED if len(node.inputs) > 4 else BARE
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [k if k in QUICK else pytest.param(k, marks=pytest.mark.slow) for k in EXPECTED],
+)
+def test_passes_apply_and_keep_the_vectors(kind: str, tmp_path: Path) -> None:
+    forms, rotations = EXPECTED[kind]
+    graph = traced(kind, tmp_path)
+    fused = graph.clone()
+    applied = optimize_for_cuda(fused)
+    assert applied["fuse_attention_for_cuda"] == 2
+    nodes = [node for node in fused.graph if node.op_type == "MultiHeadAttention"]
+    assert sorted(map(form, nodes)) == sorted(forms)
+    operators = Counter(node.op_type for node in fused.graph)
+    assert operators["RotaryEmbedding"] == rotations
+    assert not operators["Softmax"]
+    assert not operators["If"], "CUDA graphs take no branches"
+    assert [v.name for v in fused.graph.outputs] == [v.name for v in graph.graph.outputs]
+    for batch, length in SHAPES:
+        feeds = feeds_of(graph, batch, length)
+        want, got = run(graph, feeds), run(fused, feeds)
+        assert np.abs(got - want).max() <= 2e-6 * max(1.0, np.abs(want).max())
+
+
+def test_onnx_runtime_fuses_the_rest(tmp_path: Path) -> None:
+    """What is left to it: residual sums with layer normalization, biases with Gelu."""
+    graph = traced("bert", tmp_path / "model")
+    optimize_for_cuda(graph)
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    options.log_severity_level = 3
+    model = ir.to_proto(graph).SerializeToString()
+    ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    operators = Counter(node.op_type for node in ir.load(tmp_path / "optimized.onnx").graph)
+    assert operators["SkipLayerNormalization"] >= 4
+    assert operators["BiasGelu"] == 2
+
+
+def windowed(width: int) -> ir.Model:
+    """A mask that hides padding and the keys ``width`` tokens away."""
+    mask = ir.val("attention_mask", dtype=ir.DataType.INT64, shape=["batch", "length"])
+    nodes: list[ir.Node] = []
+
+    def node(op: str, inputs: list[ir.Value], **attributes: int) -> ir.Value:
+        nodes.append(ir.node(op, inputs, attributes))
+        return nodes[-1].outputs[0]
+
+    constants = []
+
+    def number(name: str, value: object, dtype: ir.DataType) -> ir.Value:
+        tensor = ir.tensor(value, dtype=dtype, name=name)
+        constants.append(ir.val(name, dtype=dtype, const_value=tensor))
+        return constants[-1]
+
+    int64, float32 = ir.DataType.INT64, ir.DataType.FLOAT
+    zero, one = number("zero", 0, int64), number("one", 1, int64)
+    length = node("Squeeze", [node("Shape", [mask], start=1, end=2)])
+    positions = node("Range", [zero, length, one])
+    apart = node(
+        "Abs",
+        [
+            node(
+                "Sub",
+                [
+                    node("Unsqueeze", [positions, number("last", [1], int64)]),
+                    node("Unsqueeze", [positions, number("first", [0], int64)]),
+                ],
+            )
+        ],
+    )
+    near = node("LessOrEqual", [apart, number("width", width, int64)])
+    real = node("Cast", [mask], to=ir.DataType.BOOL)
+    real = node("Unsqueeze", [real, number("inner", [1, 2], int64)])
+    allowed = node("And", [near, real])
+    bias = node(
+        "Where", [allowed, number("nothing", 0.0, float32), number("masked", -3.4e38, float32)]
+    )
+    bias.name = "bias"
+    graph = ir.Graph([mask], [bias], nodes=nodes, initializers=constants, opset_imports={"": 20})
+    return ir.Model(graph, ir_version=10)
+
+
+@pytest.mark.parametrize("width", [1, 16, 500, 100_000])
+def test_a_window_is_found_however_wide(width: int) -> None:
+    assert masking_of(windowed(width), "bias") is Masking.OTHER
+
+
+def test_a_graph_without_attention_stays_as_it_is() -> None:
+    x = ir.val("x", dtype=ir.DataType.FLOAT, shape=["n", 4])
+    node = ir.node("Softmax", [x])
+    graph = ir.Graph([x], node.outputs, nodes=[node], opset_imports={"": 20})
+    model = ir.Model(graph, ir_version=10)
+    assert set(optimize_for_cuda(model).values()) == {0}
+    assert [n.op_type for n in model.graph] == ["Softmax"]
