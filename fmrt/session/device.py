@@ -178,13 +178,13 @@ class _Stream:
         return _Bound(binding, inputs, staging, output, size, graph)
 
     def _allocate_output(self, rows: int) -> Any | None:  # noqa: ANN401  # ort.OrtValue
-        """Memory for ``[rows, dim]``; None when the graph leaves the width or type open."""
+        """Memory for ``[rows, dim]``; None when the graph leaves the sizes or type open."""
         dtype = OUTPUT_TYPES.get(self._output.type)
-        width = self._output.shape[-1]
-        if dtype is None or not isinstance(width, int):
+        sizes = self._output.shape[1:]
+        if dtype is None or not all(isinstance(size, int) for size in sizes):
             return None
         return ort.OrtValue.ortvalue_from_shape_and_type(
-            [rows, width], dtype, self._device.kind, self._device.index
+            [rows, *sizes], dtype, self._device.kind, self._device.index
         )
 
     def _options(self, graph: str) -> Any:  # noqa: ANN401  # ort.RunOptions

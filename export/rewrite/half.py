@@ -1,0 +1,187 @@
+"""Weights and arithmetic in half precision, with single precision where it is needed.
+
+Single precision stay:
+
+- the head: everything behind the first output, so that pooling and normalization add up in it;
+- angles and indices: everything in front of a sine, a cosine or a cast to integers, since a
+  position of 1,000 times a frequency has no exact half;
+- the graph's inputs and outputs, so that callers see no difference.
+
+Casts stand at the borders. Layer normalization computes in single precision inside. Constants
+beyond fp16's range that stand for minus infinity become its lowest number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import ml_dtypes
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+FLOAT = ir.DataType.FLOAT
+HALF_TYPES = {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
+_NUMPY = {ir.DataType.FLOAT16: np.dtype(np.float16), ir.DataType.BFLOAT16: ml_dtypes.bfloat16}
+ANGLES = frozenset({"Cos", "Sin"})
+# Outputs of these have a type of their own, whatever their inputs'.
+TYPED = {"Shape": ir.DataType.INT64, "Size": ir.DataType.INT64}
+
+
+def to_half(model: ir.Model, precision: str) -> int:
+    """Apply the pass in place; returns the number of weights converted.
+
+    Args:
+        model: a graph in fp32 without branches.
+        precision: ``fp16`` or ``bf16``.
+    """
+    _fill_types(model.graph)
+    conversion = _Conversion(model.graph, HALF_TYPES[precision])
+    for node in list(model.graph):
+        conversion.visit(node)
+    conversion.finish()
+    RemoveUnusedNodesPass()(model)
+    return conversion.count
+
+
+def _fill_types(graph: ir.Graph) -> None:
+    """Types of the values that other passes made: that of the first input, for most operators."""
+    for node in graph:
+        for out in node.outputs:
+            if out.dtype is None:
+                first = next((i.dtype for i in node.inputs if i is not None and i.dtype), None)
+                found = _cast_target(node) or TYPED.get(node.op_type) or first
+                out.type = ir.TensorType(found) if found is not None else None
+
+
+def _cast_target(node: ir.Node) -> ir.DataType | None:
+    return ir.DataType(node.attributes["to"].as_int()) if node.op_type == "Cast" else None
+
+
+class _Conversion:
+    def __init__(self, graph: ir.Graph, half: ir.DataType) -> None:
+        self.count = 0
+        self._graph = graph
+        self._half = half
+        self._single = _single_nodes(graph)
+        # Twins of another precision: by value, single -> half or half -> single.
+        self._halves: dict[ir.Value, ir.Value] = {}
+        self._singles: dict[ir.Value, ir.Value] = {}
+
+    def visit(self, node: ir.Node) -> None:
+        """Bring a node's inputs to its precision."""
+        if node in self._single:
+            for index, value in enumerate(node.inputs):
+                if value is not None and value.dtype == self._half:
+                    node.replace_input_with(index, self._cast(value, FLOAT, self._singles))
+            return
+        for index, value in enumerate(node.inputs):
+            if value is not None and value.dtype == FLOAT:
+                node.replace_input_with(index, self._half_of(value))
+        self._convert_attributes(node)
+        for out in node.outputs:
+            if out.dtype == FLOAT:
+                out.type = ir.TensorType(self._half)  # types are shared between values
+
+    def finish(self) -> None:
+        """Give outputs of the graph that have become halves their type again."""
+        for index, out in enumerate(self._graph.outputs):
+            if out.dtype == self._half:
+                name, out.name = out.name, f"{out.name}_half"
+                cast = self._singles.get(out) or self._cast(out, FLOAT, self._singles)
+                cast.name, cast.shape = name, out.shape
+                self._graph.outputs[index] = cast
+
+    def _half_of(self, value: ir.Value) -> ir.Value:
+        tensor = value.const_value
+        if tensor is None or value.is_graph_input():
+            return self._cast(value, self._half, self._halves)
+        if value not in self._halves:
+            self._halves[value] = self._initializer(f"{value.name}_half", tensor)
+            self.count += 1
+        return self._halves[value]
+
+    def _initializer(self, name: str, tensor: ir.TensorProtocol) -> ir.Value:
+        converted = ir.Tensor(_rounded(tensor.numpy(), self._half), dtype=self._half, name=name)
+        made = ir.Value(
+            name=name, shape=converted.shape, type=ir.TensorType(self._half), const_value=converted
+        )
+        self._graph.initializers[name] = made
+        return made
+
+    def _cast(self, value: ir.Value, to: ir.DataType, known: dict[ir.Value, ir.Value]) -> ir.Value:
+        if value not in known:
+            cast = ir.node("Cast", [value], {"to": int(to)})
+            place = value.producer()
+            if place is None:
+                self._graph.insert_before(self._graph[0], cast)
+            else:
+                self._graph.insert_after(place, cast)
+            cast.outputs[0].type, cast.outputs[0].shape = ir.TensorType(to), value.shape
+            known[value] = cast.outputs[0]
+        return known[value]
+
+    def _convert_attributes(self, node: ir.Node) -> None:
+        """Casts and constants that gave single precision give half."""
+        if _cast_target(node) == FLOAT:
+            node.attributes["to"] = ir.AttrInt64("to", int(self._half))
+        if node.op_type in ("Constant", "ConstantOfShape") and node.outputs[0].dtype == FLOAT:
+            tensor = _constant(node)
+            for name in [name for name in node.attributes if name.startswith("value")]:
+                del node.attributes[name]
+            rounded = ir.Tensor(_rounded(tensor, self._half), dtype=self._half)
+            node.attributes["value"] = ir.AttrTensor("value", rounded)
+
+
+def _rounded(values: np.ndarray, half: ir.DataType) -> np.ndarray:
+    if half == ir.DataType.FLOAT16:
+        limit = float(np.finfo(np.float16).max)
+        values = np.where(np.isfinite(values), np.clip(values, -limit, limit), values)
+    return np.ascontiguousarray(values.astype(_NUMPY[half]))
+
+
+def _constant(node: ir.Node) -> np.ndarray:
+    for name in ("value_float", "value_floats"):
+        if name in node.attributes:
+            return np.array(node.attributes[name].value, np.float32)
+    if "value" in node.attributes:
+        return node.attributes["value"].as_tensor().numpy()
+    return np.zeros(1, np.float32)
+
+
+def _single_nodes(graph: ir.Graph) -> set[ir.Node]:
+    """The nodes that keep single precision, see the module's docstring."""
+    angles = {node for node in graph if node.op_type in ANGLES}
+    indices = {node for node in graph if _makes_indices(node)}
+    return angles | _behind(graph.outputs[0]) | _ahead(angles | indices)
+
+
+def _behind(value: ir.Value) -> set[ir.Node]:
+    """The nodes that a value reaches."""
+    found: set[ir.Node] = set()
+    left = [value]
+    while left:
+        for node in {use.node for use in left.pop().uses()} - found:
+            found.add(node)
+            left.extend(node.outputs)
+    return found
+
+
+def _ahead(nodes: Iterable[ir.Node]) -> set[ir.Node]:
+    """The nodes that reach any of ``nodes``."""
+    found: set[ir.Node] = set()
+    left = list(nodes)
+    while left:
+        producers = (i.producer() for i in left.pop().inputs if i is not None)
+        new = {node for node in producers if node is not None} - found
+        found |= new
+        left.extend(new)
+    return found
+
+
+def _makes_indices(node: ir.Node) -> bool:
+    target = _cast_target(node)
+    first = node.inputs[0] if node.inputs else None
+    return target in (ir.DataType.INT64, ir.DataType.INT32) and (
+        first is not None and first.dtype == FLOAT
+    )
