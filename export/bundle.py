@@ -10,21 +10,26 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
+import onnx_ir as ir
+
 from export.adapter import merge
 from export.graph_file import write_graph
 from export.load import load_model
 from export.part import Loaded, Part
+from export.precision import full_precision
 from export.quantize import MIN_COSINE, check_schemes, quantize_bundle
 from export.reference import write_references
-from export.rewrite import optimize_for_cpu
+from export.rewrite import optimize_for_cpu, optimize_for_cuda
+from export.rewrite.half import HALF_TYPES, to_half
 from export.source import Overrides, first_line, weights_sha256
 from export.task_head import verified_heads, write_head
 from export.trace import OPSETS, trace
 from fmrt._version import __version__
 from fmrt.bundle import Bundle, record_of
 from fmrt.engine import Engine
-from fmrt.errors import ExportError, FmrtError, OptionError
+from fmrt.errors import ExportError, FmrtError, OptionError, ProviderError
 from fmrt.manifest import MANIFEST_FILE, REFERENCE_FILE, Manifest, Parity, Source, Variant
+from fmrt.session import resolve_provider
 from fmrt.verify import check
 
 Report = Callable[[str], None]
@@ -59,6 +64,7 @@ def export_model(
     quantize: Sequence[str] = (),
     min_cosine: float = MIN_COSINE,
     calibration: str | Path | None = None,
+    cuda: bool = False,
     overwrite: bool = False,
     report: Report | None = None,
 ) -> Bundle:
@@ -82,6 +88,8 @@ def export_model(
         quantize: schemes of quantized variants to add, as of `quantize_bundle`.
         min_cosine: as of `quantize_bundle`.
         calibration: as of `quantize_bundle`.
+        cuda: whether to add variants in fp32, fp16 and bf16 for GPUs; checked on a GPU where there is
+            one, else on the CPU as far as it can run them.
         overwrite: whether ``out`` may replace a bundle.
         report: takes lines that say what was chosen and what is being done.
 
@@ -109,7 +117,8 @@ def export_model(
     partial = target.with_name(f"{target.name}.partial-{os.getpid()}")
     try:
         partial.mkdir(parents=True)
-        _write(loaded, partial, opset, say)
+        with full_precision():
+            _write(loaded, partial, opset, say, cuda=cuda)
         if quantize:
             quantize_bundle(
                 partial, quantize, min_cosine=min_cosine, calibration=calibration, report=say
@@ -151,7 +160,7 @@ def _put_in_place(partial: Path, target: Path) -> None:
     shutil.rmtree(old)
 
 
-def _write(loaded: Loaded, directory: Path, opset: int | None, say: Report) -> None:
+def _write(loaded: Loaded, directory: Path, opset: int | None, say: Report, *, cuda: bool) -> None:
     say("embedding the reference items in PyTorch")
     with _refusing(f"a {loaded.model_type} model does not run on its main input alone"):
         parts, heads = loaded.parts(), loaded.heads()
@@ -167,6 +176,8 @@ def _write(loaded: Loaded, directory: Path, opset: int | None, say: Report) -> N
     for part in parts:
         graph = trace(part, loaded.model_type, opset)
         variants.append(write_graph(graph, directory, _variant(part, *PORTABLE)))
+        if cuda:
+            variants += _cuda_variants(graph, part, directory)
         optimize_for_cpu(graph)
         variants.append(write_graph(graph, directory, _variant(part, *FUSED_CPU)))
     written = [write_head(part, loaded.model_type, directory, opset) for part in heads]
@@ -189,9 +200,25 @@ def _refusing(why: str) -> Iterator[None]:
         raise ExportError(f"{why}: {first_line(e)}") from e
 
 
-def _variant(part: Part, name: str, suffix: str, provider: str) -> Variant:
+def _variant(part: Part, name: str, suffix: str, provider: str, precision: str = "fp32") -> Variant:
     file = f"onnx/{part.stem}{suffix}.onnx"
-    return Variant(name, file, provider, "fp32", "", 0, part.tower.modality)
+    return Variant(name, file, provider, precision, "", 0, part.tower.modality)
+
+
+def _cuda_variants(portable: ir.Model, part: Part, directory: Path) -> list[Variant]:
+    """Write the graphs for GPUs; the portable one stays as it is."""
+    fused = portable.clone()
+    optimize_for_cuda(fused)
+    written = []
+    for precision in ("fp32", *HALF_TYPES):
+        graph = fused.clone()
+        if precision in HALF_TYPES:
+            to_half(graph, precision)
+        name, suffix = f"{precision}-cuda", f"_{precision}_cuda"
+        written.append(
+            write_graph(graph, directory, _variant(part, name, suffix, "cuda", precision))
+        )
+    return written
 
 
 def _manifest(
@@ -225,10 +252,17 @@ def _verified(bundle: Bundle, say: Report) -> Manifest:
     several = len(bundle.manifest.towers) > 1
     for variant in bundle.manifest.variants:
         of = f"{variant.name} ({variant.modality})" if several else variant.name
-        passed, parity, verdict = _checked(bundle, variant)
+        target = _checked_on(variant)
+        passed, parity, verdict = _checked(bundle, variant, target)
         if passed:
-            kept.append(dataclasses.replace(variant, parity=parity))
+            kept.append(dataclasses.replace(variant, parity=parity, checked_on=target))
             say(f"verified {of}: {verdict}")
+        elif passed is None:
+            kept.append(variant)
+            say(
+                f"kept {of} unmeasured, as the CPU cannot run it; on a GPU: "
+                "fmrt verify BUNDLE --provider cuda --record"
+            )
         elif variant.provider == "any":
             raise ExportError(f"the graph does not give PyTorch's vectors ({of}: {verdict})")
         else:
@@ -237,14 +271,34 @@ def _verified(bundle: Bundle, say: Report) -> Manifest:
     return dataclasses.replace(bundle.manifest, variants=tuple(kept))
 
 
-def _checked(bundle: Bundle, variant: Variant) -> tuple[bool, Parity | None, str]:
-    """Whether a variant passes, what was measured, and both in words."""
+def _checked_on(variant: Variant) -> str:
+    """The provider to check a variant on: its own, or the CPU where there is no GPU."""
+    if variant.provider != "cuda":
+        return "cpu"
     try:
-        engine = Engine(bundle, variant.name, modality=variant.modality)
+        return resolve_provider("cuda").name
+    except ProviderError:
+        return "cpu"
+
+
+def _checked(
+    bundle: Bundle, variant: Variant, target: str
+) -> tuple[bool | None, Parity | None, str]:
+    """Whether a variant passes, what was measured, and both in words.
+
+    None when ``target`` stands in for the variant's own provider and has not its operators.
+    """
+    try:
+        free = dataclasses.replace(variant, provider="any")
+        alone = Bundle(bundle.path, dataclasses.replace(bundle.manifest, variants=(free,)))
+        engine = Engine(alone, variant.name, target, modality=variant.modality)
         try:
             result = check(engine, bundle.reference(variant.modality))
         finally:
             engine.close()
+    except ProviderError as e:
+        passed = False if variant.provider in ("any", target) else None
+        return passed, None, first_line(e).replace(f"{bundle.path}/", "")
     except Exception as e:  # a graph that ONNX Runtime does not load, or not run
         return False, None, first_line(e).replace(f"{bundle.path}/", "")
     parity = result.parity

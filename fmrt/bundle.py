@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from fmrt.errors import BundleCorruptError, BundleNotFoundError, VariantNotFoundError
 from fmrt.manifest import MANIFEST_FILE, REFERENCE_FILE, FileRecord, Head, Manifest, Variant
 
+# Precisions that a provider takes without being asked for, best first; fp32 for the others.
+PREFERRED = {"cuda": ("fp16", "fp32"), "tensorrt": ("fp16", "fp32")}
 _FIX = "copy the bundle again, or export the model again"
 
 
@@ -107,7 +109,10 @@ class Bundle:
     def variant(
         self, name: str | None = None, provider: str = "cpu", modality: str | None = None
     ) -> Variant:
-        """Pick a variant: by name or precision, else fp32; made for ``provider`` or portable.
+        """Pick a variant: by name or precision, or the best that needs no asking.
+
+        The best is fp32, and on GPUs fp16 when its parity has been measured; of one precision the
+        one made for ``provider``, or else the portable one.
 
         Raises:
             VariantNotFoundError: no such variant, or it does not run on ``provider``.
@@ -131,11 +136,10 @@ class Bundle:
     def _choose(self, variants: Sequence[Variant], name: str | None, provider: str) -> Variant:
         fits = [v for v in variants if v.provider in ("any", provider)]
         if name is None:
-            fp32 = sorted(
-                (v for v in fits if v.precision == "fp32"), key=lambda v: v.provider == "any"
-            )
-            if fp32:
-                return fp32[0]
+            for precision in PREFERRED.get(provider, ("fp32",)):
+                found = [v for v in fits if v.precision == precision and _trusted(v)]
+                if found:
+                    return min(found, key=lambda v: v.provider == "any")
         named = [v for v in fits if v.name == name]
         # A precision stands for its variant made for the provider, else for the portable one.
         named += sorted((v for v in fits if v.precision == name), key=lambda v: v.provider == "any")
@@ -228,6 +232,11 @@ class Bundle:
             items: list[dict[str, Any]] = json.loads(f.metadata()[head.task])
             outputs = {name: f.get_tensor(f"{head.task}.{name}") for name in head.outputs}
         return HeadReference(items, outputs)
+
+
+def _trusted(variant: Variant) -> bool:
+    """Whether a variant may be taken without being asked for."""
+    return variant.precision == "fp32" or variant.parity is not None
 
 
 def sha256(path: Path) -> str:

@@ -75,7 +75,9 @@ class Variant:
         precision: of the weights and arithmetic, e.g. ``fp32``.
         sha256: of the file, in hex.
         size: of the file, in bytes.
-        parity: as measured by the export.
+        parity: as measured, or None when that could not be done yet.
+        checked_on: provider that the parity was measured on; a graph for CUDA runs on the CPU too,
+            with the GPU's operators but not its rounding.
         modality: of the tower that the graph is of.
         external: files with the graph's weights, by path, when they are not in the graph's own.
         quality: of a quantized variant.
@@ -89,6 +91,7 @@ class Variant:
     size: int
     modality: str = "text"
     parity: Parity | None = None
+    checked_on: str | None = None
     external: Mapping[str, FileRecord] = field(default_factory=dict)
     quality: Quality | None = None
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +43,7 @@ TOLERANCES = {
     "fp16": Tolerance(max_abs_error=1e-2, min_cosine=0.9995, mean_cosine=0.9999),
     "int8": Tolerance(max_abs_error=0.2, min_cosine=0.97, mean_cosine=0.99),
     "int4": Tolerance(max_abs_error=0.6, min_cosine=0.8, mean_cosine=0.95),
+    "bf16": Tolerance(max_abs_error=5e-2, min_cosine=0.999, mean_cosine=0.9995),
 }
 
 # At load, rows up to this many tokens in all are checked: enough to catch a wrong graph,
@@ -93,6 +95,29 @@ def verify_bundle(
 
 def _fitting(variants: Sequence[Variant], name: str | None, provider: str) -> list[Variant]:
     return [v for v in variants if v.provider in ("any", provider) and name in (None, v.name)]
+
+
+def record_parity(bundle: Bundle, reports: Iterable[ParityReport]) -> list[str]:
+    """Write into the manifest what was measured of variants that passed.
+
+    A variant made for a provider takes what was measured there; another only what it lacked.
+
+    Returns:
+        The names of the variants that took it.
+    """
+    found = {(r.variant, r.modality): r for r in reports if r.passed}
+    variants, names = [], []
+    for variant in bundle.manifest.variants:
+        report = found.get((variant.name, variant.modality))
+        on = report.provider.partition(":")[0] if report is not None else None
+        if report is not None and (variant.parity is None or variant.provider == on):
+            names.append(variant.name)
+            variant = dataclasses.replace(  # noqa: PLW2901
+                variant, parity=report.parity, checked_on=on
+            )
+        variants.append(variant)
+    dataclasses.replace(bundle.manifest, variants=tuple(variants)).write(bundle.path)
+    return names
 
 
 def check_quick(engine: Engine, bundle: Bundle) -> None:

@@ -156,7 +156,7 @@ def _variant(context: Context, form: Form, base: Variant, work: Path) -> Variant
         cpu_name(),
     )
     context.say(_summary(form, quality))
-    return dataclasses.replace(written, parity=parity, quality=quality)
+    return dataclasses.replace(written, parity=parity, checked_on="cpu", quality=quality)
 
 
 def _summary(form: Form, quality: Quality) -> str:

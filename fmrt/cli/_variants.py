@@ -10,6 +10,7 @@ from fmrt.cli._text import size, table
 if TYPE_CHECKING:
     from fmrt.manifest import Parity, Variant
 
+_WHAT = ("variant", "modality", "file", "provider", "precision")
 _PARITY = ("max abs error", "mean cosine", "min cosine")
 _QUALITY = (
     "quantized",
@@ -29,7 +30,7 @@ def variants_table(variants: Iterable[Variant]) -> str:
     Of quantized ones a second table says what they are worth on items that nothing was chosen on.
     """
     variants = list(variants)
-    header = ("variant", "modality", "file", "provider", "precision", "size", *_PARITY)
+    header = (*_WHAT, "size", *_PARITY, "checked on")
     lines = table(header, map(_row, variants), {"size", *_PARITY})
     quantized = [v for v in variants if v.quality is not None]
     if not quantized:
@@ -58,6 +59,7 @@ def _row(variant: Variant) -> tuple[str, ...]:
         variant.precision,
         size(total),
         *parity_cells(variant.parity),
+        variant.checked_on or "-",
     )
 
 

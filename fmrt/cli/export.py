@@ -67,6 +67,9 @@ def add_parser(subparsers: Subparsers) -> None:
         help=f"add quantized variants: {SCHEMES}",
     )
     add_quality(parser)
+    parser.add_argument(
+        "--cuda", action="store_true", help="add variants in fp32, fp16 and bf16 for GPUs"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace a bundle at OUT")
 
 
@@ -97,6 +100,7 @@ def run(args: argparse.Namespace) -> int:
         quantize=args.quantize,
         min_cosine=args.min_cosine,
         calibration=args.calibration,
+        cuda=args.cuda,
         overwrite=args.overwrite,
         report=partial(print, flush=True),
     )

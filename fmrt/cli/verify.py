@@ -28,6 +28,12 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.set_defaults(run=run)
     parser.add_argument("bundle", metavar="BUNDLE", help="a bundle's directory")
     add_variant(parser)
+    parser.add_argument(
+        "--record",
+        action="store_true",
+        help="write what was measured into the bundle's manifest: a GPU takes an fp16 variant by "
+        "default once it has passed",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -39,13 +45,17 @@ def run(args: argparse.Namespace) -> int:
     """
     from fmrt.bundle import Bundle  # noqa: PLC0415  # start-up stays quick
     from fmrt.session import resolve_provider  # noqa: PLC0415
-    from fmrt.verify import verify_bundle  # noqa: PLC0415
+    from fmrt.verify import record_parity, verify_bundle  # noqa: PLC0415
 
     provider = resolve_provider(args.provider).spec
-    reports = list(verify_bundle(Bundle.open(args.bundle), args.variant, provider))
+    bundle = Bundle.open(args.bundle)
+    reports = list(verify_bundle(bundle, args.variant, provider))
     if not reports:
         raise VariantNotFoundError(f"{args.bundle} has no variant that runs on {provider!r}")
     print(_table(reports), flush=True)
+    if args.record:
+        recorded = record_parity(bundle, reports)
+        print(f"recorded in {bundle.path}: {', '.join(recorded) or 'nothing new'}", flush=True)
     failed = [report.variant for report in reports if not report.passed]
     if failed:
         raise VerificationError(

@@ -452,3 +452,16 @@ def test_a_full_disk_is_one_line(tiny_bundle):
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
     assert done.returncode == 1
     assert done.stderr == b"fmrt: error: No space left on device\n"
+
+
+def test_verify_records_what_was_not_measured(tiny_bundle, tmp_path, capsys):
+    bundle = shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    assert main(["verify", str(bundle)]) == 0
+    assert Manifest.read(bundle).variants[0].parity is None
+    assert main(["verify", str(bundle), "--record"]) == 0
+    assert "recorded in" in capsys.readouterr().out
+    (variant,) = Manifest.read(bundle).variants
+    assert variant.parity.min_cosine > 0.9999
+    assert variant.checked_on == "cpu"
+    assert main(["verify", str(bundle), "--record"]) == 0
+    assert "nothing new" in capsys.readouterr().out

@@ -1,0 +1,109 @@
+"""``--cuda`` adds half-precision variants, measured as far as a machine without a GPU can."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+import torch
+
+import fmrt
+from export.precision import full_precision
+from export.rewrite.half import to_half
+from tests.export.models import TINY, save_tiny
+
+NO_GPU = "CUDAExecutionProvider" not in ort.get_available_providers()
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> fmrt.Bundle:
+    directory = tmp_path_factory.mktemp("cuda")
+    model = save_tiny(next(t for t in TINY if t.model_type == "bert"), directory / "model")
+    said: list[str] = []
+    found = fmrt.export_model(model, directory / "bundle", cuda=True, report=said.append)
+    assert not NO_GPU or any("bf16-cuda unmeasured, as the CPU cannot" in line for line in said)
+    return found
+
+
+def test_variants_say_where_they_were_measured(bundle: fmrt.Bundle) -> None:
+    found = {v.name: v for v in bundle.manifest.variants}
+    half = found["fp16-cuda"]
+    assert (half.file, half.provider) == ("onnx/model_fp16_cuda.onnx", "cuda")
+    assert half.parity is not None
+    assert half.parity.min_cosine > 0.9999
+    if NO_GPU:
+        assert half.checked_on == "cpu"
+        assert (found["bf16-cuda"].parity, found["bf16-cuda"].checked_on) == (None, None)
+    assert half.size < 0.8 * found["fp32"].size
+
+
+def test_a_gpu_takes_fp16_once_it_was_measured(bundle: fmrt.Bundle) -> None:
+    assert bundle.variant(provider="cuda").name == "fp16-cuda"
+    assert bundle.variant(provider="cpu").name == "fp32-cpu"
+    assert bundle.variant(provider="tensorrt").name == "fp32"
+    assert bundle.variant("bf16-cuda", "cuda").precision == "bf16"
+
+
+def test_the_head_angles_and_borders_stay_single(bundle: fmrt.Bundle) -> None:
+    single, half = (ir.load(bundle.path / f"onnx/model{s}.onnx") for s in ("", "_fp16_cuda"))
+    assert [(v.name, v.dtype) for v in half.graph.inputs] == [
+        (v.name, v.dtype) for v in single.graph.inputs
+    ]
+    assert {v.dtype for v in half.graph.outputs} == {ir.DataType.FLOAT}
+    matrices = [v for v in half.graph.initializers.values() if len(v.shape) == 2]
+    weights = [v for v in matrices if v.dtype != ir.DataType.INT64]
+    assert {v.dtype for v in weights} == {ir.DataType.FLOAT16}
+    sums = [node for node in half.graph if node.op_type == "ReduceSum"]
+    assert any(node.inputs[0].dtype == ir.DataType.FLOAT for node in sums), "pooling adds up"
+
+
+def test_bf16_is_fp16_with_another_type(bundle: fmrt.Bundle) -> None:
+    a, b = (ir.load(bundle.path / f"onnx/model_{p}_cuda.onnx") for p in ("fp16", "bf16"))
+    assert [n.op_type for n in a.graph] == [n.op_type for n in b.graph]
+    types = {ir.DataType.FLOAT16: ir.DataType.BFLOAT16}
+    for x, y in zip(a.graph.initializers.values(), b.graph.initializers.values(), strict=True):
+        assert types.get(x.dtype, x.dtype) == y.dtype
+
+
+def test_positions_and_minus_infinity_survive() -> None:
+    """An angle of position 2,047 has no exact half, and fp32's lowest number has none at all."""
+    positions = ir.val("positions", dtype=ir.DataType.FLOAT, shape=["n"])
+    constants = {
+        name: ir.val(name, const_value=ir.tensor(np.array(value, np.float32), name=name))
+        for name, value in {"frequency": 0.37, "lowest": -3.4e38, "zero": 0.0}.items()
+    }
+    angle = ir.node("Mul", [positions, constants["frequency"]])
+    wave = ir.node("Sin", angle.outputs)
+    low = ir.node("Add", [wave.outputs[0], constants["lowest"]])
+    last = ir.node("Max", [low.outputs[0], constants["lowest"]])
+    last.outputs[0].name = "low"
+    scaled = ir.node("Add", [wave.outputs[0], constants["zero"]])
+    scaled.outputs[0].name = "wave"
+    nodes = [angle, wave, low, last, scaled]
+    graph = ir.Graph(
+        [positions],
+        [last.outputs[0], scaled.outputs[0]],
+        nodes=nodes,
+        initializers=list(constants.values()),
+        opset_imports={"": 20},
+    )
+    for node in nodes:
+        node.outputs[0].dtype = ir.DataType.FLOAT
+    model = ir.Model(graph, ir_version=10)
+    to_half(model, "fp16")
+    session = ort.InferenceSession(
+        ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    x = np.array([2047, 1023], np.float32)
+    got_low, got_wave = session.run(None, {"positions": x})
+    assert np.abs(got_wave - np.sin(x * np.float32(0.37))).max() < 1e-3
+    assert np.isfinite(got_low).all()
+
+
+def test_tf32_is_off_during_an_export() -> None:
+    matmul, conv = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, conv.allow_tf32
+    with full_precision():
+        assert (matmul.allow_tf32, conv.allow_tf32) == (False, False)
+    assert (matmul.allow_tf32, conv.allow_tf32) == before
