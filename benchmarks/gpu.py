@@ -95,5 +95,6 @@ def _asked(what: str) -> list[str]:
 
 
 def _query(what: str) -> str:
-    run = subprocess.run(["nvidia-smi", "--id=0", *_asked(what)], capture_output=True, text=True)
+    command = ["nvidia-smi", "--id=0", *_asked(what)]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
     return run.stdout.strip()
