@@ -5,6 +5,8 @@ ONNX Runtime has every operator that they use on the CPU as well.
 
 from __future__ import annotations
 
+import functools
+import tempfile
 from collections import Counter
 from pathlib import Path
 
@@ -40,7 +42,14 @@ QUICK = ("bert", "modernbert", "dinov2")
 SHAPES = [(1, 1), (1, 9), (3, 40)]
 
 
-def traced(kind: str, directory: Path) -> ir.Model:
+@functools.cache
+def traced(kind: str) -> ir.Model:
+    """A portable graph, traced once; tests that change it clone it."""
+    with tempfile.TemporaryDirectory() as place:
+        return made(kind, Path(place))
+
+
+def made(kind: str, directory: Path) -> ir.Model:
     vision = next((t for t in VISION if t.model_type == kind), None)
     if vision is not None:
         path = save_vision(vision, directory)
@@ -86,9 +95,9 @@ def form(node: ir.Node) -> str:
     "kind",
     [k if k in QUICK else pytest.param(k, marks=pytest.mark.slow) for k in EXPECTED],
 )
-def test_passes_apply_and_keep_the_vectors(kind: str, tmp_path: Path) -> None:
+def test_passes_apply_and_keep_the_vectors(kind: str) -> None:
     forms, rotations = EXPECTED[kind]
-    graph = traced(kind, tmp_path)
+    graph = traced(kind)
     fused = graph.clone()
     applied = optimize_for_cuda(fused)
     assert applied["fuse_attention_for_cuda"] == 2
@@ -107,7 +116,7 @@ def test_passes_apply_and_keep_the_vectors(kind: str, tmp_path: Path) -> None:
 
 def test_onnx_runtime_fuses_the_rest(tmp_path: Path) -> None:
     """What is left to it: residual sums with layer normalization, biases with Gelu."""
-    graph = traced("bert", tmp_path / "model")
+    graph = traced("bert").clone()
     optimize_for_cuda(graph)
     options = ort.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
