@@ -88,8 +88,8 @@ def export_model(
         quantize: schemes of quantized variants to add, as of `quantize_bundle`.
         min_cosine: as of `quantize_bundle`.
         calibration: as of `quantize_bundle`.
-        cuda: whether to add variants in fp32, fp16 and bf16 for GPUs; checked on a GPU where there is
-            one, else on the CPU as far as it can run them.
+        cuda: whether to add variants in fp32, fp16 and bf16 for GPUs; checked on a GPU where there
+            is one, else on the CPU as far as it can run them.
         overwrite: whether ``out`` may replace a bundle.
         report: takes lines that say what was chosen and what is being done.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
@@ -40,6 +42,9 @@ def test_variants_say_where_they_were_measured(bundle: fmrt.Bundle) -> None:
 
 def test_a_gpu_takes_fp16_once_it_was_measured(bundle: fmrt.Bundle) -> None:
     assert bundle.variant(provider="cuda").name == "fp16-cuda"
+    unmeasured = tuple(replace(v, parity=None) for v in bundle.manifest.variants)
+    other = fmrt.Bundle(bundle.path, replace(bundle.manifest, variants=unmeasured))
+    assert other.variant(provider="cuda").name == "fp32-cuda"
     assert bundle.variant(provider="cpu").name == "fp32-cpu"
     assert bundle.variant(provider="tensorrt").name == "fp32"
     assert bundle.variant("bf16-cuda", "cuda").precision == "bf16"
