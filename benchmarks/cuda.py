@@ -23,7 +23,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -104,28 +104,45 @@ def _measure(setting: Setting) -> dict[str, Any]:
     result: dict[str, Any] = {"hardware": hardware(setting.device), "provider": setting.provider}
     result |= {"tiny": setting.tiny, "matmul_tflops": peak / 1e12, "models": {}}
     with tempfile.TemporaryDirectory() as place:
+        result["export_on_device"] = _export_on_device(Path(place), setting)
         for name, (make, run) in MODELS.items():
             print(f"{name}: exporting", flush=True)
             model = make(Path(place) / f"{name}-model", setting)
-            bundle = fmrt.export_model(
-                model, Path(place) / name, cuda=True, device=setting.device, max_length=None
-            )
+            bundle = fmrt.export_model(model, Path(place) / name, cuda=True)
             print(f"{name}: measuring", flush=True)
-            result["models"][name] = {
-                "variants": _variants(bundle, setting),
-                **run(model, bundle, peak, setting),
-            }
+            variants = _variants(bundle, setting)
+            result["models"][name] = {"variants": variants}
+            chosen = _best_variant(bundle, setting, variants)
+            if chosen is not None:
+                result["models"][name] |= run(model, bundle, chosen, peak, setting)
     return result
 
 
+def _export_on_device(place: Path, setting: Setting) -> str:
+    """Whether ``--device`` gives a verified bundle: ``ok`` or the reason."""
+    small = replace(setting, tiny=True)
+    try:
+        model = _bert_base(place / "device-model", small)
+        fmrt.export_model(model, place / "device", device=setting.device)
+    except FmrtError as e:
+        return str(e)
+    return "ok"
+
+
 def _variants(bundle: fmrt.Bundle, setting: Setting) -> dict[str, Any]:
-    """Parity of each variant, and where its nodes run."""
+    """Parity of each variant and where its nodes run; of one that does not run, why."""
     target = resolve_provider(setting.provider)
-    found = {}
-    for report in fmrt.verify_bundle(bundle, provider=setting.provider):
-        graph = bundle.graph(bundle.variant(report.variant, target.name))
-        placement = node_placement(graph, target)
-        found[report.variant] = {
+    found: dict[str, Any] = {}
+    for variant in bundle.manifest.variants:
+        if variant.provider not in ("any", target.name):
+            continue
+        try:
+            (report,) = fmrt.verify_bundle(bundle, variant.name, setting.provider)
+            placement = node_placement(bundle.graph(variant), target)
+        except Exception as e:  # what a kernel that was never run may raise; the others go on
+            found[variant.name] = {"passed": False, "error": str(e).partition("\n")[0]}
+            continue
+        found[variant.name] = {
             **asdict(report.parity),
             "passed": report.passed,
             "nodes": placement.total,
@@ -134,8 +151,11 @@ def _variants(bundle: fmrt.Bundle, setting: Setting) -> dict[str, Any]:
     return found
 
 
-def _best_variant(bundle: fmrt.Bundle, setting: Setting) -> str:
-    return bundle.variant(provider=resolve_provider(setting.provider).name).name
+def _best_variant(bundle: fmrt.Bundle, setting: Setting, variants: dict[str, Any]) -> str | None:
+    """The provider's default if it passed, else the first that did."""
+    default = bundle.variant(provider=resolve_provider(setting.provider).name).name
+    passed = [name for name in (default, *variants) if variants[name]["passed"]]
+    return passed[0] if passed else None
 
 
 # Texts, raw.
@@ -168,13 +188,14 @@ def _texts(setting: Setting) -> list[str]:
     return [f"{i}. {texts[i % len(texts)]}" for i in range(TEXTS)]
 
 
-def _run_texts(model: Path, bundle: fmrt.Bundle, peak: float, setting: Setting) -> dict[str, Any]:
+def _run_texts(
+    model: Path, bundle: fmrt.Bundle, variant: str, peak: float, setting: Setting
+) -> dict[str, Any]:
     texts = _texts(setting)
     kwargs = {"dtype": setting.dtype, "attn_implementation": "sdpa"}
     with quiet():
         peer = SentenceTransformer(str(model), device=setting.device, model_kwargs=kwargs)
     peer.max_seq_length = bundle.manifest.text.max_length
-    variant = _best_variant(bundle, setting)
     with fmrt.Embedder(bundle, variant=variant, provider=setting.provider) as embedder:
 
         def ours() -> NDArray[Any]:
@@ -217,12 +238,13 @@ def _dinov2_base(path: Path, setting: Setting) -> Path:
     return path
 
 
-def _run_images(model: Path, bundle: fmrt.Bundle, peak: float, setting: Setting) -> dict[str, Any]:
+def _run_images(
+    model: Path, bundle: fmrt.Bundle, name: str, peak: float, setting: Setting
+) -> dict[str, Any]:
     tower = bundle.manifest.tower("image")
     shape = (4 if setting.tiny else IMAGE_BATCH, 3, tower.input.height, tower.input.width)
     rng = np.random.default_rng(0)
     batches = [rng.standard_normal(shape, np.float32) for _ in range(2 if setting.tiny else 24)]
-    name = _best_variant(bundle, setting)
     target = resolve_provider(setting.provider)
     session = open_session(
         bundle.graph(bundle.variant(name, target.name)), target, tower.embedding_output

@@ -17,6 +17,7 @@ def test_tiny_models_on_the_cpu(tmp_path: Path) -> None:
     assert cuda.main(["--provider", "cpu", "--tiny", "--rounds", "1", "--out", str(out)]) == 0
     found = json.loads(out.read_text())
     assert found["hardware"]["device"]
+    assert found["export_on_device"] == "ok"
     for model in found["models"].values():
         assert all(v["passed"] and not v["fallback_nodes"] for v in model["variants"].values())
         assert model["cosine_with_peer"] > 0.9999
