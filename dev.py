@@ -126,6 +126,11 @@ def set_up() -> None:
     install(
         VENV, "--editable", f"{ROOT}[all]", "--group", f"{ROOT / 'pyproject.toml'}:dev", "--quiet"
     )
+    # Apart from the rest, for one test: where torchvision's build does not fit torch's,
+    # transformers cannot be imported beside it.
+    timm = VENV / "timm"
+    shutil.rmtree(timm, ignore_errors=True)
+    install(VENV, "--no-deps", "--target", str(timm), "timm", "torchvision", "--quiet")
     stamp.write_text(wanted)
 
 

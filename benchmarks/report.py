@@ -53,6 +53,19 @@ class Bar:
         return f"| {self.name} | {value} | {self.peer(facts)} | {side} {limit} | {verdict} |"
 
 
+def _media(name: str, unit: str) -> Bar:
+    return Bar(
+        f"{name}, times transformers",
+        "ratio",
+        1.2,
+        True,
+        "{:.2f}",
+        lambda f: (
+            f"{f['items_per_second']:.1f} against {f['transformers_items_per_second']:.1f} {unit}/s"
+        ),
+    )
+
+
 BARS = {
     "test_throughput[natural]": (
         Bar(
@@ -101,6 +114,8 @@ BARS = {
             ),
         ),
     ),
+    "test_media[images]": (_media("Image files, DINOv2-small's geometry", "images"),),
+    "test_media[sounds]": (_media("Sound files, wav2vec2-base's geometry", "sounds"),),
     "test_first_vector": (
         Bar(
             "Import to first vector, s",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +30,8 @@ OUTPUTS = ("last_hidden_state", "audio_embeds")
 MASK = "attention_mask"
 POOLINGS = ("mean", "pooler")
 BATCH = 2
+# Most difference, as a fraction of the largest component, that is float32 rounding alone.
+UNHEARD = 1e-4
 
 
 class AudioEmbedding(torch.nn.Module):  # type: ignore[misc]  # torch is not type-checked here
@@ -39,7 +42,13 @@ class AudioEmbedding(torch.nn.Module):  # type: ignore[misc]  # torch is not typ
         main: name of its main input.
         pooling: ``mean`` over frames, or ``pooler`` for the model's own.
         unit: whether to end in L2 normalization.
+
+    Attributes:
+        masked: whether the backbone takes waveforms of different lengths, filled with zeros, and
+            the mask of their samples.
     """
+
+    masked = False
 
     def __init__(
         self,
@@ -60,17 +69,16 @@ class AudioEmbedding(torch.nn.Module):  # type: ignore[misc]  # torch is not typ
         Args:
             inputs: the main input, float32 ``[batch, ...]``; for models that fill a fixed length
                 with silence also ``attention_mask``, int64 ``[batch, frames]``, which only the mean
-                reads, as such models are trained to see the silence.
+                reads, as such models are trained to see the silence; for masked ones
+                ``attention_mask``, int64 ``[batch, samples]``.
         """
-        output = self.backbone(**{self.main: inputs[self.main]})
+        output = self.backbone(**(inputs if self.masked else {self.main: inputs[self.main]}))
         hidden = output.last_hidden_state
         if self.pooling == "pooler":
             projected = output.get("audio_embeds")
             vectors = output.pooler_output if projected is None else projected
         elif MASK in inputs:
-            # The encoder's convolutions halve the frames.
-            step = inputs[MASK].shape[1] // hidden.shape[1]
-            weights = inputs[MASK][:, ::step, None].to(hidden.dtype)
+            weights = self._frames(inputs[MASK], hidden)[:, :, None].to(hidden.dtype)
             vectors = (hidden * weights).sum(1) / weights.sum(1).clamp(min=1)
         else:
             vectors = hidden.mean(1)
@@ -79,6 +87,14 @@ class AudioEmbedding(torch.nn.Module):  # type: ignore[misc]  # torch is not typ
         if self.unit:
             vectors = normalize(vectors, dim=-1)
         return {OUTPUTS[0]: hidden, OUTPUTS[1]: vectors}
+
+    def _frames(self, mask: Tensor, hidden: Tensor) -> Tensor:
+        """The mask of the frames of ``last_hidden_state``."""
+        if self.masked:
+            # transformers has no public name for it.
+            return self.backbone._get_feature_vector_attention_mask(hidden.shape[1], mask)
+        # The encoder's convolutions halve the frames.
+        return mask[:, :: mask.shape[1] // hidden.shape[1]]
 
 
 @dataclass(frozen=True)
@@ -121,6 +137,8 @@ def load_audio(
     unit = bool(overrides.normalize)
     unsaid = "the model does not say; --normalize adds it"
     module = AudioEmbedding(backbone, extractor.input_name, pooling.value, unit).eval()
+    module.masked = not spec.fixed and _padding_is_left_out(module, spec)
+    spec = dataclasses.replace(spec, masked=module.masked)
     source = AudioSource(module, extractor, spec)
     return Loaded(
         name,
@@ -137,6 +155,7 @@ def load_audio(
                 unsaid if overrides.normalize is None else "asked for",
             ),
             _length_choice(spec, overrides),
+            _batch_choice(spec, model_type),
             Choice("feature extractor", extractor.kind, "preprocessor_config.json"),
         ),
         partial(_parts, source),
@@ -167,6 +186,38 @@ def _length_choice(spec: AudioInput, overrides: Overrides) -> Choice:
     )
 
 
+def _batch_choice(spec: AudioInput, model_type: str) -> Choice:
+    if spec.fixed:
+        return Choice("batches", "of any sounds", "preprocessor_config.json")
+    if spec.masked:
+        return Choice("batches", "of sounds of any lengths", f"{model_type} masks padding, tried")
+    return Choice("batches", "of sounds of one length", f"{model_type} would hear padding, tried")
+
+
+def _padding_is_left_out(module: AudioEmbedding, spec: AudioInput) -> bool:
+    """Whether a sound has the vector that it has alone in a batch with a longer one, masked.
+
+    Models that normalize a feature over the time of all samples do not, nor those without a mask.
+    """
+    backbone = module.backbone
+    if not hasattr(backbone, "_get_feature_vector_attention_mask"):
+        return False
+    lengths = [8 * spec.min_samples, 5 * spec.min_samples + 1]
+    samples = torch.randn(2, lengths[0], generator=torch.Generator().manual_seed(0))
+    samples[1, lengths[1] :] = 0
+    mask = (torch.arange(lengths[0]) < torch.tensor(lengths)[:, None]).to(torch.int64)
+    batch = {spec.input_name: samples.to(backbone.device), MASK: mask.to(backbone.device)}
+    single = {spec.input_name: batch[spec.input_name][1:, : lengths[1]]}
+    with torch.no_grad(), quiet():
+        alone = module(**single)[OUTPUTS[1]][0]
+        module.masked = True
+        try:
+            together = module(**batch)[OUTPUTS[1]][1]
+        finally:
+            module.masked = False
+    return bool((together - alone).abs().max() <= UNHEARD * alone.abs().max())
+
+
 def _min_samples(model: Any) -> int:  # noqa: ANN401
     """Fewest samples from which the convolutions of a waveform model make a frame."""
     kernels, strides = (getattr(model.config, f"conv_{n}", None) for n in ("kernel", "stride"))
@@ -188,10 +239,12 @@ def audio_part(source: AudioSource, stem: str) -> Part:
     sounds = reference_sounds()
     with torch.no_grad(), quiet():
         batches = [_inputs(source, data) for data in sounds]
-        vectors = [module(**batch)[OUTPUTS[1]][0].cpu().numpy() for batch in batches]
-    lengths = [int(batch[spec.input_name].numel()) for batch in batches]
-    reference = Reference(list(sounds), [""] * len(sounds), np.array(lengths), np.stack(vectors))
-    names = (spec.input_name, *([MASK] if spec.hop_length else []))
+        outputs = [module(**batch) for batch in batches]
+    vectors = [output[OUTPUTS[1]][0].cpu().numpy() for output in outputs]
+    positions = [output[OUTPUTS[0]].shape[1] for output in outputs]
+    reference = Reference(list(sounds), [""] * len(sounds), np.array(positions), np.stack(vectors))
+    names = (spec.input_name, *([MASK] if spec.hop_length or spec.masked else []))
+    seen = spec.max_samples if spec.fixed else batches[0][spec.input_name].shape[1]
     tower = Tower(
         modality="audio",
         inputs=names,
@@ -199,7 +252,7 @@ def audio_part(source: AudioSource, stem: str) -> Part:
         embedding_output=OUTPUTS[1],
         pooling=module.pooling,
         normalize=module.unit,
-        input=spec,
+        input=dataclasses.replace(spec, stride=max(1, seen // positions[0])),
     )
     # The second reference sound, twice: one length, and neither axis of size 1.
     inputs = {name: batches[1][name].repeat_interleave(BATCH, 0) for name in names}
@@ -218,6 +271,8 @@ def _inputs(source: AudioSource, data: bytes) -> dict[str, Tensor]:
         frames = torch.arange(spec.max_samples // spec.hop_length)
         filled = -(-len(waveform) // spec.hop_length)
         inputs[MASK] = (frames < filled).to(torch.int64)[None].to(device)
+    if spec.masked:
+        inputs[MASK] = torch.ones_like(inputs[spec.input_name], dtype=torch.int64)
     return inputs
 
 

@@ -18,6 +18,7 @@ from transformers.image_utils import load_image
 
 from export.quiet import quiet
 from export.source import first_line
+from export.timm_transforms import FILE, is_timm, timm_input
 from fmrt.errors import ExportError
 from fmrt.manifest import ImageInput
 from fmrt.preprocess.image import ImagePreprocessor
@@ -61,14 +62,16 @@ class ImageProcessor:
     """
 
     def __init__(self, path: Path) -> None:
-        if not (path / CONFIG).is_file() and not (path / COMBINED).is_file():
+        self._timm = is_timm(path)
+        files = [name for name in (CONFIG, COMBINED) if (path / name).is_file()]
+        if not files and not self._timm:
             raise ExportError(f"{path} has no {CONFIG}: nothing says how images are prepared")
         stated = _stated_kind(path)
         self._float = stated in FLOAT_RESIZE
         plain = stated in (*FLOAT_RESIZE, *BYTE_RESIZE)
         self.processor = _plain_processor(path) if plain else _pillow_processor(path)
         self.kind = stated or type(self.processor).__name__
-        self.origin = CONFIG if (path / CONFIG).is_file() else COMBINED
+        self.origin = FILE if self._timm else files[0]
 
     def __call__(self, data: bytes) -> Pixels:
         """``pixel_values`` of an image file, float32 ``[3, height, width]``."""
@@ -76,8 +79,9 @@ class ImageProcessor:
         if self._float:
             return _float_pixels(np.asarray(image), self.processor)
         with quiet():
-            batch = self.processor(images=image, return_tensors="np")
-        pixels: Pixels = batch["pixel_values"][0]
+            # timm's gives tensors alone.
+            batch = self.processor(images=image, return_tensors="pt" if self._timm else "np")
+        pixels: Pixels = np.asarray(batch["pixel_values"][0])
         return pixels
 
     def spec(self, tokens: int, images: Sequence[bytes]) -> ImageInput:
@@ -104,6 +108,8 @@ class ImageProcessor:
 
     def _translated(self, tokens: int) -> ImageInput:
         p = self.processor
+        if self._timm:
+            return timm_input(p.val_transforms.transforms, tokens)
         for name in UNKNOWN:
             if getattr(p, name, None):
                 raise ExportError(f"image processor {self.kind} is not supported: it has {name}")

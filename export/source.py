@@ -159,7 +159,10 @@ def fetch(name: str, revision: str | None) -> tuple[Path, str | None]:
             raise OptionError("revision applies to hub models, and this is a local directory")
         return path, None
     if path.exists():
-        raise ExportError(f"{name} is a file; give a model's directory or hub id")
+        raise ExportError(
+            f"{name} is a file; give a model's directory or hub id; for a torch checkpoint of a "
+            "ResNet see python -m export.resnet --help"
+        )
     try:
         path = _download(name, revision)
     except (HfHubHTTPError, HFValidationError, OSError) as e:

@@ -297,19 +297,18 @@ class Engine:
         lengths = encoded.lengths[rows]
         out = np.empty((share.distinct, *self.shape), np.float32)
         batch = partial(self._batch, encoded, rows, constants, out, share.rows)
+        budget = options.batch_tokens * self.preprocess.stride
 
         def calls(session: Session, workers: int) -> list[Callable[[], None]]:
             plan = plan_batches(
                 lengths,
-                options.batch_tokens,
+                budget,
                 padded=self.preprocess.padded,
                 workers=1 if options.fixed else workers,
             )
             return [partial(batch, session, places) for places in plan]
 
-        few = (
-            options.alone and window[0].position == 0 and int(lengths.sum()) <= options.batch_tokens
-        )
+        few = options.alone and window[0].position == 0 and int(lengths.sum()) <= budget
         left = self._few(calls) if few else calls(self._session, self._workers.count)
         return _Window([window[row].item for row in good], out, share), left
 

@@ -170,6 +170,7 @@ class ImageInput:
         shift: added behind, ``-mean / std`` for most models.
         longest_edge: of the image after the resize, in place of ``resize``, for models that pad:
             zeros then fill ``pixel_values`` to the right and below, behind the normalization.
+        crop_half_even: whether half a pixel in the crop's place is rounded to even, not down.
     """
 
     height: int
@@ -182,6 +183,7 @@ class ImageInput:
     scale: tuple[float, ...]
     shift: tuple[float, ...]
     longest_edge: int | None = None
+    crop_half_even: bool = False
 
 
 @dataclass(frozen=True)
@@ -198,6 +200,9 @@ class AudioInput:
         hop_length: samples between the frames of ``attention_mask``; 0 for models without one.
         spectrogram: parameters of `fmrt.preprocess.spectrogram.Spectrogram`, or None for models
             that take the waveform.
+        masked: whether waveforms of different lengths may share a batch, filled with zeros, which
+            ``attention_mask`` of the same shape leaves out.
+        stride: samples behind a position that the model computes, for the scheduler.
     """
 
     sampling_rate: int
@@ -208,6 +213,8 @@ class AudioInput:
     normalize: bool
     hop_length: int
     spectrogram: Mapping[str, Any] | None
+    masked: bool = False
+    stride: int = 1
 
 
 INPUTS: dict[str, type[TextInput | ImageInput | AudioInput]] = {

@@ -8,6 +8,7 @@ from export.rewrite.attention import simplify_attention
 from export.rewrite.cuda_attention import fuse_attention_for_cuda
 from export.rewrite.fused_attention import fuse_attention
 from export.rewrite.gemm import projections_to_gemm
+from export.rewrite.unmasked_attention import fuse_unmasked_attention
 
 
 def optimize_for_cpu(model: ir.Model) -> dict[str, int]:
@@ -18,7 +19,12 @@ def optimize_for_cpu(model: ir.Model) -> dict[str, int]:
     Returns:
         How often each pass applied, by name.
     """
-    passes = (simplify_attention, fuse_attention, projections_to_gemm)
+    passes = (
+        simplify_attention,
+        fuse_attention,
+        fuse_unmasked_attention,
+        projections_to_gemm,
+    )
     return {run.__name__: run(model) for run in passes}
 
 

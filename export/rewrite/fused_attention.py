@@ -91,7 +91,9 @@ class _PaddedAttention(RewriteRuleClassBase):  # type: ignore[misc]  # onnxscrip
     ) -> bool:
         flat = all(_same_shape(x, q, TOKENS) for x in (q, k, v, joined))
         split = all(_same_shape(x, queries, HEADS) for x in (queries, keys, values))
-        known = split and _heads(queries) is not None and _scalar(scale) is not None
+        # Masks of other positions, such as a sound's samples, are not what the kernel takes.
+        aligned = q.shape is not None and self._mask.shape == q.shape[:2]
+        known = aligned and split and _heads(queries) is not None and _scalar(scale) is not None
         return flat and known and self._is_padding(bias)
 
     def rewrite(

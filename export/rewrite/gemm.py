@@ -24,9 +24,10 @@ MATRIX, TOKENS = 2, 3
 
 def projections_to_gemm(model: ir.Model) -> int:
     """Apply the pass in place; returns the number of linear layers that became a Gemm."""
-    if not model.graph.inputs or model.graph.inputs[0].shape is None:
+    source = _source(model.graph)
+    if source is None:
         return 0
-    rewrite = _Flattening(model.graph)
+    rewrite = _Flattening(model.graph, source)
     for node in list(model.graph):
         rewrite.visit(node)
     rewrite.finish()
@@ -34,16 +35,32 @@ def projections_to_gemm(model: ir.Model) -> int:
     return rewrite.count
 
 
+def _source(graph: ir.Graph) -> ir.Value | None:
+    """A value whose first two axes are batch and sequence: ids, or what a linear layer takes."""
+    ids = graph.inputs[0] if graph.inputs else None
+    if ids is None or ids.shape is None:
+        return None
+    if len(ids.shape) == MATRIX and ids.dtype != ir.DataType.FLOAT:
+        return ids
+    for node in graph:
+        if node.op_type == "MatMul" and _is_constant(node.inputs[1], MATRIX):
+            x = node.inputs[0]
+            if x is not None and x.shape is not None and len(x.shape) == TOKENS:
+                return x
+    return None
+
+
 class _Flattening:
     """Twins in ``[tokens, features]`` of values in ``[batch, sequence, features]``.
 
-    The axes are recognised by their symbols, which are those of the first graph input.
+    The axes are recognised by their sizes or symbols, which are those of ``source``.
     """
 
-    def __init__(self, graph: ir.Graph) -> None:
+    def __init__(self, graph: ir.Graph, source: ir.Value) -> None:
         self.count = 0
         self._graph = graph
-        self._ids = graph.inputs[0]
+        self._source = source
+        self._tokens = [] if source.shape is None else list(source.shape[:MATRIX])
         self._twins: dict[ir.Value, ir.Value] = {}
         self._constants: dict[tuple[int, ...], ir.Value] = {}
         self._shapes: dict[int, ir.Value] = {}
@@ -118,8 +135,7 @@ class _Flattening:
         if value is None or value.shape is None or len(value.shape) != TOKENS:
             return None
         *tokens, features = value.shape
-        same = self._ids.shape is not None and tokens == list(self._ids.shape)
-        return features if same and isinstance(features, int) else None
+        return features if tokens == self._tokens and isinstance(features, int) else None
 
     def _insert(
         self,
@@ -141,9 +157,13 @@ class _Flattening:
     def _shape(self, features: int) -> ir.Value:
         """``[batch, sequence, features]`` as a tensor."""
         if features not in self._shapes:
-            sizes = ir.node("Shape", [self._ids])
+            sizes = ir.node("Shape", [self._source], {"start": 0, "end": MATRIX})
             whole = ir.node("Concat", [sizes.outputs[0], self._constant((features,))], {"axis": 0})
-            self._graph.insert_before(self._graph[0], [sizes, whole])
+            place = self._source.producer()
+            if place is None:
+                self._graph.insert_before(self._graph[0], [sizes, whole])
+            else:
+                self._graph.insert_after(place, [sizes, whole])
             self._shapes[features] = whole.outputs[0]
         return self._shapes[features]
 

@@ -53,10 +53,7 @@ class Sounds:
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """Samples that the model sees of each sound, over those behind a position, int64 ``[n]``.
-
-        Sounds of one length in samples, and only those, may share a batch.
-        """
+        """Samples that the model sees of each sound, int64 ``[n]``."""
         fixed = self.spec.max_samples if self.spec.fixed else 0
         seen = [max(fixed, min(s.samples, self.spec.max_samples)) for s in self.sounds]
         return np.array(seen, np.int64)
@@ -70,15 +67,26 @@ class Sounds:
     def feeds(self, rows: NDArray[np.int64]) -> Feeds:
         """The model's main input ``[rows, ...]``, and ``attention_mask`` where there are frames.
 
-        The mask is int64 ``[rows, frames]``: 1 where a frame holds some of the sound.
+        The mask is int64 ``[rows, frames]``: 1 where a frame holds some of the sound; or, with
+        waveforms filled up to the longest, ``[rows, samples]``: 1 where there is a sample.
         """
-        values = np.stack([self.sounds[row].values for row in rows])
-        feeds: Feeds = {self.spec.input_name: values}
+        sounds = [self.sounds[row].values for row in rows]
+        if self.spec.masked:
+            return self._masked(sounds)
+        feeds: Feeds = {self.spec.input_name: np.stack(sounds)}
         if self.spec.hop_length:
             frames = np.arange(self.spec.max_samples // self.spec.hop_length)
             filled = [-(-self.sounds[row].samples // self.spec.hop_length) for row in rows]
             feeds["attention_mask"] = (frames < np.array(filled)[:, None]).astype(np.int64)
         return feeds
+
+    def _masked(self, sounds: Sequence[NDArray[np.float32]]) -> Feeds:
+        lengths = np.array([len(values) for values in sounds])
+        samples = np.zeros((len(sounds), lengths.max()), np.float32)
+        for row, values in zip(samples, sounds, strict=True):
+            row[: len(values)] = values
+        mask = (np.arange(samples.shape[1]) < lengths[:, None]).astype(np.int64)
+        return {self.spec.input_name: samples, "attention_mask": mask}
 
     def keys(self, rows: NDArray[np.int64]) -> list[bytes]:
         """The values, with their number of samples, which the mask depends on."""
@@ -96,7 +104,6 @@ class AudioPreprocessor:
 
     unit = "sound"
     parallel = True
-    padded = False  # padding would change what convolutions and norms over time see
     dedupe = False
     window_weight = 96_000_000  # bytes
 
@@ -104,6 +111,9 @@ class AudioPreprocessor:
         self._spec = spec
         self._spectrogram = spectrogram
         self.limit = spec.max_samples
+        self.stride = spec.stride
+        # Else padding would change what convolutions and norms over time see.
+        self.padded = spec.masked
 
     def load(self, item: object) -> Sound:
         """Decode a sound and compute the model's input.

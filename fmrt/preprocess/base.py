@@ -45,7 +45,8 @@ class Preprocessor(Protocol):
         padded: whether items of different lengths may share a batch, padded.
         dedupe: whether equal items of a window are found unasked, as that costs next to nothing.
         window_weight: most weight of a window.
-        limit: longest item that is not cut, in positions.
+        limit: longest item that is not cut, as `Encoded.lengths`.
+        stride: what of a length makes one position for the model.
     """
 
     unit: str
@@ -54,6 +55,7 @@ class Preprocessor(Protocol):
     dedupe: bool
     window_weight: int
     limit: int
+    stride: int
 
     def load(self, item: object) -> object:
         """Check or decode one item.

@@ -81,6 +81,7 @@ class ImagePreprocessor:
     padded = True  # all have one size
     dedupe = False
     window_weight = 48_000_000  # bytes of pixels
+    stride = 1
 
     def __init__(self, spec: ImageInput) -> None:
         self._spec = spec
@@ -134,7 +135,7 @@ class ImagePreprocessor:
 
     def _cropped(self, pixels: Pixels) -> Pixels:
         if self._spec.crop is not None:
-            pixels = center_crop(pixels, self._spec.crop)
+            pixels = center_crop(pixels, self._spec.crop, half_even=self._spec.crop_half_even)
         wanted = (self._spec.height, self._spec.width)
         if self._spec.longest_edge is None and pixels.shape[:2] != wanted:
             found = " x ".join(map(str, pixels.shape[:2]))
@@ -226,12 +227,14 @@ def _target_size(size: tuple[int, int], resize: Sequence[int]) -> tuple[int, int
     return (resize[0], other) if width <= height else (other, resize[0])
 
 
-def center_crop(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+def center_crop(pixels: Pixels, size: tuple[int, int], *, half_even: bool = False) -> Pixels:
     """Cut ``size`` (height, width) from the middle; zeros surround what is smaller.
 
     Args:
         pixels: ``[height, width, channels]``.
         size: height and width to keep.
+        half_even: round half a pixel to even, as torchvision's center_crop, and not down, as
+            transformers'.
     """
     height, width = pixels.shape[:2]
     crop_height, crop_width = size
@@ -242,5 +245,6 @@ def center_crop(pixels: Pixels, size: tuple[int, int]) -> Pixels:
         top, left = -(-(outer[0] - height) // 2), -(-(outer[1] - width) // 2)
         padded[top : top + height, left : left + width] = pixels
         pixels, (height, width) = padded, outer
-    top, left = (height - crop_height) // 2, (width - crop_width) // 2
+    top, left = height - crop_height, width - crop_width
+    top, left = (round(top / 2), round(left / 2)) if half_even else (top // 2, left // 2)
     return pixels[top : top + crop_height, left : left + crop_width]

@@ -87,6 +87,7 @@ class TextPreprocessor:
     parallel = False
     dedupe = True
     window_weight = 8_000_000  # characters
+    stride = 1
 
     def __init__(self, tokenizer_file: Path, spec: TextInput) -> None:
         try:

@@ -28,7 +28,8 @@ WAVEFORM = {
     "num_conv_pos_embeddings": 16,
     "num_conv_pos_embedding_groups": 4,
 }
-LAYER_NORMS = {"feat_extract_norm": "layer", "do_stable_layer_norm": True}
+LARGE = {**WAVEFORM, "feat_extract_norm": "layer", "do_stable_layer_norm": True}
+MASKED = {"return_attention_mask": True}
 WAV2VEC2 = "Wav2Vec2FeatureExtractor"
 
 
@@ -43,6 +44,7 @@ class TinyAudio:
         config: its configuration.
         options: of the feature extractor.
         pooling: what the exporter must choose.
+        masked: whether sounds of different lengths share a batch.
     """
 
     name: str
@@ -51,13 +53,16 @@ class TinyAudio:
     config: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     pooling: str = "mean"
+    masked: bool = False
 
 
 AUDIO = (
     TinyAudio("wav2vec2", "wav2vec2", WAV2VEC2, WAVEFORM),
-    TinyAudio("wav2vec2_large", "wav2vec2", WAV2VEC2, {**WAVEFORM, **LAYER_NORMS}),
+    TinyAudio("wav2vec2_large", "wav2vec2", WAV2VEC2, LARGE, MASKED, masked=True),
     TinyAudio("hubert", "hubert", WAV2VEC2, WAVEFORM, {"do_normalize": False}),
+    TinyAudio("hubert_large", "hubert", WAV2VEC2, LARGE, MASKED, masked=True),
     TinyAudio("wavlm", "wavlm", WAV2VEC2, {**WAVEFORM, "num_buckets": 20}),
+    TinyAudio("wavlm_large", "wavlm", WAV2VEC2, {**LARGE, "num_buckets": 20}, MASKED, masked=True),
     TinyAudio(
         "whisper",
         "whisper",

@@ -77,6 +77,7 @@ def test_family_matches_pytorch(tiny: TinyAudio, tmp_path: Path) -> None:
     model = save_audio(tiny, tmp_path / "model")
     bundle = fmrt.export_model(model, tmp_path / "bundle")
     assert bundle.manifest.tower().pooling == tiny.pooling
+    assert bundle.manifest.tower().input.masked == tiny.masked
     want = pytorch(model, tiny)
     with fmrt.Embedder(bundle) as embedder:
         got = embedder.embed(files(), batch_tokens=1_000_000, on_too_long="truncate")
