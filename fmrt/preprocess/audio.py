@@ -6,6 +6,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import soundfile
@@ -16,10 +17,15 @@ from fmrt.errors import InputError
 from fmrt.manifest import AudioInput
 from fmrt.preprocess.base import Feeds
 from fmrt.preprocess.spectrogram import Spectrogram
+from fmrt.preprocess.truncated import is_cut_short
 
 Samples = NDArray[np.float32]
 # More channels in an array mean that its axes are exchanged.
 MAX_CHANNELS = 8
+TRUNCATED = "the file is truncated: it ends before its own end"
+# Of the samples that a file states, how many must be there: without a header of its own, an MP3's
+# number is libsndfile's estimate.
+WHOLE = 0.95
 # Added to a waveform's variance, as in transformers' Wav2Vec2FeatureExtractor.
 VARIANCE_GUARD = 1e-7
 
@@ -183,21 +189,17 @@ def decode(item: object, rate: int, most: int) -> Samples:
     """
     if isinstance(item, np.ndarray):
         return _mono(_checked(item))
-    file: object
-    if isinstance(item, bytes | bytearray | memoryview):
-        if not len(item):
-            raise InputError("the file is empty")
-        file = io.BytesIO(bytes(item))
-    elif isinstance(item, str | Path):
-        file = _existing(Path(item))
-    else:
-        raise InputError(f"expected a path, bytes or an array, got {type(item).__name__}")
+    file = _opened(item)
     try:
         with soundfile.SoundFile(file) as sound:
             wanted = -(-most * sound.samplerate // rate) + sound.samplerate  # and a second more
             samples = sound.read(wanted, dtype="float32", always_2d=True)
             total, own = max(sound.frames, len(samples)), sound.samplerate
+            if len(samples) < WHOLE * min(wanted, sound.frames):
+                raise InputError(TRUNCATED)
     except (soundfile.LibsndfileError, RuntimeError, ValueError) as e:
+        if isinstance(e, InputError):
+            raise
         raise InputError(f"not a sound that libsndfile can read, or corrupt: {_line(e)}") from e
     if not len(samples):
         raise InputError("the file holds no samples")
@@ -210,12 +212,30 @@ def decode(item: object, rate: int, most: int) -> Samples:
     return waveform
 
 
-def _existing(path: Path) -> str:
+def _opened(item: object) -> object:
+    """What soundfile takes of an item that is a file, not empty and not cut short."""
+    if isinstance(item, bytes | bytearray | memoryview):
+        data = bytes(item)
+        _check_whole(io.BytesIO(data), len(data))
+        return io.BytesIO(data)
+    if not isinstance(item, str | Path):
+        raise InputError(f"expected a path, bytes or an array, got {type(item).__name__}")
+    path = Path(item)
     if not path.is_file():
         raise InputError(f"cannot read {str(path)!r}: no such file")
-    if not path.stat().st_size:
-        raise InputError("the file is empty")
+    try:
+        with path.open("rb") as file:
+            _check_whole(file, path.stat().st_size)
+    except OSError as e:
+        raise InputError(f"cannot read {str(path)!r}: {e.strerror}") from e
     return str(path)
+
+
+def _check_whole(file: BinaryIO, size: int) -> None:
+    if not size:
+        raise InputError("the file is empty")
+    if is_cut_short(file):
+        raise InputError(TRUNCATED)
 
 
 def _checked(samples: NDArray[np.generic]) -> Samples:

@@ -99,7 +99,8 @@ def test_long_short_and_broken_sounds(tmp_path: Path) -> None:
         for bad, reason in (
             (noise[:100], "100 samples"),
             (b"", "empty"),
-            (b"RIFF and no more", "not a sound"),
+            (b"RIFF and no more", "truncated"),
+            (b"no sound at all", "not a sound"),
             ("missing.wav", "no such file"),
             (np.zeros((2, 9000), np.float32), "9000 channels"),
             (np.full(9000, np.nan, np.float32), "not numbers"),

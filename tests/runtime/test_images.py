@@ -197,6 +197,7 @@ def test_a_list_of_paths_is_relative_to_itself(bundle: Path, tmp_path: Path) -> 
 
 def test_bytes_in_parquet(bundle: Path, tmp_path: Path) -> None:
     arrow = pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow.parquet")
 
     data = encoded(Image.new("RGB", (6, 7), (9, 8, 7)))
     out = tmp_path / "v.parquet"
