@@ -103,7 +103,10 @@ def _is_zero(model: ir.Model, bias: ir.Value) -> bool:
         ir.to_proto(part).SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
     rng = np.random.default_rng(0)
-    return all(not session.run(None, _feeds(session, rng, *trial))[0].any() for trial in TRIALS)
+    try:
+        return all(not session.run(None, _feeds(session, rng, *trial))[0].any() for trial in TRIALS)
+    except Exception:  # sizes that do not fit together: ORT's errors share no other base
+        return False
 
 
 def _feeds(
