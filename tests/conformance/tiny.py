@@ -51,7 +51,12 @@ LIMITS: tuple[tuple[str, int], ...] = (
 )
 LAYERS = ("num_hidden_layers", "n_layer", "num_layers")
 SPREAD = 0.1  # of weights: several times the usual, so that items' vectors differ
-FIXED = {"initializer_range": SPREAD, "init_std": SPREAD, "head_dim": 8}
+FIXED = {
+    "initializer_range": SPREAD,
+    "init_std": SPREAD,
+    "head_dim": 8,
+    "max_source_positions": 100,  # of two seconds, see `outcome.py`
+}
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,7 @@ MAMBA = {"mamba_d_head": 16}
 WINDOWS = {"image_size": 64, "window_size": 2}
 HIERA = {
     "embed_dim_per_stage": [32, 64, 128, 256],
+    "hidden_size": 32,
     "blocks_per_stage": [1, 1, 2, 1],
     "global_attention_blocks": [3],
 }
@@ -133,6 +139,10 @@ SPECIAL: dict[str, Special] = {
     "levit": Special({"patch_size": 16}, "its stem is four convolutions of stride 2"),
     "lfm2_moe": Special({"layer_types": ["conv", "full_attention"], "num_dense_layers": 1}),
     "maskformer-swin": Special(WINDOWS, "its windows must fit its smallest map"),
+    "moonshine": Special(
+        {"encoder_num_key_value_heads": 4, "decoder_num_key_value_heads": 4},
+        "its projections are as wide as the model",
+    ),
     "moonshine_streaming": Special({"num_key_value_heads": 4}),
     "nemotron": Special({"num_key_value_heads": 2}),
     "qwen4_exp_text": Special(
@@ -155,7 +165,10 @@ SPECIAL: dict[str, Special] = {
         "its positions are a product of two tables",
     ),
     "sam2_hiera_det_model": Special(HIERA, "its stages double in width"),
-    "sam2_vision_model": Special({"backbone_config": HIERA}, "its stages double in width"),
+    "sam2_vision_model": Special(
+        {"backbone_config": HIERA, "backbone_channel_list": [256, 128, 64, 32]},
+        "its stages double in width",
+    ),
     "sapiens2": Special({"num_key_value_heads_per_layer": [4, 4]}),
     "zamba": Special(
         {
@@ -288,6 +301,6 @@ def _fill(model: torch.nn.Module) -> None:
             elif not torch.isfinite(parameter).all() or parameter.abs().max() < SMALL:
                 parameter.copy_(noise)
             elif parameter.ndim == IMAGE_KERNEL:  # else an image fades in a deep network
-                parameter.normal_(0, (3 / parameter[0].numel()) ** 0.5)
+                parameter.normal_(0, (2 / parameter[0].numel()) ** 0.5)
             elif parameter.ndim == 1:
                 parameter.add_(noise)
