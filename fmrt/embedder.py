@@ -132,6 +132,7 @@ class Embedder:
         precision: str = "float32",
         show_progress: bool | None = None,
         on_too_long: OnTooLong = "truncate-and-warn",
+        dedupe: bool = False,
     ) -> NDArray[Any]:
         """Embed items; the result's rows are in input order.
 
@@ -152,6 +153,8 @@ class Embedder:
             show_progress: a progress bar on standard error; default only on a terminal.
             on_too_long: for texts over ``max_length`` tokens: cut and warn, ``truncate`` without
                 a warning, or ``error``.
+            dedupe: remember the latest 64 MiB of vectors, so that an item that comes back is not
+                computed again; without it that is so for texts, within some thousand items.
 
         Returns:
             float32 ``[n, dim]``; another dtype or width as ``precision`` says. A bundle exported
@@ -169,7 +172,9 @@ class Embedder:
         engine = self._engine(modality, items[:1])
         post = self._postprocess(engine, truncate_dim, normalize, precision)
         prompt = self._prompt(engine, prompt_name, prompt)
-        stream = self._vectors(engine, items, _same, post, prompt, batch_tokens, on_too_long)
+        stream = self._vectors(
+            engine, items, _same, post, prompt, batch_tokens, on_too_long, dedupe=dedupe
+        )
         out = np.empty((len(items), *engine.tower.shape(post.width)), post.precision.dtype)
         done = 0
         with Progress(len(items), show_progress, engine.preprocess.unit) as progress:
@@ -198,9 +203,6 @@ class Embedder:
         Arguments and errors are those of `embed`; the options are checked before the first item
         is read, and a truncation warning comes at the end. With several towers and no
         ``modality``, items are texts.
-
-        ``dedupe`` remembers the latest 64 MiB of vectors, so that an item that comes back is not
-        computed again. Without it, that is so for texts within some thousand items, as in `embed`.
         """
         engine = self._engine(modality, ())
         post = self._postprocess(engine, truncate_dim, normalize, precision)
@@ -233,7 +235,7 @@ class Embedder:
         or sound. ``on_error`` takes an item that cannot be embedded, with the `InputError`; the
         item is then left out, and the stream goes on. Where ``group_of`` an item changes, a group
         ends: the vectors of a group depend on its items alone, to the last bit. Other arguments and
-        errors are those of `embed` and `embed_iter`.
+        errors are those of `embed`.
         """
         engine = self._engine(modality, ())
         post = self._postprocess(engine, truncate_dim, normalize, precision)

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,9 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fmrt import Embedder
+from fmrt import Embedder, engine
 from fmrt.bundle import record_of
 from fmrt.cli import main
+from fmrt.cli._input import Input
+from fmrt.data._npy import NpyWriter
 from fmrt.manifest import REFERENCE_FILE, Manifest, Variant
 
 TEXTS = ["the cat sat", "", "a red dog", "日本 cat", "one two three"]
@@ -286,6 +289,31 @@ def test_interruption_leaves_nothing(tiny_bundle, place, capsys, monkeypatch):
     assert main(["embed", str(tiny_bundle), "a.txt", "-o", "v.npy"]) == 130
     assert capsys.readouterr().err == "fmrt: interrupted\n"
     assert names(place) == ["a.txt"]
+
+
+def test_a_slow_writer_holds_the_reader_back(tiny_bundle, place, monkeypatch):
+    read, written, ahead = [0], [0], []
+    usable, write = Input.usable, NpyWriter.write
+
+    def counted(self, records):
+        for record in usable(self, records):
+            read[0] += 1
+            yield record
+
+    def slow(self, vectors, kept):
+        time.sleep(0.01)
+        ahead.append(read[0] - written[0])
+        write(self, vectors, kept)
+        written[0] += len(vectors)
+
+    monkeypatch.setattr(engine, "WINDOW_ITEMS", 10)
+    monkeypatch.setattr(Input, "usable", counted)
+    monkeypatch.setattr(NpyWriter, "write", slow)
+    put("a.txt", "cat\n" * 400)
+    assert main(["embed", str(tiny_bundle), "a.txt", "-o", "v.npy"]) == 0
+    assert written[0] == 400
+    # Two that are computed, one that waits, one that is written, and the next as it is read.
+    assert 20 < max(ahead) <= 50
 
 
 def test_info(tiny_bundle, capsys):
