@@ -32,7 +32,7 @@ from fmrt.session import SLOW_CPU_FUSIONS
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 ROUNDS = 3
-LINES = 100_000
+LINES = 50_000
 MANY_LINES = 1_000_000
 MIB = 1 << 20
 SHORT, MIXED = (4, 8), (1, 200)
