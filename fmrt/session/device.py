@@ -88,11 +88,12 @@ class DeviceSession:
         self._streams: queue.SimpleQueue[_Stream] = queue.SimpleQueue()
         for _ in range(streams):
             self._streams.put(_Stream(session, output, device))
-        self._memory = Memory(self._run, self._recover)
+        self._memory = Memory()
 
     def run(self, feeds: Feeds) -> NDArray[np.float32]:
         """The embedding of one batch, float32 ``[batch, dim]``; unknown feeds are dropped."""
-        return self._memory.run({name: feeds[name] for name in self._inputs & feeds.keys()})
+        used = {name: feeds[name] for name in self._inputs & feeds.keys()}
+        return self._memory.run(self._run, used, self._recover)
 
     def _run(self, feeds: Feeds) -> NDArray[np.float32]:
         rows = len(next(iter(feeds.values())))

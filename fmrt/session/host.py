@@ -43,11 +43,12 @@ class HostSession:
         self._session = create(path, PROVIDERS["cpu"], options, {}, SLOW_CPU_FUSIONS)
         self._output = output
         self._inputs = input_names(self._session)
-        self._memory = Memory(self._run)
+        self._memory = Memory()
 
     def run(self, feeds: Feeds) -> NDArray[np.float32]:
         """The embedding of one batch, float32 ``[batch, dim]``; unknown feeds are dropped."""
-        return self._memory.run({name: feeds[name] for name in self._inputs & feeds.keys()})
+        used = {name: feeds[name] for name in self._inputs & feeds.keys()}
+        return self._memory.run(self._run, used)
 
     def _run(self, feeds: Feeds) -> NDArray[np.float32]:
         return np.asarray(self._session.run([self._output], dict(feeds))[0], np.float32)

@@ -30,21 +30,26 @@ def is_out_of_memory(error: BaseException) -> bool:
 class Memory:
     """Runs batches; one that does not fit is halved, and later ones start small enough.
 
-    Args:
-        run: computes a batch, its result float32 ``[batch, dim]``.
-        recover: frees what can be freed, between a failure and the next attempt.
+    It keeps the size that fits, and nothing of its session: a session in a cycle of references
+    would hold its memory until Python looks for cycles.
     """
 
-    def __init__(
-        self, run: Callable[[Feeds], NDArray[np.float32]], recover: Callable[[], None] | None = None
-    ) -> None:
-        self._run = run
-        self._recover = recover
+    def __init__(self) -> None:
         self._limit: int | None = None
         self._lock = threading.Lock()
 
-    def run(self, feeds: Feeds) -> NDArray[np.float32]:
+    def run(
+        self,
+        compute: Callable[[Feeds], NDArray[np.float32]],
+        feeds: Feeds,
+        recover: Callable[[], None] | None = None,
+    ) -> NDArray[np.float32]:
         """The result of a batch, computed at once or in parts; the rows keep their order.
+
+        Args:
+            compute: a batch's result, float32 ``[batch, dim]``.
+            feeds: the batch.
+            recover: frees what can be freed, between a failure and the next attempt.
 
         Raises:
             DeviceMemoryError: one row alone does not fit.
@@ -52,12 +57,15 @@ class Memory:
         rows = _rows(feeds)
         if self._limit is None or rows == 1 or _size(feeds) <= self._limit:
             try:
-                return self._run(feeds)
+                return compute(feeds)
             except Exception as e:
                 if not is_out_of_memory(e):
                     raise
                 self._failed(feeds, e)
-        return np.concatenate([self.run(half) for half in _halves(feeds, rows)])
+            if recover is not None:
+                recover()
+        halves = _halves(feeds, rows)
+        return np.concatenate([self.run(compute, half, recover) for half in halves])
 
     def _failed(self, feeds: Feeds, error: Exception) -> None:
         """Remember what was too large, and say so the first time."""
@@ -78,8 +86,6 @@ class Memory:
                 ProviderWarning,
                 stacklevel=2,
             )
-        if self._recover is not None:
-            self._recover()
 
 
 def _reason(error: Exception) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fmrt
+from fmrt.bundle import Bundle
+from fmrt.engine import Engine
 from fmrt.errors import DeviceMemoryError, ProviderWarning
 from fmrt.session import device as device_module
 from fmrt.session import open_session, resolve_provider
@@ -139,16 +143,16 @@ def batch(rows: int, width: int = 4) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("message", OUT_OF_MEMORY)
 def test_a_batch_that_does_not_fit_is_split(message: str) -> None:
     run, freed = Small(8, message), []
-    memory = Memory(run, lambda: freed.append(1))
+    memory = Memory()
     with pytest.warns(
         ProviderWarning, match=r"out of memory at a batch of \[7, 4\].*split"
     ) as told:
-        got = memory.run(batch(7))
+        got = memory.run(run, batch(7), lambda: freed.append(1))
     assert np.array_equal(got[:, 0], batch(7)["x"].sum(axis=1))
     assert len(told) == 1
     assert freed
     run.sizes.clear()
-    assert np.array_equal(memory.run(batch(16))[:, 0], batch(16)["x"].sum(axis=1))
+    assert np.array_equal(memory.run(run, batch(16))[:, 0], batch(16)["x"].sum(axis=1))
     assert max(run.sizes) <= 8, "it starts small enough, and says nothing more"
 
 
@@ -157,12 +161,27 @@ def test_one_item_that_does_not_fit_is_an_error() -> None:
         pytest.warns(ProviderWarning),
         pytest.raises(DeviceMemoryError, match=r"one item, \[1, 4\].*buffer of size 8388608000"),
     ):
-        Memory(Small(3)).run(batch(2))
+        Memory().run(Small(3), batch(2))
 
 
 def test_other_errors_come_through() -> None:
     with pytest.raises(RuntimeError, match="Invalid rank"):
-        Memory(Small(0, "Invalid rank for input: x")).run(batch(4))
+        Memory().run(Small(0, "Invalid rank for input: x"), batch(4))
+
+
+def test_a_session_is_freed_with_its_engine(tiny_bundle: Path) -> None:
+    """At once, not when Python looks for cycles: its arena may be gigabytes."""
+    gc.collect()
+    gc.disable()
+    try:
+        engine = Engine(Bundle.open(tiny_bundle))
+        engine.vectors(["the cat"])
+        session = weakref.ref(engine._session)
+        engine.close()
+        del engine
+        assert session() is None
+    finally:
+        gc.enable()
 
 
 def test_ort_out_of_memory_is_recognised_and_split(tmp_path: Path) -> None:
