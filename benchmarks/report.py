@@ -190,6 +190,59 @@ BARS = {
             lambda f: f"{f['bytes_a_text']:,.0f} bytes a text",
         ),
     ),
+    "test_quantization": (
+        Bar(
+            "int8, mean cosine with PyTorch",
+            "int8_mean_cosine",
+            0.9995,
+            True,
+            "{:.5f}",
+            lambda f: f"quantize_dynamic {f['ort_dynamic_mean_cosine']:.5f}",
+        ),
+        Bar(
+            "int8, worst cosine of 600 texts",
+            "int8_min_cosine",
+            0.998,
+            True,
+            "{:.5f}",
+            lambda f: f"quantize_dynamic {f['ort_dynamic_min_cosine']:.5f}",
+        ),
+        Bar(
+            "int8, Spearman of similarities with fp32's",
+            "int8_ranking",
+            0.999,
+            True,
+            "{:.5f}",
+            lambda f: f"quantize_dynamic {f['ort_dynamic_ranking']:.5f}",
+        ),
+        Bar("int8, batch against single", "int8_batch_difference", 1e-6, False, "{:.0e}"),
+        Bar(
+            "int8, times fp32's speed",
+            "int8_speed",
+            1.4,
+            True,
+            "{:.2f}",
+            lambda f: (
+                f"quantize_dynamic {f['ort_dynamic_speed']:.2f}, "
+                f"static QDQ {f['ort_static_speed']:.2f}"
+            ),
+        ),
+        Bar("int8, times quantize_dynamic's speed", "int8_over_dynamic", 1.0, True, "{:.2f}"),
+        Bar("int8, fraction of fp32's size", "int8_size", 0.3, False, "{:.3f}"),
+        Bar("fp16 on the CPU, times fp32's speed", "fp16_speed", 0.95, True, "{:.2f}"),
+        Bar("fp16, fraction of fp32's size", "fp16_size", 0.51, False, "{:.3f}"),
+        Bar("fp16, max abs error", "fp16_max_abs_error", 2e-3, False, "{:.0e}"),
+    ),
+    "test_int4_of_a_decoder": (
+        Bar(
+            "int4 of a decoder, fraction of fp32's memory",
+            "int4_memory",
+            0.2,
+            False,
+            "{:.3f}",
+            lambda f: f"{f['int4_mib']:.0f} of {f['fp32_mib']:.0f} MiB",
+        ),
+    ),
     "test_installed_size": (Bar("Installed size, MiB", "installed_mib", 260, False, "{:.0f}"),),
 }
 

@@ -98,6 +98,7 @@ class _Quantizer:
         names = {site.x.name for site in kept}
         model = self._only([s for s in self._sites if s.x.name not in names])
         quantize_tables(model, Writer(model, "table"))
+        RemoveUnusedNodesPass()(model)
         store_weights(model)
         return model
 

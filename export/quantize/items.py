@@ -7,6 +7,7 @@ library, natural English with code in it, and images and sounds are drawn from a
 from __future__ import annotations
 
 import ast
+import functools
 import io
 import random
 import sysconfig
@@ -69,11 +70,10 @@ def given_items(path: Path, modality: str) -> Items:
     return _split(found)
 
 
-def calibration_docstrings() -> Iterator[str]:
+@functools.cache
+def calibration_docstrings() -> tuple[str, ...]:
     """The docstrings that calibration may use, a quarter of all, chosen by their hash."""
-    for text in _docstrings():
-        if zlib.crc32(text.encode()) % 4 == 0:
-            yield text
+    return tuple(text for text in _docstrings() if zlib.crc32(text.encode()) % 4 == 0)
 
 
 def _texts() -> Items:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from export.quantize.rounding import LARGEST
 from export.quantize.sites import Site
 
 Floats = NDArray[np.float32]
@@ -27,10 +28,14 @@ MIDDLE = 128
 ZEROS = (128, 8, 16, 24, 32, 48, 64, 96, 160)
 # How much of a feature's range, and how much of its weights', goes into the smoothing of a static
 # site; 1 gives every feature the whole range.
-STRENGTHS = (1.0, 0.85, 0.7)
+STRENGTHS = (1.0, 0.94, 0.88, 0.82, 0.7)
 # What calibration did not see gets this much more room.
 MARGIN = 1.05
 TINY = 1e-8
+# Rows on which the candidates are compared; ranges are taken from all.
+RATED = 2048
+# Of the error of rounding weights to nearest, what `round_weights` leaves.
+ROUNDING_KEEPS = 0.6
 # A static scale is cheaper; it is taken unless its error is this many times the other's.
 STATIC_BONUS = 2.5
 
@@ -71,14 +76,17 @@ def row_scales(rows: Floats, zero: int) -> Floats:
 def choose_recipe(site: Site, rows: Floats) -> Recipe:
     """The recipe with the least error on the calibration rows ``[n, K]``."""
     weight = np.concatenate([linear.weight for linear in site.linears], axis=1)
-    spread = float(np.square(rows @ weight - (rows @ weight).mean(axis=0)).sum()) or 1.0
+    few = rows[:RATED]
+    products = few @ weight
+    spread = float(np.square(products - products.mean(axis=0)).sum()) or 1.0
 
     def rated(zero: int, scale: float | None, shift: Floats, stretch: Floats) -> Recipe:
         recipe = Recipe(zero, scale, shift, stretch, 0.0)
-        smooth = (rows - shift) / stretch
-        error = (recipe.quantized(rows) - smooth) @ (weight * stretch[:, None])
-        fraction = float(np.square(error).sum()) / spread
-        return Recipe(zero, scale, shift, stretch, fraction)
+        smooth = (few - shift) / stretch
+        stretched = weight * stretch[:, None]
+        error = float(np.square((recipe.quantized(few) - smooth) @ stretched).sum())
+        error += _weights_error(smooth, stretched)
+        return Recipe(zero, scale, shift, stretch, error / spread)
 
     nothing, ones = np.zeros(site.features, np.float32), np.ones(site.features, np.float32)
     by_row = min((rated(z, None, nothing, ones) for z in ZEROS), key=lambda r: r.error)
@@ -88,6 +96,12 @@ def choose_recipe(site: Site, rows: Floats) -> Recipe:
     smooth = rated(MIDDLE, None, *_smoothing(rows, weight, 0.5, rows.mean(axis=0)))
     by_row = min(by_row, smooth, key=lambda r: r.error)
     return static if static.error <= STATIC_BONUS * by_row.error else by_row
+
+
+def _weights_error(rows: Floats, weight: Floats) -> float:
+    """About what rounding the weights will add to the squared error of the products."""
+    step = np.abs(weight).max(axis=0) / LARGEST
+    return float(np.square(rows).sum() * np.square(step).sum() / 12 * ROUNDING_KEEPS)
 
 
 def _static(rows: Floats, weight: Floats, strength: float) -> tuple[int, float, Floats, Floats]:

@@ -1,0 +1,365 @@
+"""Quantized variants: close to fp32, the same in any batch, and added all or not at all."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+import fmrt
+from export.quantize import SCHEMES, quantize_bundle
+from export.quantize.int4 import BLOCK, round_blocks
+from export.quantize.items import given_items, own_items
+from export.quantize.recipe import TINY as TINY_SCALE
+from export.quantize.recipe import ZEROS, Recipe
+from export.quantize.rounding import LARGEST, round_weights
+from export.quantize.sites import find_sites
+from fmrt.cli import main
+from fmrt.errors import ExportError, OptionError
+from fmrt.verify import measure
+from tests.export.audio import AUDIO, save_audio
+from tests.export.models import TEXTS, Tiny, save_tiny
+from tests.export.vision import VISION, save_vision
+
+LINES = [
+    f"{a} {b} number {i}" for i in range(12) for a in ("one", "a red") for b in ("cat", "tree")
+]
+ALL = ("fp16-cpu", "fp16-cuda", "int8-cpu", "q8", "q4")
+ON_CPU = ("fp16-cpu", "int8-cpu", "q8", "q4")
+# A random model of 32 features, whose few numbers are all outliers.
+LOW = 0.9
+
+
+@pytest.fixture(scope="module")
+def lines(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("calibration") / "texts.txt"
+    path.write_text("\n".join([*LINES, *filter(None, TEXTS)]) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bert")
+    fmrt.export_model(save_tiny(Tiny("bert", "wordpiece"), folder / "model"), folder / "bundle")
+    return folder / "bundle"
+
+
+@pytest.fixture(scope="module")
+def bundle(plain: Path, lines: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    copy = tmp_path_factory.mktemp("quantized") / "bundle"
+    shutil.copytree(plain, copy)
+    fmrt.quantize_bundle(copy, list(SCHEMES), min_cosine=LOW, calibration=lines)
+    return copy
+
+
+def files(directory: Path) -> dict[str, bytes]:
+    paths = (p for p in directory.rglob("*") if p.is_file())
+    return {str(p.relative_to(directory)): p.read_bytes() for p in paths}
+
+
+def embed(bundle: Path, variant: str, texts: list[str], **options: int) -> np.ndarray:
+    with fmrt.Embedder(bundle, variant=variant) as embedder:
+        return embedder.embed(texts, on_too_long="truncate", **options)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    weight=hnp.arrays(
+        np.float32,
+        st.tuples(st.integers(1, 13), st.integers(1, 4)),
+        elements=st.floats(-1e3, 1e3, width=32),
+    ),
+    moments=st.booleans(),
+)
+def test_no_pair_of_weights_can_saturate_16_bits(weight: np.ndarray, moments: bool) -> None:
+    rows = np.random.default_rng(0).standard_normal((40, len(weight))).astype(np.float32)
+    rounded, scale = round_weights(weight, rows.T @ rows if moments else None)
+    assert np.isfinite(scale).all()
+    assert (scale > 0).all()
+    wide = rounded.astype(np.int64)
+    if len(wide) % 2:
+        wide = np.vstack([wide, np.zeros_like(wide[:1])])
+    first, second = wide[::2], wide[1::2]
+    # The largest and the smallest sum that activations from 0 to 255 can make.
+    assert (255 * (np.maximum(first, 0) + np.maximum(second, 0))).max() <= 32767
+    assert (255 * (np.minimum(first, 0) + np.minimum(second, 0))).min() >= -32768
+
+
+def test_rounding_for_the_products_beats_rounding_to_nearest() -> None:
+    rng = np.random.default_rng(0)
+    rows = (rng.standard_normal((500, 8)) @ rng.standard_normal((8, 64))).astype(np.float32)
+    weight = rng.standard_normal((64, 32)).astype(np.float32)
+
+    def error(moments: np.ndarray | None) -> float:
+        rounded, scale = round_weights(weight, moments)
+        assert np.abs(rounded).max() <= LARGEST
+        return float(np.square(rows @ (rounded * scale - weight)).mean())
+
+    assert error(rows.T @ rows) < 0.5 * error(None)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=hnp.arrays(np.float32, (3, 8), elements=st.floats(-(2.0**99), 2.0**99, width=32)),
+    zero=st.sampled_from(ZEROS),
+)
+def test_rows_of_any_size_are_within_half_a_step(rows: np.ndarray, zero: int) -> None:
+    recipe = Recipe(zero, None, np.zeros(8, np.float32), np.ones(8, np.float32), 0.0)
+    seen = recipe.quantized(rows)
+    step = np.maximum(rows.max(1) / (255 - zero), np.maximum(-rows.min(1) / zero, TINY_SCALE))
+    assert (np.abs(seen - rows) <= 0.51 * step[:, None]).all()
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    weight=hnp.arrays(
+        np.float32,
+        st.tuples(st.integers(1, 70), st.integers(1, 3)),
+        elements=st.floats(-100, 100, width=32),
+    )
+)
+def test_4_bit_blocks_are_what_onnx_runtime_reads(weight: np.ndarray) -> None:
+    features, columns = weight.shape
+    packed, scale = round_blocks(weight)
+    x = ir.val("x", ir.DataType.FLOAT, ["n", features])
+    names = {"blocks": packed, "scales": scale}
+    values = {n: ir.val(n, const_value=ir.tensor(a, name=n)) for n, a in names.items()}
+    attributes = {"K": features, "N": columns, "bits": 4, "block_size": BLOCK}
+    node = ir.node("MatMulNBits", [x, *values.values()], attributes, domain="com.microsoft")
+    imports = {"": 21, "com.microsoft": 1}
+    graph = ir.Graph([x], node.outputs, nodes=[node], opset_imports=imports)
+    for name, value in values.items():
+        graph.initializers[name] = value
+    model = ir.to_proto(ir.Model(graph, ir_version=10)).SerializeToString()
+    session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
+    seen = session.run(None, {"x": np.eye(features, dtype=np.float32)})[0]
+    largest = np.abs(weight).max(axis=0)
+    assert (np.abs(seen - weight) <= largest / 8 * 1.01 + 1e-6).all()
+
+
+def test_each_scheme_adds_its_verified_variants(plain: Path, bundle: Path) -> None:
+    manifest = fmrt.Bundle.open(bundle).manifest
+    added = {v.name: v for v in manifest.variants if v.quality is not None}
+    assert tuple(added) == ALL
+    for variant in added.values():
+        quality = variant.quality
+        assert quality is not None
+        assert quality.mean_cosine >= LOW
+        assert (quality.speed is None) == (variant.provider == "cuda")
+    before = files(plain)
+    after = files(bundle)
+    assert {n: after[n] for n in before if n != "fmrt.json"} == {
+        n: b for n, b in before.items() if n != "fmrt.json"
+    }
+    assert main(["verify", str(bundle)]) == 0
+
+
+@pytest.mark.parametrize("variant", ON_CPU)
+def test_a_vector_does_not_depend_on_its_batch(bundle: Path, variant: str) -> None:
+    texts = [*TEXTS, *LINES[:20], "x " * 64, "again again again again"]
+    together = embed(bundle, variant, texts)
+    alone = np.concatenate([embed(bundle, variant, [text]) for text in texts])
+    assert np.isfinite(together).all()
+    assert np.abs(together - alone).max() <= 1e-6
+    fp32 = embed(bundle, "fp32", texts)
+    assert measure(together, fp32).mean_cosine >= LOW
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_extreme_batches_give_finite_vectors(bundle: Path, data: st.DataObject) -> None:
+    """Rows of padding alone, one token, one token repeated, the maximum length."""
+    rows, length = data.draw(st.sampled_from([(1, 1), (3, 2), (2, 64), (5, 7)]))
+    mask = data.draw(hnp.arrays(np.int64, (rows, length), elements=st.integers(0, 1)))
+    token = data.draw(st.integers(0, 200))
+    ids = np.where(data.draw(st.booleans()), token, np.arange(rows * length) % 200)
+    feeds = {
+        "input_ids": np.broadcast_to(ids.reshape(-1)[: rows * length], rows * length).reshape(
+            rows, length
+        )
+        if ids.size > 1
+        else np.full((rows, length), token, np.int64),
+        "attention_mask": mask,
+        "token_type_ids": np.zeros((rows, length), np.int64),
+    }
+    for name in ON_CPU:
+        for out in _session(bundle, name).run(None, feeds):
+            assert np.isfinite(out).all()
+
+
+_SESSIONS: dict[tuple[Path, str], ort.InferenceSession] = {}
+
+
+def _session(bundle: Path, name: str) -> ort.InferenceSession:
+    if (bundle, name) not in _SESSIONS:
+        file = fmrt.Bundle.open(bundle).variant(name).file
+        _SESSIONS[bundle, name] = ort.InferenceSession(
+            bundle / file, providers=["CPUExecutionProvider"]
+        )
+    return _SESSIONS[bundle, name]
+
+
+def test_a_precision_stands_for_the_providers_own_variant(bundle: Path) -> None:
+    opened = fmrt.Bundle.open(bundle)
+    assert opened.variant().precision == "fp32"
+    assert opened.variant("int8").name == "int8-cpu"
+    assert opened.variant("fp16", "cuda").name == "fp16-cuda"
+    assert opened.variant("int8", "cuda").name == "q8"
+
+
+def test_the_portable_8_bit_graph_has_standard_operators_alone(bundle: Path) -> None:
+    model = ir.load(bundle / "onnx/model_quantized.onnx")
+    assert {node.domain for node in model.graph} == {""}
+    assert not find_sites(model)
+
+
+def test_what_misses_the_target_leaves_the_bundle_as_it_was(plain: Path, lines: Path) -> None:
+    before = files(plain)
+    with pytest.raises(ExportError, match=r"int4 reaches a mean cosine of 0\.9\d+.*--min-cosine"):
+        quantize_bundle(plain, ["fp16", "int4"], min_cosine=0.9999, calibration=lines)
+    assert files(plain) == before
+
+
+def test_products_are_kept_until_the_target_is_met(
+    plain: Path, lines: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "bundle"
+    shutil.copytree(plain, copy)
+    quantize_bundle(copy, ["int8"], min_cosine=0.9, calibration=lines)
+    reached = fmrt.Bundle.open(copy).variant("int8-cpu").quality
+    assert reached is not None
+    harder = 1 - (1 - reached.mean_cosine) * 0.7
+    quantize_bundle(copy, ["int8"], min_cosine=harder, calibration=lines)
+    better = fmrt.Bundle.open(copy).variant("int8-cpu").quality
+    assert better is not None
+    assert 0 == reached.kept < better.kept < better.products
+    assert better.mean_cosine >= harder
+    assert [v.name for v in fmrt.Bundle.open(copy).manifest.variants].count("int8-cpu") == 1
+
+
+@pytest.mark.parametrize("signal", ["KILL", "INT"])
+def test_a_stopped_run_leaves_the_bundle_as_it_was(
+    plain: Path, lines: Path, tmp_path: Path, signal: str
+) -> None:
+    copy = tmp_path / "bundle"
+    shutil.copytree(plain, copy)
+    before = files(copy)
+    code = (
+        "import os, signal, sys, export.quantize.bundle as b\n"
+        f"b._put_in_place = lambda *_: os.kill(os.getpid(), signal.SIG{signal})\n"
+        "b.quantize_bundle(sys.argv[1], ['fp16'], calibration=sys.argv[2])"
+    )
+    command = [sys.executable, "-c", code, str(copy), str(lines)]
+    assert subprocess.run(command, capture_output=True, check=False).returncode != 0
+    kept = {n: b for n, b in files(copy).items() if not n.startswith(".quantize-")}
+    assert kept == before
+    quantize_bundle(copy, ["fp16"], calibration=lines)
+    assert not list(copy.glob(".quantize-*"))
+
+
+def test_quantizing_imports_no_torch(plain: Path, lines: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "bundle"
+    shutil.copytree(plain, copy)
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'transformers', 'sentence_transformers'): sys.modules[name] = None\n"
+        "from fmrt.cli import main\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", code, "quantize", str(copy), "fp16,int8"]
+    command += ["--min-cosine", "0.9", "--calibration", str(lines)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "int8-cpu" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["int9"], "unknown quantization 'int9'; choose from: fp16, int8, int4"),
+        ([","], "no quantization named"),
+        (["int8", "--min-cosine", "2"], "min_cosine=2.0; give a number between 0 and 1"),
+        (["int8", "--calibration", "none.txt"], "give a text a line"),
+    ],
+)
+def test_what_makes_no_sense_is_one_line(
+    plain: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    before = files(plain)
+    assert main(["quantize", str(plain), *arguments]) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert files(plain) == before
+
+
+def test_own_texts_are_split_without_overlap() -> None:
+    items = own_items("text")
+    assert len(items.calibration) == 256
+    assert len(items.held_out) == 128
+    assert not set(items.calibration) & set(items.held_out)
+
+
+def test_too_few_lines_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "few.txt"
+    path.write_text("a\nb\n", encoding="utf-8")
+    with pytest.raises(OptionError, match="2 items; give 16 or more"):
+        given_items(path, "text")
+
+
+@pytest.mark.parametrize("modality", ["image", "audio"])
+def test_images_and_sounds_take_the_same_schemes(modality: str, tmp_path: Path) -> None:
+    save, tiny = (save_vision, VISION[0]) if modality == "image" else (save_audio, AUDIO[0])
+    model = save(tiny, tmp_path / "model")
+    out = fmrt.export_model(model, tmp_path / "bundle", quantize=["fp16", "int8"], min_cosine=LOW)
+    names = [v.name for v in out.manifest.variants if v.quality is not None]
+    assert names == ["fp16-cpu", "fp16-cuda", "int8-cpu", "q8"]
+    with fmrt.Embedder(out, variant="int8") as embedder:
+        assert embedder.variant == "int8-cpu"
+        items = own_items(modality).held_out[:5]
+        together = embedder.embed(items)
+        alone = np.concatenate([embedder.embed([item]) for item in items])
+    assert np.abs(together - alone).max() <= 1e-5 * max(1.0, np.abs(alone).max())
+
+
+def test_half_precision_survives_values_beyond_its_range(plain: Path, tmp_path: Path) -> None:
+    """A residual stream of a hundred thousand: the nodes that see it stay in float32."""
+    copy = tmp_path / "bundle"
+    shutil.copytree(plain, copy)
+    opened = fmrt.Bundle.open(copy)
+    manifest = json.loads((copy / "fmrt.json").read_text())
+    model = ir.load(copy / "onnx/model.onnx")
+    norm = next(n for n in model.graph if n.op_type == "LayerNormalization")
+    source = norm.inputs[0]
+    factor = ir.tensor(np.array(1e5, np.float32), name="factor")
+    value = ir.val("factor", const_value=factor, dtype=ir.DataType.FLOAT, shape=[])
+    model.graph.initializers["factor"] = value
+    scaled = ir.node("Mul", [source, value])
+    scaled.outputs[0].type, scaled.outputs[0].shape = source.type, source.shape
+    model.graph.insert_before(norm, scaled)
+    norm.replace_input_with(0, scaled.outputs[0])
+    ir.save(model, copy / "onnx/model.onnx")
+    record = fmrt.bundle.record_of(copy / "onnx/model.onnx")
+    for variant in manifest["variants"]:
+        if variant["file"] == "onnx/model.onnx":
+            variant.update(dataclasses.asdict(record))
+    (copy / "fmrt.json").write_text(json.dumps(manifest))
+    texts = tmp_path / "texts.txt"
+    texts.write_text("\n".join(LINES))
+    quality = quantize_bundle(copy, ["fp16"], calibration=texts).manifest.variants[-1].quality
+    assert quality is not None
+    assert quality.min_cosine > 0.999
+    assert opened.manifest.variants[-1].quality is None
