@@ -25,6 +25,7 @@ from fmrt.errors import MissingExtraError, OptionError
 # How many a text model is calibrated on, and judged by; of other modalities a quarter.
 CALIBRATION, HELD_OUT = 256, 128
 FEWEST = 8
+SKIPPED = frozenset({"site-packages", "test", "tests"})
 SIDE = 256
 RATE = 16_000
 
@@ -72,8 +73,14 @@ def given_items(path: Path, modality: str) -> Items:
 
 @functools.cache
 def calibration_docstrings() -> tuple[str, ...]:
-    """The docstrings that calibration may use, a quarter of all, chosen by their hash."""
-    return tuple(text for text in _docstrings() if zlib.crc32(text.encode()) % 4 == 0)
+    """The docstrings that calibration may use: those of every fourth file, chosen by its name."""
+    root = Path(sysconfig.get_paths()["stdlib"])
+    found: dict[str, None] = {}
+    for path in sorted(root.rglob("*.py")):
+        name = path.relative_to(root).as_posix()
+        if zlib.crc32(name.encode()) % 4 == 0 and not SKIPPED & set(path.parts):
+            found.update(dict.fromkeys(_docstrings(path)))
+    return tuple(found)
 
 
 def _texts() -> Items:
@@ -93,22 +100,18 @@ def _split(found: list[object]) -> Items:
     return Items(found[held_out : held_out + CALIBRATION], found[:held_out])
 
 
-def _docstrings() -> Iterator[str]:
+def _docstrings(path: Path) -> Iterator[str]:
+    """Docstrings of four words and more, whitespace collapsed."""
     kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    seen: set[str] = set()
-    for path in sorted(Path(sysconfig.get_paths()["stdlib"]).rglob("*.py")):
-        if {"site-packages", "test", "tests"} & set(path.parts):
-            continue
-        try:
-            tree = ast.parse(path.read_text(encoding="utf-8"))
-        except (OSError, SyntaxError, ValueError):
-            continue
-        for node in ast.walk(tree):
-            raw = ast.get_docstring(node) if isinstance(node, kinds) else None
-            text = " ".join((raw or "").split())
-            if text.count(" ") > 2 and text not in seen:  # noqa: PLR2004  # four words and more
-                seen.add(text)
-                yield text
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, ValueError):
+        return
+    for node in ast.walk(tree):
+        raw = ast.get_docstring(node) if isinstance(node, kinds) else None
+        text = " ".join((raw or "").split())
+        if text.count(" ") > 2:  # noqa: PLR2004
+            yield text
 
 
 def _image(seed: int) -> bytes:

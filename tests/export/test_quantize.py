@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import fmrt
+from benchmarks.saturation import largest_error, rounded
 from export.quantize import SCHEMES, quantize_bundle
 from export.quantize.int4 import BLOCK, round_blocks
 from export.quantize.items import given_items, own_items
@@ -320,6 +321,7 @@ def test_too_few_lines_are_refused(tmp_path: Path) -> None:
         given_items(path, "text")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("modality", ["image", "audio"])
 def test_images_and_sounds_take_the_same_schemes(modality: str, tmp_path: Path) -> None:
     save, tiny = (save_vision, VISION[0]) if modality == "image" else (save_audio, AUDIO[0])
@@ -363,3 +365,9 @@ def test_half_precision_survives_values_beyond_its_range(plain: Path, tmp_path: 
     assert quality is not None
     assert quality.min_cosine > 0.999
     assert opened.manifest.variants[-1].quality is None
+
+
+@pytest.mark.parametrize("features", [5, 64, 383])
+def test_integer_products_are_exact_on_this_cpu(features: int) -> None:
+    """With VNNI they always are; without it, because the pairs are limited."""
+    assert {largest_error(rounded(features), rows) for rows in (1, 3, 64)} == {0}
