@@ -109,7 +109,7 @@ def _tower(
         say(f"quantizing {base.name} of {tower.modality}s to {form.variant}")
         graph = ir.load(bundle.graph(base))
         context = Context(bundle, tower, graph, items, target, say)
-        made.append(_variant(context, form, base, work))
+        made.append(_variant(context, form, work))
     return made
 
 
@@ -130,12 +130,19 @@ def _base(bundle: Bundle, form: Form, modality: str) -> Variant:
     raise ExportError(f"{bundle.path} has no fp32 variant of {modality}s to start from")
 
 
-def _variant(context: Context, form: Form, base: Variant, work: Path) -> Variant:
+def _stem(bundle: Bundle, modality: str) -> str:
+    """Of a tower's file names: the portable graph's."""
+    variants = bundle.manifest.variants
+    return next(
+        Path(v.file).stem for v in variants if (v.modality, v.provider) == (modality, "any")
+    )
+
+
+def _variant(context: Context, form: Form, work: Path) -> Variant:
     """A variant made, measured, and written to ``work``."""
     made = form.make(context)
     modality = context.tower.modality
-    stem = Path(base.file).stem.removesuffix(f"_{base.provider}")
-    file = f"onnx/{stem}{form.suffix}.onnx"
+    file = f"onnx/{_stem(context.bundle, modality)}{form.suffix}.onnx"
     blank = Variant(form.variant, file, form.provider, form.precision, "", 0, modality)
     written = write_graph(made.model, work, blank)
     score = context.score(made.model)

@@ -21,6 +21,8 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass, ShapeInferencePass
 from export.quantize.context import Context, Made
 from export.quantize.emit import Writer
 from export.quantize.sites import constant
+from export.rewrite import optimize_for_cuda
+from export.rewrite.half import fill_types
 from fmrt.errors import ExportError
 
 HALF, FULL = ir.DataType.FLOAT16, ir.DataType.FLOAT
@@ -95,7 +97,9 @@ def compute_half(context: Context) -> Made:
         for a in node.attributes.values()
     ):
         raise ExportError("a graph with branches cannot be converted to fp16 arithmetic")
+    optimize_for_cuda(model)
     ShapeInferencePass()(model)
+    fill_types(model.graph)
     _limit_constants(model)
     _Halving(model, _overflowing(context, model)).run()
     RemoveUnusedNodesPass()(model)

@@ -35,7 +35,7 @@ def to_half(model: ir.Model, precision: str) -> int:
         model: a graph in fp32 without branches.
         precision: ``fp16`` or ``bf16``.
     """
-    _fill_types(model.graph)
+    fill_types(model.graph)
     conversion = _Conversion(model.graph, HALF_TYPES[precision])
     for node in list(model.graph):
         conversion.visit(node)
@@ -44,7 +44,7 @@ def to_half(model: ir.Model, precision: str) -> int:
     return conversion.count
 
 
-def _fill_types(graph: ir.Graph) -> None:
+def fill_types(graph: ir.Graph) -> None:
     """Types of the values that other passes made: that of the first input, for most operators."""
     for node in graph:
         for out in node.outputs:
