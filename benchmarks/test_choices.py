@@ -18,6 +18,9 @@ import onnxruntime as ort
 import pytest
 from tokenizers import Tokenizer
 
+import fmrt
+from benchmarks.conftest import MODEL
+from export.rewrite import optimize_for_cpu
 from export.rewrite.attention import simplify_attention
 from export.rewrite.fused_attention import fuse_attention
 from export.rewrite.gemm import projections_to_gemm
@@ -145,3 +148,18 @@ def test_threads(benchmark: Any, bundle: Path, batches: Callable[[int], Feeds]) 
             "twice as many workers as cores": lambda: run(one, feeds, 2 * cores),
         },
     )
+
+
+def test_pooled_token(benchmark: Any, tmp_path: Path, batches: Callable[[int], Feeds]) -> None:
+    """Of MiniLM's six layers the last, for CLS pooling, which it was not trained for."""
+    fmrt.export_model(MODEL, tmp_path / "cls", pooling="cls")
+    graph = ir.load(tmp_path / "cls/onnx/model.onnx")
+    every = graph.clone()
+    optimize_for_cpu(every)
+    optimize_for_cpu(graph, "sentence_embedding")
+    sessions = {
+        "all tokens in the last layer": session(_bytes(every), SLOW_CPU_FUSIONS),
+        "the pooled token alone": session(_bytes(graph), SLOW_CPU_FUSIONS),
+    }
+    feeds, cores = batches(512), available_cores()
+    compare(benchmark, {n: (lambda s=s: run(s, feeds, cores)) for n, s in sessions.items()})

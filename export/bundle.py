@@ -178,7 +178,7 @@ def _write(loaded: Loaded, directory: Path, opset: int | None, say: Report, *, c
         variants.append(write_graph(graph, directory, _variant(part, *PORTABLE)))
         if cuda:
             variants += _cuda_variants(graph, part, directory)
-        optimize_for_cpu(graph)
+        optimize_for_cpu(graph, part.tower.embedding_output)
         variants.append(write_graph(graph, directory, _variant(part, *FUSED_CPU)))
     written = [write_head(part, loaded.model_type, directory, opset) for part in heads]
     loaded.write_configuration(directory, [*variants, *(v for h in written for v in h.variants)])

@@ -57,6 +57,8 @@ def write_config(backbone: Any, directory: Path, variants: Sequence[Variant]) ->
 def save_tokenizer(tokenizer: Any, max_length: int, directory: Path) -> None:  # noqa: ANN401
     """Write the files of a transformers tokenizer."""
     tokenizer.model_max_length = max_length
+    # A length that a model's authors tokenized with once; fastembed would cut texts there.
+    tokenizer.init_kwargs.pop("max_length", None)
     # The length limit is the manifest's; a truncation stored in the file would count twice.
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()

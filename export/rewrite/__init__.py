@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import onnx_ir as ir
 
 from export.rewrite.attention import simplify_attention
 from export.rewrite.cuda_attention import fuse_attention_for_cuda
 from export.rewrite.fused_attention import fuse_attention
 from export.rewrite.gemm import projections_to_gemm
+from export.rewrite.pooled_token import compute_pooled_token_alone
 from export.rewrite.unmasked_attention import fuse_unmasked_attention
 
 
-def optimize_for_cpu(model: ir.Model) -> dict[str, int]:
+def optimize_for_cpu(model: ir.Model, embedding: str | None = None) -> dict[str, int]:
     """Rewrite a portable graph in place for ONNX Runtime's CPU kernels.
 
     Vectors stay the same within float32 rounding. A pass that finds nothing to do changes nothing.
 
+    Args:
+        model: the graph.
+        embedding: name of the only output that is needed, where that is so; others may be dropped.
+
     Returns:
         How often each pass applied, by name.
     """
-    passes = (
+    passes: tuple[Callable[[ir.Model], int], ...] = (
         simplify_attention,
         fuse_attention,
         fuse_unmasked_attention,
+        partial(compute_pooled_token_alone, embedding=embedding),
         projections_to_gemm,
     )
-    return {run.__name__: run(model) for run in passes}
+    return {getattr(run, "func", run).__name__: run(model) for run in passes}
 
 
 def optimize_for_cuda(model: ir.Model) -> dict[str, int]:

@@ -75,6 +75,7 @@ def test_the_bundle_has_the_layout_that_others_read(minilm: Path) -> None:
     assert pooling["pooling_mode_cls_token"] is False
     tokenizer = json.loads((minilm / "tokenizer_config.json").read_text())
     assert tokenizer["model_max_length"] == 256
+    assert "max_length" not in tokenizer
     modules = json.loads((minilm / "modules.json").read_text())
     assert [m["type"] for m in modules] == [
         f"sentence_transformers.models.{name}" for name in ("Transformer", "Pooling", "Normalize")
