@@ -92,7 +92,9 @@ class _PaddedAttention(RewriteRuleClassBase):  # type: ignore[misc]  # onnxscrip
         flat = all(_same_shape(x, q, TOKENS) for x in (q, k, v, joined))
         split = all(_same_shape(x, queries, HEADS) for x in (queries, keys, values))
         # Masks of other positions, such as a sound's samples, are not what the kernel takes.
-        aligned = q.shape is not None and self._mask.shape == q.shape[:2]
+        # The batch axis may go by another symbol in the mask, where pooling leaves it open.
+        mask = self._mask.shape
+        aligned = q.shape is not None and mask is not None and mask[1] == q.shape[1]
         known = aligned and split and _heads(queries) is not None and _scalar(scale) is not None
         return flat and known and self._is_padding(bias)
 

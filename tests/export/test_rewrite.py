@@ -95,6 +95,39 @@ def test_passes_apply_and_keep_the_vectors(kind: str, tmp_path: Path) -> None:
     assert applied == never | APPLIED[kind]
 
 
+# Matrix products that the pass leaves with one token, of the last layer: queries, output, the
+# feed-forward part and the fused attention, or the two products of one that is not fused.
+POOLED = {
+    ("bert", "cls"): 5,
+    ("bert", "lasttoken"): 5,
+    ("bert", "mean"): 0,
+    # Its gated part is split in two, which the pass does not follow: the last product alone.
+    ("modernbert", "cls"): 1,
+    ("llama", "lasttoken"): 7,
+    ("qwen3", "lasttoken"): 7,
+    ("gemma3_text", "lasttoken"): 7,
+}
+
+
+@pytest.mark.parametrize(("kind", "pooling"), POOLED)
+def test_the_last_layer_of_the_pooled_token_alone(kind: str, pooling: str, tmp_path: Path) -> None:
+    tiny = next(t for t in TINY if t.model_type == kind)
+    graph = traced(tiny, tmp_path, pooling)
+    fast = graph.clone()
+    count = POOLED[kind, pooling]
+    assert optimize_for_cpu(fast, "sentence_embedding")["compute_pooled_token_alone"] == count
+    assert len(fast.graph.outputs) == (1 if count else 2)
+    rng = np.random.default_rng(0)
+    for batch, length in SHAPES:
+        lengths = rng.integers(1, length + 1, batch)
+        lengths[0] = length
+        feeds = {i.name: np.zeros((batch, length), np.int64) for i in graph.graph.inputs}
+        feeds["input_ids"] = rng.integers(5, 100, (batch, length))
+        feeds["attention_mask"] = (np.arange(length) < lengths[:, None]).astype(np.int64)
+        want, got = run(graph, feeds)[1], run(fast, feeds)[-1]
+        assert np.abs(got - want).max() <= 2e-6 * max(1.0, np.abs(want).max())
+
+
 def test_a_batch_of_padding_alone_gives_no_nan(tmp_path: Path) -> None:
     graph = traced(TINY[0], tmp_path)
     optimize_for_cpu(graph)
