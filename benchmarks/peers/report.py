@@ -104,6 +104,8 @@ def _plot(results: Facts) -> None:
     import matplotlib.pyplot as plt
 
     kinds = [k for k in ORDER if k in results["kinds"] and k != "query"]
+    if not kinds:
+        return
     peers = [p for p in PEERS if p.name in results["versions"]]
     figure, axes = plt.subplots(1, len(kinds), figsize=(9, 3.2), layout="constrained", sharey=True)
     for axis, name in zip([axes] if len(kinds) == 1 else axes, kinds, strict=True):
