@@ -1,4 +1,4 @@
-"""4-bit weights in blocks of 32 features, for large decoders: a fifth of the memory.
+"""4-bit weights in blocks of 32 features, for large decoders: a fifth of the bytes.
 
 ``MatMulNBits`` (com.microsoft) reads the blocks; activations and sums stay float32. Small encoders
 lose too much by it, so the vectors decide: below the target there is no variant.

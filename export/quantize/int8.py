@@ -1,4 +1,4 @@
-"""8-bit weights and activations: fast, and a vector that does not depend on its batch mates.
+"""8-bit weights and activations: fast, and with no scale that depends on batch mates.
 
 Every scale of an activation is either a constant or its row's own (see `recipe`), the products are
 exact sums of integers, and weights have a scale a column (see `rounding`).
