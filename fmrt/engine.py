@@ -208,6 +208,11 @@ class Engine:
         return (window.complete() for window in running)
 
     @property
+    def padded(self) -> bool:
+        """Whether items of different lengths may share a batch."""
+        return self.preprocess.padded and self.variant.padded
+
+    @property
     def batch_tokens(self) -> int:
         """Most positions of a batch, unless a stream is asked for another number."""
         return self._session.batch_tokens or self.tuning.batch_tokens or BATCH_TOKENS
@@ -303,7 +308,7 @@ class Engine:
             plan = plan_batches(
                 lengths,
                 budget,
-                padded=self.preprocess.padded,
+                padded=self.padded,
                 workers=1 if options.fixed else workers,
             )
             return [partial(batch, session, places) for places in plan]

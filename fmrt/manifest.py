@@ -81,6 +81,8 @@ class Variant:
         modality: of the tower that the graph is of.
         external: files with the graph's weights, by path, when they are not in the graph's own.
         quality: of a quantized variant.
+        padded: whether items of different lengths may share a batch, padded. Rounding to 8 bits
+            makes a whole step of the last bit that padding changes in attention.
     """
 
     name: str
@@ -94,6 +96,7 @@ class Variant:
     checked_on: str | None = None
     external: Mapping[str, FileRecord] = field(default_factory=dict)
     quality: Quality | None = None
+    padded: bool = True
 
 
 @dataclass(frozen=True)

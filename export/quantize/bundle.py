@@ -143,7 +143,9 @@ def _variant(context: Context, form: Form, work: Path) -> Variant:
     made = form.make(context)
     modality = context.tower.modality
     file = f"onnx/{_stem(context.bundle, modality)}{form.suffix}.onnx"
-    blank = Variant(form.variant, file, form.provider, form.precision, "", 0, modality)
+    blank = Variant(
+        form.variant, file, form.provider, form.precision, "", 0, modality, padded=form.padded
+    )
     written = write_graph(made.model, work, blank)
     score = context.score(made.model)
     if score.mean < context.target:

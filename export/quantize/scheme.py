@@ -22,6 +22,7 @@ class Form:
         precision: a key of `fmrt.verify.TOLERANCES`.
         base: provider of the fp32 variant that it is made from; the portable one where that lacks.
         make: quantizes.
+        padded: as of the variant.
     """
 
     variant: str
@@ -30,6 +31,7 @@ class Form:
     precision: str
     base: str
     make: Callable[[Context], Made]
+    padded: bool = True
 
 
 SCHEMES: dict[str, tuple[Form, ...]] = {
@@ -38,8 +40,8 @@ SCHEMES: dict[str, tuple[Form, ...]] = {
         Form("fp16-cuda", "_fp16_cuda", "cuda", "fp16", "cuda", compute_half),
     ),
     "int8": (
-        Form("int8-cpu", "_int8_cpu", "cpu", "int8", "cpu", fused_int8),
-        Form("q8", "_quantized", "any", "int8", "any", standard_int8),
+        Form("int8-cpu", "_int8_cpu", "cpu", "int8", "cpu", fused_int8, padded=False),
+        Form("q8", "_quantized", "any", "int8", "any", standard_int8, padded=False),
     ),
     "int4": (Form("q4", "_q4", "any", "int4", "any", weights_in_4_bits),),
 }
