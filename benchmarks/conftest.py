@@ -32,7 +32,7 @@ def embedder(bundle: Path) -> Iterator[fmrt.Embedder]:
 
 @pytest.fixture(scope="session")
 def corpus() -> list[str]:
-    """1,500 docstrings in a shuffled, fixed order."""
+    """1,000 docstrings in a shuffled, fixed order."""
     texts = list(docstrings())
     random.Random(0).shuffle(texts)
-    return texts[:1500]
+    return texts[:1000]

@@ -14,7 +14,7 @@ import pytest
 from benchmarks.conftest import MODEL
 
 ROOT = Path(__file__).resolve().parent.parent
-ROUNDS = 7
+ROUNDS = 5
 MIB = 1 << 20
 
 # Peak resident memory of this process in bytes. Not getrusage: its ru_maxrss starts, after a fork,

@@ -21,7 +21,7 @@ from benchmarks.conftest import MODEL
 from benchmarks.roofline import encoder_flops, sgemm_flops_per_second
 from export.quiet import quiet
 
-ROUNDS = 7
+ROUNDS = 5
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def peer() -> SentenceTransformer:
 CORPORA = {
     "natural": lambda texts: texts,
     "short (8 to 16 tokens)": lambda texts: [" ".join(t.split()[:8]) for t in texts],
-    "long (256 tokens)": lambda texts: [" ".join([t] * 60) for t in texts[:150]],
+    "long (256 tokens)": lambda texts: [" ".join([t] * 60) for t in texts[:100]],
 }
 
 
