@@ -28,7 +28,7 @@ TEXTS = ["A short sentence.", "Another one, somewhat longer.", "x"]
 TARGETS = {"bert": ["query", "value", "dense"], "llama": ["q_proj", "down_proj"]}
 
 
-@pytest.fixture(scope="module", params=["bert", "llama"])
+@pytest.fixture(scope="module", params=["bert", pytest.param("llama", marks=pytest.mark.slow)])
 def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny = next(tiny for tiny in TINY if tiny.model_type == request.param)
     return save_tiny(tiny, tmp_path_factory.mktemp("base") / request.param)

@@ -72,7 +72,15 @@ def pytorch(model: Path, tiny: TinyAudio) -> np.ndarray:
     return torch.cat(rows).numpy()
 
 
-@pytest.mark.parametrize("tiny", AUDIO, ids=lambda tiny: tiny.name)
+# Each is like another of the table.
+SLOW = ("hubert_large", "wavlm")
+
+
+@pytest.mark.parametrize(
+    "tiny",
+    [pytest.param(t, marks=pytest.mark.slow) if t.name in SLOW else t for t in AUDIO],
+    ids=lambda tiny: tiny.name,
+)
 def test_family_matches_pytorch(tiny: TinyAudio, tmp_path: Path) -> None:
     model = save_audio(tiny, tmp_path / "model")
     bundle = fmrt.export_model(model, tmp_path / "bundle")
