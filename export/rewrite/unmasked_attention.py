@@ -9,7 +9,8 @@ It applies to models of images, and of sounds that are never padded. Whether a b
 read off the graph but tried: the part of the graph that computes it runs on random inputs of
 several sizes.
 
-Gain: see docs/performance.md.
+Gain: the same kernel as in `export.rewrite.fused_attention`; what it is worth for images and sounds
+alone was not measured.
 """
 
 from __future__ import annotations
