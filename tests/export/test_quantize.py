@@ -260,6 +260,8 @@ def test_a_stopped_run_leaves_the_bundle_as_it_was(
     before = files(copy)
     code = (
         "import os, signal, sys, export.quantize.bundle as b\n"
+        # A shell that runs tests in the background leaves SIGINT ignored.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"b._put_in_place = lambda *_: os.kill(os.getpid(), signal.SIG{signal})\n"
         "b.quantize_bundle(sys.argv[1], ['fp16'], calibration=sys.argv[2])"
     )
