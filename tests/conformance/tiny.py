@@ -80,6 +80,16 @@ HIERA = {
     "blocks_per_stage": [1, 1, 2, 1],
     "global_attention_blocks": [3],
 }
+SECTIONS = Special(
+    {
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 1e4,
+            "mrope_section": [2, 1, 1],
+        }
+    },
+    "the sections of its positions must fill half a head",
+)
 SPECIAL: dict[str, Special] = {
     "bamba": Special(MAMBA, "its heads must fill the width"),
     "granitemoehybrid": Special(MAMBA, "its heads must fill the width"),
@@ -95,16 +105,7 @@ SPECIAL: dict[str, Special] = {
         },
         "its default has none",
     ),
-    "cosmos3_edge_text": Special(
-        {
-            "rope_parameters": {
-                "rope_type": "default",
-                "rope_theta": 1e4,
-                "mrope_section": [2, 1, 1],
-            }
-        },
-        "the sections of its positions must fill half a head",
-    ),
+    "cosmos3_edge_text": SECTIONS,
     "cvt": Special({"embed_dim": [16, 32, 64], "num_heads": [1, 2, 4], "depth": [1, 2, 3]}),
     "dbrx": Special(
         {
@@ -126,6 +127,9 @@ SPECIAL: dict[str, Special] = {
         },
         "its sizes are multiples of the coefficients",
     ),
+    "glm4v_text": SECTIONS,
+    "glm_image_text": SECTIONS,
+    "glm_ocr_text": SECTIONS,
     "glm5_next_text": Special({"index_topk": 16}, "a multiple of its pool"),
     "hgnet_v2": Special(
         {
@@ -139,6 +143,7 @@ SPECIAL: dict[str, Special] = {
     "levit": Special({"patch_size": 16}, "its stem is four convolutions of stride 2"),
     "lfm2_moe": Special({"layer_types": ["conv", "full_attention"], "num_dense_layers": 1}),
     "maskformer-swin": Special(WINDOWS, "its windows must fit its smallest map"),
+    "swin": Special(WINDOWS, "its windows must fit its smallest map"),
     "moonshine": Special(
         {"encoder_num_key_value_heads": 4, "decoder_num_key_value_heads": 4},
         "its projections are as wide as the model",
