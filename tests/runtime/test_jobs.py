@@ -73,20 +73,26 @@ def wait_for_writing(process: subprocess.Popen[bytes], folder: Path) -> None:
 
 
 def kill_and_continue(bundle: Path, kills: int) -> None:
-    # Long enough for all kills, each soon after a process has begun to write.
     name = put("a.txt", texts_of((40 + 6 * kills) * SHARD_ROWS + 7))
     assert main(command(bundle, name, "whole/")) == 0
-    chosen, journal = random.Random(kills), Path("cut/journal.jsonl")
-    for _ in range(kills):
+    whole, cut = content("whole"), Path("cut")
+    chosen, killed, interrupted = random.Random(kills), 0, 0
+    while killed < kills:
         process = spawn(command(bundle, name, "cut/"))
-        wait_for_writing(process, Path("cut"))
+        wait_for_writing(process, cut)
         time.sleep(chosen.uniform(0, 0.05))
         process.kill()
         process.communicate()
-        assert process.returncode == -signal.SIGKILL, "the job is too short for so many kills"
-    assert journal.read_bytes().count(b"\n") > 1, "no kill came after a shard"
+        if process.returncode == -signal.SIGKILL:
+            killed += 1
+            interrupted += content("cut").get("journal.jsonl", b"").count(b"\n") > 1
+        else:  # it came to its end between kills, as on a quick machine: then another job
+            assert process.returncode == 0
+            assert content("cut") == whole
+            shutil.rmtree(cut)
+    assert interrupted, "no kill came after a shard"
     assert main(command(bundle, name, "cut/")) == 0
-    assert content("cut") == content("whole")
+    assert content("cut") == whole
 
 
 def test_a_killed_job_goes_on_to_the_same_bytes(tiny_bundle, place) -> None:
