@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,9 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
+from torch.nn.utils.rnn import pad_sequence
 
 from export.backbone import load_backbone
-from export.feature_extractor import FeatureExtractor, reference_sounds
+from export.feature_extractor import MASK, FeatureExtractor
 from export.layout import write_config
 from export.part import Loaded, Part
 from export.quiet import quiet
@@ -27,11 +29,13 @@ from fmrt.preprocess.audio import decode
 from fmrt.preprocess.spectrogram import FEATURES_FILE
 
 OUTPUTS = ("last_hidden_state", "audio_embeds")
-MASK = "attention_mask"
 POOLINGS = ("mean", "pooler")
 BATCH = 2
+# Methods that give the mask of the output's frames; transformers has no public name for them.
+OUTPUT_MASKS = ("_get_output_attention_mask", "_get_feature_vector_attention_mask")
 # Most difference, as a fraction of the largest component, that is float32 rounding alone.
 UNHEARD = 1e-4
+MOST_NEEDED = 64  # frames, tried one by one
 
 
 class AudioEmbedding(torch.nn.Module):  # type: ignore[misc]  # torch is not type-checked here
@@ -44,8 +48,8 @@ class AudioEmbedding(torch.nn.Module):  # type: ignore[misc]  # torch is not typ
         unit: whether to end in L2 normalization.
 
     Attributes:
-        masked: whether the backbone takes waveforms of different lengths, filled with zeros, and
-            the mask of their samples.
+        masked: whether the backbone takes sounds of different lengths, filled with zeros, and the
+            mask of their samples or frames.
     """
 
     masked = False
@@ -70,7 +74,7 @@ class AudioEmbedding(torch.nn.Module):  # type: ignore[misc]  # torch is not typ
             inputs: the main input, float32 ``[batch, ...]``; for models that fill a fixed length
                 with silence also ``attention_mask``, int64 ``[batch, frames]``, which only the mean
                 reads, as such models are trained to see the silence; for masked ones
-                ``attention_mask``, int64 ``[batch, samples]``.
+                ``attention_mask``, int64 ``[batch, samples or frames]``.
         """
         output = self.backbone(**(inputs if self.masked else {self.main: inputs[self.main]}))
         hidden = output.last_hidden_state
@@ -91,7 +95,8 @@ class AudioEmbedding(torch.nn.Module):  # type: ignore[misc]  # torch is not typ
     def _frames(self, mask: Tensor, hidden: Tensor) -> Tensor:
         """The mask of the frames of ``last_hidden_state``."""
         if self.masked:
-            # transformers has no public name for it.
+            if hasattr(self.backbone, OUTPUT_MASKS[0]):
+                return self.backbone._get_output_attention_mask(mask, hidden.shape[1])
             return self.backbone._get_feature_vector_attention_mask(hidden.shape[1], mask)
         # The encoder's convolutions halve the frames.
         return mask[:, :: mask.shape[1] // hidden.shape[1]]
@@ -113,7 +118,7 @@ class AudioSource:
         """
         self.extractor.extractor.save_pretrained(str(directory))
         self.extractor.write_arrays(directory)
-        self.extractor.check(self.spec, directory, reference_sounds())
+        self.extractor.check(self.spec, directory, self.extractor.sounds())
 
 
 def load_audio(
@@ -137,7 +142,11 @@ def load_audio(
     unit = bool(overrides.normalize)
     unsaid = "the model does not say; --normalize adds it"
     module = AudioEmbedding(backbone, extractor.input_name, pooling.value, unit).eval()
-    module.masked = not spec.fixed and _padding_is_left_out(module, spec)
+    if not spec.fixed and spec.spectrogram is not None:
+        hop = int(spec.spectrogram["hop_length"])
+        least = _least_samples(module, extractor, spec, hop)
+        spec = dataclasses.replace(spec, min_samples=least)
+    module.masked = not spec.fixed and _padding_is_left_out(module, extractor, spec)
     spec = dataclasses.replace(spec, masked=module.masked)
     source = AudioSource(module, extractor, spec)
     return Loaded(
@@ -194,28 +203,49 @@ def _batch_choice(spec: AudioInput, model_type: str) -> Choice:
     return Choice("batches", "of sounds of one length", f"{model_type} would hear padding, tried")
 
 
-def _padding_is_left_out(module: AudioEmbedding, spec: AudioInput) -> bool:
+def _padding_is_left_out(
+    module: AudioEmbedding, extractor: FeatureExtractor, spec: AudioInput
+) -> bool:
     """Whether a sound has the vector that it has alone in a batch with a longer one, masked.
 
     Models that normalize a feature over the time of all samples do not, nor those without a mask.
     """
     backbone = module.backbone
-    if not hasattr(backbone, "_get_feature_vector_attention_mask"):
+    if not any(hasattr(backbone, name) for name in OUTPUT_MASKS):
         return False
-    lengths = [8 * spec.min_samples, 5 * spec.min_samples + 1]
-    samples = torch.randn(2, lengths[0], generator=torch.Generator().manual_seed(0))
-    samples[1, lengths[1] :] = 0
-    mask = (torch.arange(lengths[0]) < torch.tensor(lengths)[:, None]).to(torch.int64)
-    batch = {spec.input_name: samples.to(backbone.device), MASK: mask.to(backbone.device)}
-    single = {spec.input_name: batch[spec.input_name][1:, : lengths[1]]}
+    longest = max(8 * spec.min_samples, spec.sampling_rate)
+    sounds = [_noise(extractor, n).to(backbone.device) for n in (longest, 5 * longest // 8 + 1)]
+    lengths = torch.tensor([len(sound) for sound in sounds], device=backbone.device)
+    filled = pad_sequence(sounds, batch_first=True)
+    mask = torch.arange(filled.shape[1], device=backbone.device) < lengths[:, None]
     with torch.no_grad(), quiet():
-        alone = module(**single)[OUTPUTS[1]][0]
+        alone = module(**{spec.input_name: sounds[1][None]})[OUTPUTS[1]][0]
         module.masked = True
         try:
+            batch = {spec.input_name: filled, MASK: mask.to(torch.int64)}
             together = module(**batch)[OUTPUTS[1]][1]
         finally:
             module.masked = False
     return bool((together - alone).abs().max() <= UNHEARD * alone.abs().max())
+
+
+def _noise(extractor: FeatureExtractor, samples: int) -> Tensor:
+    """Model input of so many samples of noise, the same at the start of each."""
+    drawn = np.random.default_rng(0).normal(0, 0.1, samples)
+    return torch.from_numpy(extractor(drawn.astype(np.float32)))
+
+
+def _least_samples(
+    module: AudioEmbedding, extractor: FeatureExtractor, spec: AudioInput, hop: int
+) -> int:
+    """Fewest samples, in steps of whole frames, whose features a model takes."""
+    for frames in range(MOST_NEEDED):
+        samples = spec.min_samples + frames * hop
+        features = _noise(extractor, samples)[None].to(module.backbone.device)
+        with torch.no_grad(), quiet(), suppress(RuntimeError, ValueError):
+            if torch.isfinite(module(**{spec.input_name: features})[OUTPUTS[1]]).all():
+                return samples
+    return spec.min_samples
 
 
 def _min_samples(model: Any) -> int:  # noqa: ANN401
@@ -236,7 +266,7 @@ def _parts(source: AudioSource) -> Sequence[Part]:
 def audio_part(source: AudioSource, stem: str) -> Part:
     """The tower of a loaded audio model; ``stem`` names its graph's files."""
     spec, module = source.spec, source.module
-    sounds = reference_sounds()
+    sounds = source.extractor.sounds()
     with torch.no_grad(), quiet():
         batches = [_inputs(source, data) for data in sounds]
         outputs = [module(**batch) for batch in batches]
@@ -244,7 +274,8 @@ def audio_part(source: AudioSource, stem: str) -> Part:
     positions = [output[OUTPUTS[0]].shape[1] for output in outputs]
     reference = Reference(list(sounds), [""] * len(sounds), np.array(positions), np.stack(vectors))
     names = (spec.input_name, *([MASK] if spec.hop_length or spec.masked else []))
-    seen = spec.max_samples if spec.fixed else batches[0][spec.input_name].shape[1]
+    first = decode(sounds[0], spec.sampling_rate, spec.max_samples)
+    seen = spec.max_samples if spec.fixed else len(first)
     tower = Tower(
         modality="audio",
         inputs=names,
@@ -272,7 +303,8 @@ def _inputs(source: AudioSource, data: bytes) -> dict[str, Tensor]:
         filled = -(-len(waveform) // spec.hop_length)
         inputs[MASK] = (frames < filled).to(torch.int64)[None].to(device)
     if spec.masked:
-        inputs[MASK] = torch.ones_like(inputs[spec.input_name], dtype=torch.int64)
+        shape = inputs[spec.input_name].shape[:2]
+        inputs[MASK] = torch.ones(shape, dtype=torch.int64, device=device)
     return inputs
 
 

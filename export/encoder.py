@@ -29,6 +29,8 @@ def take_encoder(transformer: Transformer) -> bool:
     if not getattr(model.config, "is_encoder_decoder", False) or not hasattr(model, "decoder"):
         return False
     transformer.model = model.get_encoder()
+    if not hasattr(transformer.model, "config"):  # FSMT's has none of its own
+        transformer.model.config = model.config
     taken = inspect.signature(transformer.model.forward).parameters.values()
     names = {p.name for p in taken}
     transformer._declared_forward_params = names  # read once, when it is made

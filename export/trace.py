@@ -7,6 +7,7 @@ import torch
 from torch.export import Dim
 from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
 
+from export.exact_rules import take_constants_exactly
 from export.part import HeadPart, Part
 from export.quiet import quiet
 from export.source import first_line
@@ -21,6 +22,8 @@ REASONS = (
         "its code unrolls over the length of its input, and a graph would serve one length alone",
     ),
     ("data-dependent", "its code branches on values that only running it gives"),
+    ("complex-valued input", "it computes with complex numbers"),
+    ("No ONNX function found", "it uses an operator that the converter does not know"),
 )
 
 
@@ -36,13 +39,15 @@ def trace(part: Part | HeadPart, model_type: str, opset: int | None) -> ir.Model
         ExportError: the converter cannot convert this architecture.
     """
     shapes = {name: dict.fromkeys(part.axes.get(name, ()), Dim.DYNAMIC) for name in part.inputs}
+    take_constants_exactly()
     try:
         with quiet(), torch.no_grad():
             config = OnnxConfig(dynamic_shapes=shapes, opset_version=opset)
             exporter = OnnxExporter()
             program: ir.Model = exporter.export(part.module, dict(part.inputs), config).program
     except Exception as e:  # whatever torch.export or the converter raise
-        reason = next((why for words, why in REASONS if words in str(e)), first_line(e))
+        text = f"{e} {e.__cause__}"
+        reason = next((why for words, why in REASONS if words in text), first_line(e))
         raise ExportError(f"torch cannot convert a {model_type} model to ONNX: {reason}") from e
     for name in part.optional:
         _make_optional(program, name)

@@ -203,8 +203,8 @@ class AudioInput:
         hop_length: samples between the frames of ``attention_mask``; 0 for models without one.
         spectrogram: parameters of `fmrt.preprocess.spectrogram.Spectrogram`, or None for models
             that take the waveform.
-        masked: whether waveforms of different lengths may share a batch, filled with zeros, which
-            ``attention_mask`` of the same shape leaves out.
+        masked: whether sounds of different lengths may share a batch, filled with zeros, which
+            ``attention_mask`` of their samples or frames leaves out.
         stride: samples behind a position that the model computes, for the scheduler.
     """
 

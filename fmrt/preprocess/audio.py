@@ -74,7 +74,7 @@ class Sounds:
         """The model's main input ``[rows, ...]``, and ``attention_mask`` where there are frames.
 
         The mask is int64 ``[rows, frames]``: 1 where a frame holds some of the sound; or, with
-        waveforms filled up to the longest, ``[rows, samples]``: 1 where there is a sample.
+        sounds filled up to the longest, ``[rows, samples or frames]``: 1 where there is one.
         """
         sounds = [self.sounds[row].values for row in rows]
         if self.spec.masked:
@@ -88,11 +88,11 @@ class Sounds:
 
     def _masked(self, sounds: Sequence[NDArray[np.float32]]) -> Feeds:
         lengths = np.array([len(values) for values in sounds])
-        samples = np.zeros((len(sounds), lengths.max()), np.float32)
-        for row, values in zip(samples, sounds, strict=True):
+        filled = np.zeros((len(sounds), lengths.max(), *sounds[0].shape[1:]), np.float32)
+        for row, values in zip(filled, sounds, strict=True):
             row[: len(values)] = values
-        mask = (np.arange(samples.shape[1]) < lengths[:, None]).astype(np.int64)
-        return {self.spec.input_name: samples, "attention_mask": mask}
+        mask = (np.arange(filled.shape[1]) < lengths[:, None]).astype(np.int64)
+        return {self.spec.input_name: filled, "attention_mask": mask}
 
     def keys(self, rows: NDArray[np.int64]) -> list[bytes]:
         """The values, with their number of samples, which the mask depends on."""

@@ -5,8 +5,8 @@ python -m tests.conformance bert vit        these again
 python -m tests.conformance --again refused those with that outcome again
 python -m tests.conformance --docs          only write the docs from the results
 
-Each model type has a process of its own, with a limit of time and memory. A result is written as
-soon as it is there, so a run that was stopped goes on where it was.
+Each model type has a process of its own, with a limit of CPU time and memory. A result is written
+as soon as it is there, so a run that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import multiprocessing
 import os
 import resource
 import shutil
+import signal
 import sys
 import tempfile
 import traceback
@@ -52,7 +53,7 @@ def main() -> int:
     if not args.docs:
         _warm_up()
         with tempfile.TemporaryDirectory() as work, ThreadPoolExecutor(args.jobs) as pool:
-            running = [pool.submit(_outcome, Path(work), args.timeout, name) for name in todo]
+            running = [pool.submit(_outcome, Path(work), args.limit, name) for name in todo]
             for found in map(Future.result, as_completed(running)):
                 print(f"{found.model_type}: {found.status} {found.reason}", flush=True)
                 known[found.model_type] = found
@@ -77,31 +78,29 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("types", nargs="*", metavar="TYPE", help="model types")
     parser.add_argument("--again", nargs="*", default=[], help="outcomes to try again, or all")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--timeout", type=float, default=300, help="seconds a model type")
+    parser.add_argument("--limit", type=int, default=300, help="CPU seconds a model type")
     parser.add_argument("--docs", action="store_true", help="write the docs, run nothing")
     return parser.parse_args()
 
 
-def _outcome(work: Path, timeout: float, model_type: str) -> Outcome:
+def _outcome(work: Path, limit: int, model_type: str) -> Outcome:
     """The outcome of a model type, from its own process."""
     file = work / f"{model_type}.json"
-    process = FORK.Process(target=_child, args=(model_type, file))
+    process = FORK.Process(target=_child, args=(model_type, file, limit))
     process.start()
-    process.join(timeout)
-    late = process.is_alive()
-    if late:
-        process.kill()
-        process.join()
+    process.join()
     try:
         found = Outcome(**json.loads(file.read_text()))
     except FileNotFoundError:
-        how = f"took over {timeout:.0f} s" if late else f"ended with code {process.exitcode}"
+        late = process.exitcode == -signal.SIGXCPU
+        how = f"took over {limit} s of CPU time" if late else f"ended with code {process.exitcode}"
         modality = outcomes.classify(model_type)[0]
         found = Outcome(model_type, modality, outcomes.REFUSED, f"its export {how}")
     return found
 
 
-def _child(model_type: str, file: Path) -> None:
+def _child(model_type: str, file: Path, limit: int) -> None:
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 5))
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     place = Path(tempfile.mkdtemp(dir=file.parent))
     try:

@@ -29,6 +29,18 @@ SAME = 2e-5  # of the scale: an item alone, and among others
 APART = 1e-4  # of the scale: two items' vectors
 
 
+# Extractors of checkpoints, where the model type's in transformers is another or none.
+EXTRACTORS = {
+    "nemotron3_5_transcribe_asr_audio": "NemotronAsrStreamingFeatureExtractor",
+    "wav2vec2-bert": "SeamlessM4TFeatureExtractor",
+}
+OWN_LENGTH = (
+    "LasrFeatureExtractor",
+    "NemotronAsrStreamingFeatureExtractor",
+    "ParakeetFeatureExtractor",
+)
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What became of a model type.
@@ -135,9 +147,13 @@ def _image_processor(config: Any) -> Any:
 def _feature_extractor(model_type: str, config: Any) -> Any:
     waves = model_class(model_type).main_input_name == "input_values"
     usual = "Wav2Vec2FeatureExtractor" if waves else "WhisperFeatureExtractor"
-    kind = FEATURE_EXTRACTOR_MAPPING_NAMES.get(model_type, usual)
-    bins = getattr(config, "num_mel_bins", None)
+    known = {**FEATURE_EXTRACTOR_MAPPING_NAMES, **EXTRACTORS}
+    kind = known.get(model_type, usual)
+    encoder = getattr(config, "encoder_config", config)
+    bins = getattr(encoder, "num_mel_bins", None)
     options: dict[str, Any] = {}
+    if bins and kind in OWN_LENGTH:
+        options = {"feature_size": bins}
     if kind == "WhisperFeatureExtractor":
         options = {"chunk_length": 2, "feature_size": bins or 80}
     if kind == "ASTFeatureExtractor":

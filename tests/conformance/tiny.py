@@ -26,6 +26,10 @@ SMALL = 1e-3
 # fits keep their default.
 LIMITS: tuple[tuple[str, int], ...] = (
     (r"rotary_dim", 4),
+    # Of 2,048 positions: more than a text here has. Scores tie at zero, and which of several equal
+    # ones are chosen is a library's whim.
+    (r"index_topk|keep_window_size", POSITIONS),
+    (r"^vocab|_vocab_size$", 600),
     (r"type_vocab|num_channels|in_channels|in_chans", 1 << 30),
     (r"max_.*position|n_positions|n_ctx|max_seq|seq_length|_positions$|context_length", POSITIONS),
     (r"window|chunk_size", 16),
@@ -47,7 +51,6 @@ LIMITS: tuple[tuple[str, int], ...] = (
     ),
     (r"image_size|img_size|spec_size", IMAGE),
     (r"patch_size|patch_stride", 8),
-    (r"vocab", 600),
 )
 LAYERS = ("num_hidden_layers", "n_layer", "num_layers")
 SPREAD = 0.1  # of weights: several times the usual, so that items' vectors differ
@@ -95,6 +98,7 @@ SPECIAL: dict[str, Special] = {
     "granitemoehybrid": Special(MAMBA, "its heads must fill the width"),
     "falcon_h1": Special({**MAMBA, "mamba_d_ssm": 64}, "its heads must fill the width"),
     "mamba2": Special({"head_dim": 16}, "its heads must fill the width"),
+    "wav2vec2-bert": Special({"feature_projection_input_dim": 160}, "two frames of 80 bands"),
     "xlnet": Special({"d_head": 8}, "its heads must fill the width"),
     "cohere_compass_text": Special(
         {
@@ -127,10 +131,10 @@ SPECIAL: dict[str, Special] = {
         },
         "its sizes are multiples of the coefficients",
     ),
+    "glm4v_moe_text": Special({**SECTIONS.config, "head_dim": 16}, "half of a head has positions"),
     "glm4v_text": SECTIONS,
     "glm_image_text": SECTIONS,
     "glm_ocr_text": SECTIONS,
-    "glm5_next_text": Special({"index_topk": 16}, "a multiple of its pool"),
     "hgnet_v2": Special(
         {
             "stem_channels": [3, 16, 32],
@@ -140,16 +144,26 @@ SPECIAL: dict[str, Special] = {
         },
         "a stage's channels are the next one's",
     ),
+    "hunyuan_vl_text": SECTIONS,
     "levit": Special({"patch_size": 16}, "its stem is four convolutions of stride 2"),
     "lfm2_moe": Special({"layer_types": ["conv", "full_attention"], "num_dense_layers": 1}),
+    "lilt": Special({"hidden_size": 48}, "its width is six tables of positions, and four heads"),
+    "longcat_flash": Special({"qk_head_dim": 16}, "the sum of its two parts"),
     "maskformer-swin": Special(WINDOWS, "its windows must fit its smallest map"),
     "swin": Special(WINDOWS, "its windows must fit its smallest map"),
+    "mistral4": Special({"head_dim": 16}, "the sum of its two parts"),
+    "mobilebert": Special({"intra_bottleneck_size": 32}, "its heads must fill the bottleneck"),
     "moonshine": Special(
         {"encoder_num_key_value_heads": 4, "decoder_num_key_value_heads": 4},
         "its projections are as wide as the model",
     ),
     "moonshine_streaming": Special({"num_key_value_heads": 4}),
     "nemotron": Special({"num_key_value_heads": 2}),
+    "nemotron_asr_streaming_encoder": Special(
+        {"max_position_embeddings": 512}, "its frames are 80 ms, and sounds have eleven seconds"
+    ),
+    "qwen2_5_vl_text": SECTIONS,
+    "qwen2_vl_text": SECTIONS,
     "qwen4_exp_text": Special(
         {
             "indexer_n_heads": 2,

@@ -113,6 +113,45 @@ AUDIO = (
         {"feature_size": 16, "truncation": "rand_trunc", "max_length_s": 2},
         "pooler",
     ),
+    TinyAudio(
+        "parakeet",
+        "parakeet_encoder",
+        "ParakeetFeatureExtractor",
+        {**TRANSFORMER, "subsampling_conv_channels": 8},
+        masked=True,
+    ),
+    TinyAudio(
+        "nemotron",
+        "nemotron_asr_streaming_encoder",
+        "NemotronAsrStreamingFeatureExtractor",
+        {**TRANSFORMER, "subsampling_conv_channels": 8, "num_mel_bins": 80},
+        masked=True,
+    ),
+    TinyAudio(
+        "speech_to_text",
+        "speech_to_text",
+        "Speech2TextFeatureExtractor",
+        {
+            "d_model": 32,
+            "encoder_layers": 2,
+            "decoder_layers": 1,
+            "encoder_attention_heads": 4,
+            "decoder_attention_heads": 4,
+            "encoder_ffn_dim": 64,
+            "decoder_ffn_dim": 64,
+            "conv_channels": 32,
+            "init_std": 0.1,
+            "vocab_size": 50,
+        },
+    ),
+    TinyAudio(
+        "wav2vec2_bert",
+        "wav2vec2-bert",
+        "SeamlessM4TFeatureExtractor",
+        TRANSFORMER,
+        masked=True,
+    ),
+    TinyAudio("lasr", "lasr_encoder", "LasrFeatureExtractor", TRANSFORMER, masked=True),
 )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from export.feature_extractor import FeatureExtractor, reference_sounds
+from export.feature_extractor import FeatureExtractor
 from export.image_processor import ImageProcessor, reference_images
 from fmrt.preprocess.audio import AudioPreprocessor, decode
 from fmrt.preprocess.image import ImagePreprocessor
@@ -43,7 +43,7 @@ def features_error(tiny: TinyAudio, directory: Path) -> float:
         spectrogram = Spectrogram(directory / FEATURES_FILE, spec.spectrogram)
     ours = AudioPreprocessor(spec, spectrogram)
     errors = []
-    for item in [*reference_sounds(), *files()]:
+    for item in [*extractor.sounds(), *files()]:
         waveform = decode(item, spec.sampling_rate, spec.max_samples)[: spec.max_samples]
         errors.append(np.abs(ours.load(item).values - extractor(waveform)).max())
     return float(max(errors))
