@@ -97,9 +97,10 @@ def kinds() -> dict[str, Kind]:
     natural = list(docstrings())
     random.Random(0).shuffle(natural)
     short = [" ".join(text.split()[:8]) for text in natural[:1000]]
-    long = [" ".join([text] * 200) for text in natural[:40]]
+    # A word is a token or more: just enough of them, or cutting would be what is measured.
+    long = [" ".join((text.split() * 512)[:512]) for text in natural[:40]]
     return {
-        "natural": Kind("natural length", 256, natural[:256]),
+        "natural": Kind("natural length", 256, natural[:512]),
         "short": Kind("8 to 16 tokens", 256, [t for t in short if len(t) >= 24][:600]),
         "long": Kind("512 tokens", 512, long),
         "query": Kind("one query", 256, ["how do I read a file line by line"], 100),
@@ -265,8 +266,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     bundles = {n: exported(args.environments, n) for n in (256, 512)}
     model = model_directory()
     peers = [p for p in PEERS if p.name in (args.peers or [q.name for q in PEERS])]
-    if not has_int8(bundles[256]):
-        peers = [p for p in peers if p.precision != "int8"]
     pythons = {
         p.environment: set_up(args.environments / p.environment, p.environment) for p in peers
     }
@@ -298,20 +297,13 @@ def model_directory() -> Path:
 
 
 def exported(folder: Path, max_length: int) -> Path:
-    """A fresh bundle of the model; of an earlier run if the weights are the same."""
+    """A bundle of the model with an int8 variant; that of an earlier run where there is one."""
     import fmrt
 
     out = folder / f"bundle-{max_length}"
     if not (out / "fmrt.json").is_file():
-        fmrt.export_model(model_directory(), out, max_length=max_length)
+        fmrt.export_model(model_directory(), out, max_length=max_length, quantize=["int8"])
     return out
-
-
-def has_int8(bundle: Path) -> bool:
-    """Whether the bundle has an int8 variant."""
-    return any(
-        "int8" in v["name"] for v in json.loads((bundle / "fmrt.json").read_text())["variants"]
-    )
 
 
 if __name__ == "__main__":
