@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from fmrt.errors import BundleCorruptError, InputError
 from fmrt.manifest import TextInput
+from fmrt.preprocess import text as text_module
+from fmrt.preprocess.plain_text import plain_tokenizer
 from fmrt.preprocess.text import TextPreprocessor, check_text
 
 from .conftest import MAX_LENGTH, VOCABULARY, WORDS, make_tokenizer, token_ids
@@ -44,14 +48,80 @@ def test_left_truncation_keeps_the_end_and_the_special_tokens(tiny_bundle: Path)
     assert left.encode(["cat sat on the mat"]).ids.tolist() == [cls, the, mat, sep]
 
 
+@given(
+    st.lists(st.integers(0, 40), min_size=1), st.integers(2, 9), st.sampled_from(["left", "right"])
+)
+def test_truncation_says_how_long_a_text_was(tiny_bundle: Path, words, limit, side) -> None:
+    spec = TextInput(limit, 0, truncation_side=side)
+    tokens = TextPreprocessor(tiny_bundle / "tokenizer.json", spec).encode(
+        ["cat " * n for n in words]
+    )
+    assert tokens.untruncated.tolist() == [n + 2 for n in words]
+    assert tokens.lengths.tolist() == [min(n + 2, limit) for n in words]
+    assert len(tokens.ids) == tokens.lengths.sum()
+
+
+def test_a_length_below_the_special_tokens_is_refused(tiny_bundle: Path) -> None:
+    with pytest.raises(BundleCorruptError, match="max_length 1 leaves no room for the 2 special"):
+        TextPreprocessor(tiny_bundle / "tokenizer.json", TextInput(1, 0))
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["uncased", "cased"])
+def bert(request, tmp_path_factory) -> tuple[Tokenizer, TextPreprocessor]:
+    """A tokenizer of BERT's, and what reads its file."""
+    pieces = [
+        *"abcdefghijklmnopqrstuvwxyzABC019.,!?-'\"[]()<>\\/_~^`",
+        "é",
+        "中",
+        "the",
+        "dr",
+        "##ead",
+    ]
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    vocabulary = {
+        piece: i for i, piece in enumerate([*special, *pieces, *(f"##{p}" for p in "abcdeE")])
+    }
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=request.param)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    tokenizer.add_special_tokens(special)
+    file = tmp_path_factory.mktemp("bert") / "tokenizer.json"
+    tokenizer.save(str(file))
+    return tokenizer, TextPreprocessor(file, TextInput(512, 0))
+
+
+ascii_text = st.text(st.characters(max_codepoint=127, exclude_characters="\0"), max_size=60)
+any_text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)
+special_text = st.sampled_from(["[SEP]", "[sep]", " [MASK]\n", "[CLS]the", "dread\tThe\r\nDR"])
+
+
+@given(
+    st.lists(st.lists(ascii_text | any_text | special_text, max_size=4).map("".join), min_size=2)
+)
+def test_plain_texts_have_the_usual_ids(bert, texts) -> None:
+    tokenizer, preprocess = bert
+    with mock.patch.object(text_module, "MANY_TEXTS", 2):
+        tokens = preprocess.encode(texts)
+    assert preprocess._plain is not None
+    assert tokens.ids.tolist() == [i for t in texts for i in tokenizer.encode(t).ids]
+
+
+def test_a_tokenizer_that_looks_for_tokens_in_changed_text_has_no_plain_one(bert) -> None:
+    tokenizer, _ = bert
+    assert plain_tokenizer(tokenizer) is not None
+    other = Tokenizer.from_str(tokenizer.to_str())
+    other.add_tokens(["Word"])
+    assert plain_tokenizer(other) is None
+    assert plain_tokenizer(make_tokenizer()) is None
+
+
 def test_a_prompts_length_leaves_out_the_closing_token(preprocess) -> None:
     assert preprocess.prompt_length("query: ") == 3
     assert preprocess.prompt_length("") == 0
 
 
 def test_token_types_reach_the_model(tmp_path: Path) -> None:
-    from tokenizers import processors
-
     tokenizer = make_tokenizer()
     special = [(name, VOCABULARY[name]) for name in ("[CLS]", "[SEP]")]
     tokenizer.post_processor = processors.TemplateProcessing(
