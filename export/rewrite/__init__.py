@@ -12,7 +12,7 @@ from export.rewrite.cuda_attention import fuse_attention_for_cuda
 from export.rewrite.fused_attention import fuse_attention
 from export.rewrite.gemm import projections_to_gemm
 from export.rewrite.pooled_token import compute_pooled_token_alone
-from export.rewrite.unmasked_attention import fuse_unmasked_attention
+from export.rewrite.rms_norm import fuse_rms_norm
 
 
 def optimize_for_cpu(model: ir.Model, embedding: str | None = None) -> dict[str, int]:
@@ -29,9 +29,9 @@ def optimize_for_cpu(model: ir.Model, embedding: str | None = None) -> dict[str,
     """
     passes: tuple[Callable[[ir.Model], int], ...] = (
         simplify_attention,
-        fuse_attention,
-        fuse_unmasked_attention,
+        fuse_rms_norm,
         partial(compute_pooled_token_alone, embedding=embedding),
+        fuse_attention,
         projections_to_gemm,
     )
     return {getattr(run, "func", run).__name__: run(model) for run in passes}

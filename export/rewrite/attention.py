@@ -5,6 +5,8 @@ more copies of the keys and two scalings.
 After: ``Mul(q, s^2) @ Transpose(k)``; ONNX Runtime merges the transposition into the one before it
 and the scale into the product.
 
+Whisper scales its queries elsewhere, and the product here has no scale.
+
 Rows, before: ``Where(no key allowed, 0, softmax(scores + bias) @ v)``.
 After: ``softmax(scores + bias) @ v``. The bias is finite, so a row without any key, which only
 padding has, gives the mean of the values and no NaN; neither pooling
@@ -28,19 +30,38 @@ KEYS_TRANSPOSED = [0, 1, 3, 2]
 
 def simplify_attention(model: ir.Model) -> int:
     """Apply the pass in place; returns the number of changes, two a layer where both apply."""
-    rules = RewriteRuleSet([_TransposedKeys.rule(), _MaskedRows.rule()])
-    count = int(rules.apply_to_model(model))
+    rules = [_TransposedKeys.rule(scaled=True), _TransposedKeys.rule(scaled=False)]
+    count = int(RewriteRuleSet([*rules, _MaskedRows.rule()]).apply_to_model(model))
     IdentityEliminationPass()(model)
+    _drop_same_reshapes(model)
     RemoveUnusedNodesPass()(model)
     return count
+
+
+def _drop_same_reshapes(model: ir.Model) -> None:
+    """Take out reshapes to the shape that there is already."""
+    for node in list(model.graph):
+        if node.op_type != "Reshape" or node.outputs[0].is_graph_output():
+            continue
+        before, after = node.inputs[0], node.outputs[0]
+        if before is None or before.shape is None or None in _known(before.shape):
+            continue
+        if after.shape is not None and before.shape == after.shape:
+            after.replace_all_uses_with(before)
+
+
+def _known(shape: ir.Shape) -> list[object]:
+    """Sizes, with None for those that have neither a number nor a symbol."""
+    return [size if isinstance(size, int) else size.value for size in shape]
 
 
 class _TransposedKeys(RewriteRuleClassBase):  # type: ignore[misc]  # onnxscript has no types
     """Transposes and scales the keys once."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, scaled: bool) -> None:
         # The shape arithmetic of one layer may serve others.
         super().__init__(remove_nodes=False)
+        self._scaled = scaled
 
     def pattern(self, op: Any, query: Any, key: Any, scale: Any) -> Any:
         sizes = op.Shape(key, _allow_other_attributes=True)
@@ -54,15 +75,22 @@ class _TransposedKeys(RewriteRuleClassBase):  # type: ignore[misc]  # onnxscript
         keys = op.Reshape(
             turned, op.Concat(leading, size, sequence, axis=0), _allow_other_attributes=True
         )
+        if not self._scaled:
+            return op.MatMul(query, keys)
         return op.MatMul(op.Mul(query, scale), op.Mul(keys, scale))
 
-    def check(self, _: Any, key: ir.Value, scale: ir.Value, **__: Any) -> bool:
+    def check(self, _: Any, key: ir.Value, scale: ir.Value | None = None, **__: Any) -> bool:
         whole = key.shape is not None and len(key.shape) == len(KEYS_TRANSPOSED)
-        return whole and _scalar(scale) is not None
+        return whole and (not self._scaled or (scale is not None and _scalar(scale) is not None))
 
-    def rewrite(self, op: Any, query: Any, key: Any, scale: ir.Value, **_: Any) -> Any:
+    def rewrite(
+        self, op: Any, query: Any, key: Any, scale: ir.Value | None = None, **_: Any
+    ) -> Any:
+        keys = op.Transpose(key, perm=KEYS_TRANSPOSED)
+        if scale is None:
+            return op.MatMul(query, keys)
         squared = op.Constant(value_float=(_scalar(scale) or 0.0) ** 2)
-        return op.MatMul(op.Mul(query, squared), op.Transpose(key, perm=KEYS_TRANSPOSED))
+        return op.MatMul(op.Mul(query, squared), keys)
 
 
 class _MaskedRows(RewriteRuleClassBase):  # type: ignore[misc]  # onnxscript has no types

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from export.rewrite.walking import producer
 
 HEADS_OUTSIDE = (0, 2, 1, 3)
+# Normalize along the last axis, wherever the others are.
+HEAD_NORMS = frozenset({"SimplifiedLayerNormalization"})
 
 
 class Builder:
@@ -22,6 +27,7 @@ class Builder:
     def __init__(self, graph: ir.Graph, place: ir.Node) -> None:
         self._graph = graph
         self._place = place
+        self._branches = itertools.count()
 
     def node(
         self,
@@ -31,9 +37,39 @@ class Builder:
         domain: str = "",
     ) -> ir.Value:
         """Insert a node, and return its only output."""
-        made = ir.node(op_type, list(inputs), dict(attributes or {}), domain=domain)
-        self._graph.insert_before(self._place, made)
-        return made.outputs[0]
+        return self.add(ir.node(op_type, list(inputs), dict(attributes or {}), domain=domain))
+
+    def add(self, *nodes: ir.Node) -> ir.Value:
+        """Insert nodes, and return the first output of the last one."""
+        self._graph.insert_before(self._place, list(nodes))
+        return nodes[-1].outputs[0]
+
+    def choose(
+        self, condition: ir.Value, then: Sequence[ir.Node], otherwise: Sequence[ir.Node]
+    ) -> ir.Value:
+        """Insert an ``If``; the result is the first output of the last node of one branch.
+
+        Args:
+            condition: a boolean scalar.
+            then, otherwise: in topological order; they may read any value in front of the place.
+        """
+        branches = {"then_branch": self._branch(then), "else_branch": self._branch(otherwise)}
+        attributes = [ir.AttrGraph(name, graph) for name, graph in branches.items()]
+        return self.add(ir.Node("", "If", [condition], attributes))
+
+    def choose_or_zero(self, unneeded: ir.Value, value: ir.Value) -> ir.Value:
+        """A value of rank 4 that is computed only where ``unneeded`` is false; else one zero.
+
+        What it is computed from stays in the graph, for `RemoveUnusedNodesPass` to clean up.
+        """
+        zero = ir.tensor(np.zeros((1, 1, 1, 1), np.float32))
+        return self.choose(unneeded, [ir.node("Constant", [], {"value": zero})], _copied(value))
+
+    def _branch(self, nodes: Sequence[ir.Node]) -> ir.Graph:
+        name = f"{self._place.outputs[0].name}_branch_{next(self._branches)}"
+        for i, value in enumerate(value for node in nodes for value in node.outputs):
+            value.name = f"{name}_{i}"
+        return ir.Graph([], nodes[-1].outputs[:1], nodes=nodes, name=name)
 
     def replace(self, old: ir.Value, new: ir.Value) -> None:
         """Let everything that reads ``old`` read ``new``, which takes over name, shape and type."""
@@ -50,8 +86,16 @@ class Builder:
         """A constant int64 scalar."""
         return self._integers("int", value, str(value))
 
+    def constant(self, name: str, content: NDArray[np.float32]) -> ir.Value:
+        """A constant float tensor, shared by all who ask for the same name."""
+        return self._constant(name, ir.tensor(content, name=name))
+
     def tokens(self, heads: ir.Value) -> ir.Value:
         """``[batch, sequence, hidden]`` of ``[batch, heads, sequence, head size]``."""
+        norm = heads.producer()
+        inner = norm.inputs[0] if norm is not None and norm.op_type in HEAD_NORMS else None
+        if norm is not None and inner is not None and producer(inner, "Transpose") is not None:
+            return self._normalized_tokens(norm, inner)
         turned = producer(heads, "Transpose")
         if turned is not None and tuple(turned.attributes["perm"].as_ints()) == HEADS_OUTSIDE:
             split = turned.inputs[0]
@@ -64,13 +108,65 @@ class Builder:
         back = self.node("Transpose", [heads], {"perm": HEADS_OUTSIDE})
         return self.node("Reshape", [back, self.ints(0, 0, -1)])
 
+    def _normalized_tokens(self, norm: ir.Node, heads: ir.Value) -> ir.Value:
+        """The same where each head is normalized by itself, behind the transposition or before."""
+        assert heads.shape is not None  # noqa: S101  # of the values that are asked for
+        sizes = self.ints(0, 0, *(int(str(heads.shape[axis])) for axis in (1, 3)))
+        apart = self.node("Reshape", [self.tokens(heads), sizes])
+        made = ir.Node(
+            norm.domain, norm.op_type, [apart, *norm.inputs[1:]], norm.attributes.values()
+        )
+        return self.node("Reshape", [self.add(made), self.ints(0, 0, -1)])
+
     def _integers(self, kind: str, values: int | list[int], text: str) -> ir.Value:
-        name = f"cuda_{kind}_{text.replace('-', 'minus')}"
+        name = f"rewrite_{kind}_{text.replace('-', 'minus')}"
+        return self._constant(name, ir.tensor(values, dtype=ir.DataType.INT64, name=name))
+
+    def _constant(self, name: str, tensor: ir.TensorProtocol) -> ir.Value:
         if name not in self._graph.initializers:
-            tensor = ir.tensor(values, dtype=ir.DataType.INT64, name=name)
-            value = ir.val(name, dtype=ir.DataType.INT64, const_value=tensor)
+            value = ir.val(name, dtype=tensor.dtype, shape=tensor.shape, const_value=tensor)
             self._graph.initializers[name] = value
         return self._graph.initializers[name]
+
+
+class Listing:
+    """Makes nodes one by one, for a branch."""
+
+    def __init__(self) -> None:
+        self.nodes: list[ir.Node] = []
+
+    def node(
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        attributes: Mapping[str, int | float] | None = None,
+        domain: str = "",
+    ) -> ir.Value:
+        """Append a node, and return its only output."""
+        self.nodes.append(ir.node(op_type, list(inputs), dict(attributes or {}), domain=domain))
+        return self.nodes[-1].outputs[0]
+
+
+def _copied(value: ir.Value) -> list[ir.Node]:
+    """Copies of the nodes that compute a value; inputs and constants of the graph stay shared."""
+    twins: dict[ir.Value, ir.Value] = {}
+    copies: list[ir.Node] = []
+
+    def visit(needed: ir.Value) -> None:
+        node = needed.producer()
+        if needed in twins or node is None:
+            return
+        for value in node.inputs:
+            if value is not None:
+                visit(value)
+        inputs = [twins.get(i, i) if i is not None else None for i in node.inputs]
+        attributes = list(node.attributes.values())
+        count = len(node.outputs)
+        copies.append(ir.Node(node.domain, node.op_type, inputs, attributes, num_outputs=count))
+        twins.update(zip(node.outputs, copies[-1].outputs, strict=True))
+
+    visit(value)
+    return copies
 
 
 def _is_tokens(value: ir.Value, heads: ir.Value) -> bool:

@@ -1,177 +1,220 @@
-"""Attention over unpadded keys as MultiHeadAttention, which picks flash attention by itself.
+"""Attention as one operator a layer, in the form whose CPU kernel never holds all scores.
 
-Before: queries, keys and values split into heads, their product, the padding's bias, softmax, the
-product with the values, and the heads joined again, each an operator with a tensor of
-``[batch, heads, sequence, sequence]`` or ``[batch, heads, sequence, head size]``.
+Before: queries, keys and values in heads, their scaled product, a mask, softmax, the product with
+the values, the heads joined: each an operator with a tensor of ``[batch, heads, sequence,
+sequence]`` or ``[batch, heads, sequence, head size]``.
 
-After: one ``MultiHeadAttention`` (com.microsoft) a layer, in two forms: without a mask for a batch
-without padding, whose kernel is flash attention and never holds all scores, and with the padding
-as key mask for any other. An ``If`` on the attention mask chooses.
+After, by what the mask hides:
 
-It applies where attention is masked by padding alone. Whether it is, is not read off the graph but
-tried: the part of the graph that computes the mask runs on random padding.
+- nothing (images): ``MultiHeadAttention`` (com.microsoft) without a mask, which is flash attention;
+- padding: an ``If`` on the attention mask; the same for a batch without padding, and with the
+  padding as key mask for any other;
+- later keys (decoders), and all but a window of earlier ones: ``GroupQueryAttention``, whose
+  kernel is flash attention too, skips what is later, and shares keys between heads without copies.
+  Padding behind a text is later than all of it, and needs no mask. An ``If`` takes a batch with
+  other padding, as from consumers that pad on the left, to the same operator with the graph's own
+  mask, which only that branch computes;
+- all but a window on both sides: blocks, see `export.rewrite.windowed_attention`.
+
+Anything else, such as a position bias, stays as it is. What a mask hides is not read off the graph
+but tried, see `export.rewrite.masks`. Where queries and keys are rotated, the rotation becomes one
+``RotaryEmbedding``.
 
 Gain: see docs/performance.md.
 """
 
 from __future__ import annotations
 
-import itertools
-from typing import Any
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-import numpy as np
 import onnx_ir as ir
-import onnxruntime as ort
-from numpy.typing import NDArray
 from onnx_ir.passes.common import CommonSubexpressionEliminationPass, RemoveUnusedNodesPass
-from onnxscript.rewriter.pattern import RewriteRuleClassBase, RewriteRuleSet, Var
+
+from export.rewrite.building import Builder
+from export.rewrite.layers import Attention, find_attention, ungrouped
+from export.rewrite.masks import MASK, NONE, PADDING, Masking, Maskings
+from export.rewrite.rotary import rotated_tokens
+from export.rewrite.windowed_attention import fits_blocks, is_long, windowed
 
 MICROSOFT = "com.microsoft"
-MASK = "attention_mask"
-HEADS_OUTSIDE = [0, 2, 1, 3]
-LAST_TWO_EXCHANGED = [0, 1, 3, 2]
-# Ranks of [batch, sequence, hidden] and [batch, heads, sequence, head size].
-TOKENS, HEADS = 3, 4
-# Batch and sequence sizes on which the mask is tried, and what counts as minus infinity there.
-TRIALS = ((1, 3), (4, 7), (3, 2))
-MASKED = -1e30
+# GroupQueryAttention's kernel asks for a multiple of it as head size, and is flash attention only
+# with its second and third output, the keys and values in heads.
+HEAD_SIZES = 8
+CACHES = 2
 
 
 def fuse_attention(model: ir.Model) -> int:
     """Apply the pass in place, behind `simplify_attention`; returns the layers changed."""
-    if all(value.name != MASK for value in model.graph.inputs):
-        return 0
-    count = int(RewriteRuleSet([_PaddedAttention.rule(model)]).apply_to_model(model))
+    fusion = _Fusion(model)
+    count = sum(fusion.apply(node) for node in list(model.graph) if node.op_type == "Softmax")
     if count:
         model.opset_imports[MICROSOFT] = 1
         CommonSubexpressionEliminationPass()(model)
-        RemoveUnusedNodesPass()(model)
+    RemoveUnusedNodesPass()(model)
     return count
 
 
-class _PaddedAttention(RewriteRuleClassBase):  # type: ignore[misc]  # onnxscript has no types
-    """One layer's attention, from the projections to the joined heads."""
+@dataclass(frozen=True)
+class _Layer:
+    """What a form is built from: a layer, its mask, and where to build.
 
+    Attributes:
+        found: in the graph.
+        masking: what its biases hide.
+        build: in front of its last node.
+        mask: the graph's input ``[batch, sequence]``, if it has one.
+    """
+
+    found: Attention
+    masking: Masking
+    build: Builder
+    mask: ir.Value | None
+
+    @property
+    def queries(self) -> ir.Value:
+        return rotated_tokens(self.build, self.found.scores.queries)
+
+    @functools.cached_property
+    def bias(self) -> ir.Value:
+        """The sum of what is added to the scores."""
+        biases = self.found.scores.biases
+        return functools.reduce(lambda a, b: self.build.node("Add", [a, b]), biases)
+
+    def shared(self, heads: ir.Value) -> tuple[ir.Value, int]:
+        """Keys or values ``[batch, sequence, hidden]`` before groups share them; their heads."""
+        few = ungrouped(heads)
+        assert few.shape is not None  # noqa: S101  # seen by `find_attention` or `ungrouped`
+        return rotated_tokens(self.build, few), int(str(few.shape[1]))
+
+    def own(self, heads: ir.Value) -> ir.Value:
+        """Keys or values ``[batch, sequence, hidden]``, as many heads as the queries have."""
+        tokens, count = self.shared(heads)
+        times, size = self.found.heads // count, self.found.size
+        if times == 1:
+            return tokens
+        apart = self.build.node("Reshape", [tokens, self.build.ints(0, 0, count, 1, size)])
+        repeated = self.build.node("Expand", [apart, self.build.ints(1, 1, 1, times, 1)])
+        return self.build.node("Reshape", [repeated, self.build.ints(0, 0, -1)])
+
+
+class _Fusion:
     def __init__(self, model: ir.Model) -> None:
-        super().__init__(remove_nodes=False)
-        self._mask = next(value for value in model.graph.inputs if value.name == MASK)
-        self._original = model.clone()
-        self._tried: dict[str | None, bool] = {}
-        self._layers = itertools.count()
+        self._graph = model.graph
+        self._maskings = Maskings(model)
+        self._mask = next((v for v in model.graph.inputs if v.name == MASK), None)
+        self._lazy: dict[tuple[str | ir.Value, ...], ir.Value] = {}
 
-    def pattern(self, op: Any, q: Any, k: Any, v: Any, scale: Any, bias: Any) -> Any:
-        def heads(x: Any, shape: str, name: str) -> Any:
-            split = op.Reshape(x, Var(shape), _allow_other_attributes=True)
-            return op.Transpose(split, perm=HEADS_OUTSIDE, _outputs=[name])
+    def apply(self, softmax: ir.Node) -> bool:
+        """Replace the attention around a softmax; False when it is of another form."""
+        found = find_attention(softmax)
+        masking = self._maskings.of(found.scores.biases) if found is not None else None
+        if found is None or masking is None or (masking.padding and self._mask is None):
+            return False
+        form = self._form(masking, found)
+        if form is None:
+            return False
+        layer = _Layer(found, masking, Builder(self._graph, found.last), self._mask)
+        layer.build.replace(found.joined, form(layer))
+        return True
 
-        queries, keys, values = (
-            heads(q, "q_shape", "queries"),
-            heads(k, "k_shape", "keys"),
-            heads(v, "v_shape", "values"),
-        )
-        turned = op.Transpose(keys, perm=LAST_TWO_EXCHANGED)
-        scores = op.Add(op.MatMul(op.Mul(queries, scale), turned), bias)
-        attended = op.MatMul(op.Softmax(scores, axis=-1), values)
-        joined = op.Transpose(attended, perm=HEADS_OUTSIDE)
-        return op.Reshape(joined, Var("shape"), _allow_other_attributes=True, _outputs=["joined"])
+    def _form(self, masking: Masking, found: Attention) -> Callable[[_Layer], ir.Value] | None:
+        if masking == NONE:
+            return _unmasked
+        if masking == PADDING:
+            return _padded
+        if masking.after == 0 and found.size % HEAD_SIZES == 0:
+            return self._causal
+        return self._windowed if fits_blocks(masking) else None
 
-    def check(
-        self,
-        _: Any,
-        q: ir.Value,
-        k: ir.Value,
-        v: ir.Value,
-        scale: ir.Value,
-        bias: ir.Value,
-        queries: ir.Value,
-        keys: ir.Value,
-        values: ir.Value,
-        joined: ir.Value,
-        **__: Any,
-    ) -> bool:
-        flat = all(_same_shape(x, q, TOKENS) for x in (q, k, v, joined))
-        split = all(_same_shape(x, queries, HEADS) for x in (queries, keys, values))
-        # Masks of other positions, such as a sound's samples, are not what the kernel takes.
-        # The batch axis may go by another symbol in the mask, where pooling leaves it open.
-        mask = self._mask.shape
-        aligned = q.shape is not None and mask is not None and mask[1] == q.shape[1]
-        known = aligned and split and _heads(queries) is not None and _scalar(scale) is not None
-        return flat and known and self._is_padding(bias)
+    def _causal(self, layer: _Layer) -> ir.Value:
+        build = layer.build
+        q, (k, heads) = layer.queries, layer.shared(layer.found.scores.keys)
+        v, _ = layer.shared(layer.found.values)
+        length = build.node("Shape", [q], {"start": 1, "end": 2})
+        total = build.node("Cast", [build.node("Squeeze", [length])], {"to": ir.DataType.INT32})
+        batch = build.node("Shape", [q], {"start": 0, "end": 1})
+        ends = build.node("Sub", [length, build.ints(1)])
+        last = build.node("Cast", [build.node("Expand", [ends, batch])], {"to": ir.DataType.INT32})
+        attributes: dict[str, int | float] = {
+            "num_heads": layer.found.heads,
+            "kv_num_heads": heads,
+            "scale": layer.found.scores.scale,
+        }
+        if layer.masking.before is not None:
+            attributes["local_window_size"] = layer.masking.before + 1
 
-    def rewrite(
-        self,
-        op: Any,
-        q: ir.Value,
-        k: ir.Value,
-        v: ir.Value,
-        scale: ir.Value,
-        queries: ir.Value,
-        **_: Any,
-    ) -> Any:
-        attributes = {"num_heads": _heads(queries) or 0, "scale": _scalar(scale) or 0.0}
-        layer = next(self._layers)
+        def attend(*bias: ir.Value) -> list[ir.Node]:
+            inputs = [q, k, v, None, None, last, total, *([None] * 3 if bias else []), *bias]
+            name = "GroupQueryAttention"
+            outputs = 1 if bias else 1 + CACHES
+            return [ir.node(name, inputs, attributes, domain=MICROSOFT, num_outputs=outputs)]
 
-        def branch(name: str, extra: list[ir.Value | None]) -> ir.Graph:
-            node = ir.node("MultiHeadAttention", [q, k, v, *extra], attributes, domain=MICROSOFT)
-            node.outputs[0].name = f"attention_{layer}_{name}"
-            return ir.Graph([], node.outputs, nodes=[node], name=f"{name}_{layer}")
+        if not layer.masking.padding:
+            return build.add(*attend())
+        assert layer.mask is not None  # noqa: S101  # seen by `apply`
+        at_end = _padded_at_the_end(build, layer.mask)
+        bias = self._unless(build, at_end, "padded at the end", layer)
+        return build.choose(at_end, attend(), attend(bias))
 
-        unpadded = op.Cast(op.ReduceMin(self._mask, keepdims=0), to=ir.DataType.BOOL)
-        key_mask = op.Cast(self._mask, to=ir.DataType.INT32)
-        return op.If(
-            unpadded,
-            then_branch=branch("unpadded", []),
-            else_branch=branch("padded", [None, key_mask]),
-        )
+    def _windowed(self, layer: _Layer) -> ir.Value:
+        build, found = layer.build, layer.found
+        q, k, v = layer.queries, layer.own(found.scores.keys), layer.own(found.values)
+        long = is_long(build, q, layer.masking)
+        bias = self._unless(build, long, f"long {layer.masking}", layer)
+        attributes = _heads_and_scale(found)
+        whole = [q, k, v, None, None, bias]
+        short = ir.node("MultiHeadAttention", whole, attributes, domain=MICROSOFT)
+        mask = layer.mask if layer.masking.padding else None
+        if mask is None:
+            sizes = build.node("Shape", [q], {"start": 0, "end": 2})
+            mask = build.node("Expand", [build.ints(1), sizes])
+        heads = (found.heads, found.size, found.scores.scale)
+        blocks = windowed(build, (q, k, v), mask, layer.masking, heads)
+        return build.choose(long, blocks, [short])
 
-    def _is_padding(self, bias: ir.Value) -> bool:
-        """Whether a bias masks the keys that are padding, and nothing else."""
-        if bias.name not in self._tried:
-            self._tried[bias.name] = _masks_padding_alone(self._original, str(bias.name))
-        return self._tried[bias.name]
-
-
-def _masks_padding_alone(model: ir.Model, name: str) -> bool:
-    part = model.clone()
-    found = [v for node in part.graph for v in node.outputs if v.name == name]
-    if not found:
-        return False
-    part.graph.outputs[:] = found
-    RemoveUnusedNodesPass()(part)
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    session = ort.InferenceSession(
-        ir.to_proto(part).SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    rng = np.random.default_rng(0)
-    return all(_trial(session, rng, batch, length) for batch, length in TRIALS)
+    def _unless(self, build: Builder, condition: ir.Value, name: str, layer: _Layer) -> ir.Value:
+        """The bias of a layer, computed only where ``condition`` is false, for all layers once."""
+        key = (name, *layer.found.scores.biases)
+        if key not in self._lazy:
+            self._lazy[key] = build.choose_or_zero(condition, layer.bias)
+        return self._lazy[key]
 
 
-def _trial(
-    session: ort.InferenceSession, rng: np.random.Generator, batch: int, length: int
-) -> bool:
-    mask = rng.integers(0, 2, (batch, length))
-    mask[:, rng.integers(length)] = 1
-    feeds = {i.name: np.zeros((batch, length), np.int64) for i in session.get_inputs()}
-    bias: NDArray[np.float32] = session.run(None, feeds | {MASK: mask})[0]
-    shape = (batch, 1, length, length)
-    if bias.ndim != len(shape) or bias.shape[1] != 1:
-        return False
-    allowed = np.broadcast_to(mask[:, None, None, :], shape) == 1
-    full = np.broadcast_to(bias, shape)
-    return bool((full[allowed] == 0).all() and (full[~allowed] < MASKED).all())
+def _heads_and_scale(found: Attention) -> dict[str, int | float]:
+    return {"num_heads": found.heads, "scale": found.scores.scale}
 
 
-def _same_shape(value: ir.Value, other: ir.Value, rank: int) -> bool:
-    return value.shape is not None and len(value.shape) == rank and value.shape == other.shape
+def _unmasked(layer: _Layer) -> ir.Value:
+    inputs = [layer.queries, layer.own(layer.found.scores.keys), layer.own(layer.found.values)]
+    attributes = _heads_and_scale(layer.found)
+    return layer.build.node("MultiHeadAttention", inputs, attributes, MICROSOFT)
 
 
-def _heads(value: ir.Value) -> int | None:
-    """Heads of ``[batch, heads, sequence, head size]``."""
-    heads = value.shape[1] if value.shape is not None else None
-    return heads if isinstance(heads, int) else None
+def _padded(layer: _Layer) -> ir.Value:
+    build, found = layer.build, layer.found
+    inputs = [layer.queries, layer.own(found.scores.keys), layer.own(found.values)]
+    whole = build.node("ReduceMin", [layer.mask], {"keepdims": 0})
+    unpadded = build.node("Cast", [whole], {"to": ir.DataType.BOOL})
+    key_mask = build.node("Cast", [layer.mask], {"to": ir.DataType.INT32})
+
+    def attend(extra: Sequence[ir.Value | None]) -> list[ir.Node]:
+        attributes = _heads_and_scale(found)
+        both = [*inputs, *extra]
+        return [ir.node("MultiHeadAttention", both, attributes, domain=MICROSOFT)]
+
+    return build.choose(unpadded, attend([]), attend([None, key_mask]))
 
 
-def _scalar(value: ir.Value) -> float | None:
-    tensor = ir.convenience.get_const_tensor(value)
-    return float(tensor.numpy().reshape(-1)[0]) if tensor is not None and tensor.size == 1 else None
+def _padded_at_the_end(build: Builder, mask: ir.Value) -> ir.Value:
+    """Whether no padding is in front of a token: as many tokens as the last one's position says."""
+    length = build.node("Squeeze", [build.node("Shape", [mask], {"start": 1, "end": 2})])
+    end = build.node("Add", [length, build.scalar(1)])
+    positions = build.node("Range", [build.scalar(1), end, build.scalar(1)])
+    placed = build.node("Mul", [mask, positions])
+    last = build.node("ReduceMax", [placed, build.ints(1)], {"keepdims": 0})
+    count = build.node("ReduceSum", [mask, build.ints(1)], {"keepdims": 0})
+    same = build.node("Cast", [build.node("Equal", [last, count])], {"to": ir.DataType.INT32})
+    every = build.node("ReduceMin", [same], {"keepdims": 0})
+    return build.node("Cast", [every], {"to": ir.DataType.BOOL})

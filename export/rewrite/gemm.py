@@ -17,6 +17,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 UNARY = frozenset({"Erf", "Gelu", "Relu", "Sigmoid", "Tanh"})
+NORMS = frozenset({"LayerNormalization", "SimplifiedLayerNormalization"})
 BINARY = frozenset({"Add", "Div", "Mul", "Sub"})
 # Ranks of a weight matrix, and of a tensor with an entry a token.
 MATRIX, TOKENS = 2, 3
@@ -72,7 +73,7 @@ class _Flattening:
             return
         if node.op_type == "MatMul":
             self._linear(node)
-        elif node.op_type == "LayerNormalization" and node.attributes["axis"].as_int() in (-1, 2):
+        elif node.op_type in NORMS and node.attributes["axis"].as_int() in (-1, 2):
             if node.inputs[0] in self._twins and len(node.outputs) == 1:
                 self._copy(node, [self._twins[node.inputs[0]], *node.inputs[1:]])
         elif node.op_type in UNARY and node.inputs[0] in self._twins:

@@ -9,18 +9,24 @@ it.
 
 Seen from the end of the graph: a node whose every reader takes one token alone may itself work on
 that token, if it works on each token by itself. From there on the same holds for the nodes in front
-of it. Where a value has other readers too, the token is taken from it.
+of it. Where a value has other readers too, the token is taken from it; a mask's row is written anew,
+so that nothing asks for the mask of all tokens.
 
 Gain: up to a layer's time; ``benchmarks/test_choices.py::test_pooled_token`` measures it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import CommonSubexpressionEliminationPass, RemoveUnusedNodesPass
+
+from export.rewrite.building import Builder
+from export.rewrite.masks import MASK, NONE, Masking, Maskings
 
 # Nodes that work on each element alone; their inputs broadcast.
 ELEMENTWISE = frozenset(
@@ -29,17 +35,27 @@ ELEMENTWISE = frozenset(
     | {"Sigmoid", "Sin", "Softplus", "Sqrt", "Sub", "Swish", "Tanh", "Where"}
 )
 # Nodes that work along the last axis of their first input alone.
-LAST_AXIS = frozenset({"LayerNormalization", "RMSNormalization", "Softmax", "LogSoftmax"})
+LAST_AXIS = frozenset(
+    {
+        "LayerNormalization",
+        "LogSoftmax",
+        "RMSNormalization",
+        "SimplifiedLayerNormalization",
+        "Softmax",
+    }
+)
 # Axes are counted from the end, as broadcasting aligns them: of tokens in [batch, tokens, hidden].
 TOKENS = -2
 RANK = 3
+# Of a mask, [batch, heads, queries, keys].
+MASK_RANK = 4
 
 
 def compute_pooled_token_alone(model: ir.Model, embedding: str | None) -> int:
     """Apply the pass in place; returns the number of matrix products that lost their other tokens.
 
     Args:
-        model: behind `fuse_attention`, in front of `projections_to_gemm`.
+        model: in front of `fuse_attention` and `projections_to_gemm`.
         embedding: name of the only output that is needed, and left where the pass applies; None
             when all are.
     """
@@ -49,11 +65,11 @@ def compute_pooled_token_alone(model: ir.Model, embedding: str | None) -> int:
     outputs = list(model.graph.outputs)
     model.graph.outputs[:] = [value for value in outputs if value.name == embedding]
     plan = _Plan(model.graph, selection)
-    products = sum(node.op_type in ("MatMul", "If") for node in plan.pulled)
+    products = sum(node.op_type == "MatMul" for node in plan.pulled)
     if not products or not plan.possible:
         model.graph.outputs[:] = outputs
         return 0
-    _Rebuilding(model.graph, selection, plan).apply()
+    _Rebuilding(model.graph, selection, plan, _masks(model, plan)).apply()
     CommonSubexpressionEliminationPass()(model)
     RemoveUnusedNodesPass()(model)
     return products
@@ -109,10 +125,8 @@ class _Plan:
         self._reads = {(selection.node, 0)}
         self.pulled: list[ir.Node] = []
         for node in reversed(list(graph)):
-            (value, *others) = node.outputs
-            if others or value not in self.axes or not self._only_for_one_token(value):
-                continue
-            operands = _operands(node, self.axes[value])
+            axis = self._axis_of_outputs(node)
+            operands = _operands(node, axis) if axis is not None else None
             if operands is not None and self._agree(node, operands):
                 self._pull(node, operands)
         self.pulled.reverse()
@@ -120,8 +134,20 @@ class _Plan:
     @property
     def possible(self) -> bool:
         """Whether the token can be taken from every value that is left as it is."""
+        return all(_can_take(value, axis) for value, axis in self.taken.items())
+
+    @property
+    def taken(self) -> dict[ir.Value, int]:
+        """Values that stay as they are for others, and the axis of the tokens of each."""
         made = {value for node in self.pulled for value in node.outputs}
-        return all(_can_take(v, axis) for v, axis in self.axes.items() if v not in made)
+        return {value: axis for value, axis in self.axes.items() if value not in made}
+
+    def _axis_of_outputs(self, node: ir.Node) -> int | None:
+        """Axis of the tokens, if all that the node gives is read for one token alone."""
+        used = [value for value in node.outputs if value.uses() or value.is_graph_output()]
+        axes = {self.axes.get(value) for value in used}
+        alone = len(axes) == 1 and all(map(self._only_for_one_token, used))
+        return axes.pop() if alone else None
 
     def _only_for_one_token(self, value: ir.Value) -> bool:
         reads = {(use.node, use.idx) for use in value.uses()}
@@ -129,21 +155,13 @@ class _Plan:
 
     def _agree(self, node: ir.Node, operands: dict[int, int]) -> bool:
         values = [(node.inputs[i], axis) for i, axis in operands.items()]
-        if node.op_type == "If":
-            values = [(_attention(node).inputs[0], TOKENS)]
         return all(v is not None and self.axes.get(v, axis) == axis for v, axis in values)
 
     def _pull(self, node: ir.Node, operands: dict[int, int]) -> None:
         self.pulled.append(node)
-        if node.op_type == "If":
-            query = _attention(node).inputs[0]
-            assert query is not None  # noqa: S101  # `_agree` has seen it
-            self.axes[query] = TOKENS
-            self._reads |= {(use.node, 0) for use in query.uses() if _is_attention(use.node)}
-            return
         for i, axis in operands.items():
             value = node.inputs[i]
-            assert value is not None  # noqa: S101  # as above
+            assert value is not None  # noqa: S101  # `_agree` has seen it
             self.axes[value] = axis
             self._reads.add((node, i))
 
@@ -157,8 +175,6 @@ def _can_take(value: ir.Value, axis: int) -> bool:
 
 def _operands(node: ir.Node, axis: int) -> dict[int, int] | None:
     """Inputs that have the tokens, with their axis, if the node works on each token by itself."""
-    if node.op_type == "If":
-        return {} if axis == TOKENS and _has_fused_attention(node) else None
     if node.domain != "" or not node.inputs or node.inputs[0] is None:
         return None
     if node.op_type in ELEMENTWISE:
@@ -187,6 +203,14 @@ def _joined(node: ir.Node, axis: int) -> dict[int, int] | None:
 
 def _sliced(node: ir.Node, axis: int) -> dict[int, int] | None:
     return {0: axis} if axis != -1 and _names_last(node, 3) else None
+
+
+def _split(node: ir.Node, axis: int) -> dict[int, int] | None:
+    return {0: axis} if axis != -1 == _from_end(node, node.attributes.get_int("axis", 0)) else None
+
+
+def _from_end(node: ir.Node, axis: int) -> int:
+    return axis if axis < 0 else axis - _rank(node.inputs[0])
 
 
 def _transposed(node: ir.Node, axis: int) -> dict[int, int] | None:
@@ -239,35 +263,43 @@ _RULES: Mapping[str, Callable[[ir.Node, int], dict[int, int] | None]] = {
     "ReduceSum": _reduced,
     "Reshape": _reshaped,
     "Slice": _sliced,
+    "Split": _split,
     "Transpose": _transposed,
 }
 
 
-def _is_attention(node: ir.Node) -> bool:
-    return node.op_type == "MultiHeadAttention"
+def _masks(model: ir.Model, plan: _Plan) -> dict[ir.Value, Masking]:
+    """What the masks hide that a row of is taken from, where that can be said by positions."""
+    if all(value.name != MASK for value in model.graph.inputs):
+        return {}
+    maskings = Maskings(model)
+    found = {v: maskings.of([v]) for v, axis in plan.taken.items() if _is_mask(v, axis)}
+    return {v: masking for v, masking in found.items() if masking not in (None, NONE)}  # type: ignore[misc]  # looked at for None
 
 
-def _has_fused_attention(node: ir.Node) -> bool:
-    branch = node.attributes.get("else_branch")
-    nodes = list(branch.as_graph()) if branch is not None else []
-    return len(nodes) == 1 and _is_attention(nodes[0])
-
-
-def _attention(node: ir.Node) -> ir.Node:
-    """The form of `fuse_attention`'s node that masks padding."""
-    return next(iter(node.attributes["else_branch"].as_graph()))
+def _is_mask(value: ir.Value, axis: int) -> bool:
+    """Whether a value has the form of a mask: one for all heads, a row a query."""
+    alike = axis == TOKENS and _rank(value) == MASK_RANK and value.dtype == ir.DataType.FLOAT
+    return alike and value.shape is not None and value.shape[1] == 1
 
 
 class _Rebuilding:
     """Copies of the pulled nodes that work on one token."""
 
-    def __init__(self, graph: ir.Graph, selection: _Selection, plan: _Plan) -> None:
-        self._graph = graph
+    def __init__(
+        self,
+        graph: ir.Graph,
+        selection: _Selection,
+        plan: _Plan,
+        masks: Mapping[ir.Value, Masking],
+    ) -> None:
         self._selection = selection
         self._plan = plan
+        self._masks = masks
+        self._mask = next((v for v in graph.inputs if v.name == MASK), None)
         self._one: dict[ir.Value, ir.Value] = {}
         # The selection's index may be computed behind the nodes that need it now.
-        self._place = selection.node
+        self._build = Builder(graph, selection.node)
 
     def apply(self) -> None:
         """Put the copies in front of the selection, which they replace."""
@@ -276,38 +308,35 @@ class _Rebuilding:
         node = self._selection.node
         (data, *_) = node.inputs
         assert data is not None  # noqa: S101  # seen by `_as_selection`
-        taken = self._one_token(data)
-        old = node.outputs[0]
-        taken.shape, taken.type, name = old.shape, old.type, old.name
-        old.name = None
-        taken.name = name
-        old.replace_all_uses_with(taken, replace_graph_outputs=True)
+        self._build.replace(node.outputs[0], self._one_token(data))
 
     def _copy(self, node: ir.Node) -> None:
+        axis = next(self._plan.axes[v] for v in node.outputs if v in self._plan.axes)
+        if node.op_type == "Reshape":
+            self._one[node.outputs[0]] = self._reshaped(node, axis)
+            return
+        operands = _operands(node, axis) or {}
+        inputs = [
+            self._one_token(value) if i in operands else value
+            for i, value in enumerate(node.inputs)
+        ]
+        attributes, count = list(node.attributes.values()), len(node.outputs)
+        copy = ir.Node(node.domain, node.op_type, inputs, attributes, num_outputs=count)
+        self._build.add(copy)
+        for old, new in zip(node.outputs, copy.outputs, strict=True):
+            new.type = old.type
+            self._one[old] = new
+
+    def _reshaped(self, node: ir.Node, axis: int) -> ir.Value:
         old = node.outputs[0]
-        axis = self._plan.axes[old]
-        if node.op_type == "If":
-            attention = _attention(node)
-            query, *others = attention.inputs
-            assert query is not None  # noqa: S101  # the plan has it
-            inputs: list[ir.Value | None] = [self._one_token(query), *others]
-            attributes = list(attention.attributes.values())
-            new = self._add("MultiHeadAttention", inputs, attributes, attention.domain)
-        elif node.op_type == "Reshape":
-            (value, _) = node.inputs
-            assert old.shape is not None  # noqa: S101  # `_reshaped` has seen it
-            place = len(old.shape) + axis
-            sizes = [0] * place + [1] + [int(str(n)) for n in list(old.shape)[place + 1 :]]
-            new = self._add("Reshape", [self._one_token(value), self._ints(sizes)])
-        else:
-            operands = _operands(node, axis) or {}
-            inputs = [
-                self._one_token(value) if i in operands else value
-                for i, value in enumerate(node.inputs)
-            ]
-            new = self._add(node.op_type, inputs, list(node.attributes.values()), node.domain)
+        assert old.shape is not None  # noqa: S101  # `_reshaped` has seen it
+        place = len(old.shape) + axis
+        sizes = [0] * place + [1] + [int(str(n)) for n in list(old.shape)[place + 1 :]]
+        new = self._build.node(
+            "Reshape", [self._one_token(node.inputs[0]), self._build.ints(*sizes)]
+        )
         new.type = old.type
-        self._one[old] = new
+        return new
 
     def _one_token(self, value: ir.Value | None) -> ir.Value:
         """The value for the selected token, the axis of tokens being 1 long."""
@@ -318,46 +347,47 @@ class _Rebuilding:
         return self._one[value]
 
     def _take(self, value: ir.Value, axis: int) -> ir.Value:
-        rank = self._rank_of(value)
+        if value in self._masks:
+            return self._row(self._masks[value])
+        rank, build = self._rank_of(value), self._build
         place, index = rank + axis, self._selection.index
-        along = [ir.AttrInt64("axis", place)]
         if value.shape is not None and value.shape[0] == 1:  # the same for all rows
-            rows = self._add("Reshape", [index, self._ints([-1])])
+            rows = build.node("Reshape", [index, build.ints(-1)])
             order = list(range(rank))
             order[0], order[place] = place, 0
-            taken = self._add("Gather", [value, rows], along)
-            return self._add("Transpose", [taken], [ir.AttrInt64s("perm", order)])
-        sizes = self._add("Shape", [value])
-        ones = self._ints([1])
+            taken = build.node("Gather", [value, rows], {"axis": place})
+            return build.node("Transpose", [taken], {"perm": order})
+        sizes = build.node("Shape", [value])
+        ones = build.ints(1)
         ends = [
-            self._add("Slice", [sizes, self._ints([a]), self._ints([b])])
+            build.node("Slice", [sizes, build.ints(a), build.ints(b)])
             for a, b in ((1, place), (place + 1, rank))
             if b > a
         ]
         parts = [ones, *ends[: int(place > 1)], ones, *ends[int(place > 1) :]]
-        shape = self._add("Concat", parts, [ir.AttrInt64("axis", 0)])
-        rows = self._add("Reshape", [index, self._ints([-1] + [1] * (rank - 1))])
-        return self._add("GatherElements", [value, self._add("Expand", [rows, shape])], along)
+        shape = build.node("Concat", parts, {"axis": 0})
+        rows = build.node("Reshape", [index, build.ints(-1, *[1] * (rank - 1))])
+        expanded = build.node("Expand", [rows, shape])
+        return build.node("GatherElements", [value, expanded], {"axis": place})
+
+    def _row(self, masking: Masking) -> ir.Value:
+        """What a mask hides from the selected token, float32 ``[batch, 1, 1, keys]``."""
+        build, mask = self._build, self._mask
+        length = build.node("Squeeze", [build.node("Shape", [mask], {"start": 1, "end": 2})])
+        positions = build.node("Range", [build.scalar(0), length, build.scalar(1)])
+        apart = build.node("Sub", [positions, self._selection.index])
+        real = build.node("Cast", [mask], {"to": ir.DataType.BOOL})
+        allowed = [build.node("Unsqueeze", [real, build.ints(1)])] if masking.padding else []
+        if masking.before is not None:
+            allowed.append(build.node("GreaterOrEqual", [apart, build.scalar(-masking.before)]))
+        if masking.after is not None:
+            allowed.append(build.node("LessOrEqual", [apart, build.scalar(masking.after)]))
+        every = functools.reduce(lambda a, b: build.node("And", [a, b]), allowed)
+        zero = build.constant("rewrite_zero", np.float32(0).reshape(()))
+        lowest = build.constant("rewrite_lowest", np.finfo(np.float32).min.reshape(()))
+        row = build.node("Where", [every, zero, lowest])
+        return build.node("Unsqueeze", [row, build.ints(1)])
 
     def _rank_of(self, value: ir.Value) -> int:
         assert value.shape is not None  # noqa: S101  # `_Plan` refuses others
         return len(value.shape)
-
-    def _add(
-        self,
-        op_type: str,
-        inputs: Sequence[ir.Value | None],
-        attributes: Sequence[ir.Attr] = (),
-        domain: str = "",
-    ) -> ir.Value:
-        node = ir.Node(domain, op_type, inputs, attributes)
-        self._graph.insert_before(self._place, node)
-        return node.outputs[0]
-
-    def _ints(self, values: Sequence[int]) -> ir.Value:
-        name = "pooled_token_" + "_".join(map(str, values)).replace("-", "minus")
-        if name not in self._graph.initializers:
-            tensor = ir.tensor(list(values), dtype=ir.DataType.INT64, name=name)
-            value = ir.val(name, dtype=ir.DataType.INT64, const_value=tensor)
-            self._graph.initializers[name] = value
-        return self._graph.initializers[name]
