@@ -9,11 +9,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from export.rewrite.walking import producer
+from export.rewrite.walking import RMS_NORM, producer
 
 HEADS_OUTSIDE = (0, 2, 1, 3)
-# Normalize along the last axis, wherever the others are.
-HEAD_NORMS = frozenset({"SimplifiedLayerNormalization"})
 
 
 class Builder:
@@ -51,7 +49,8 @@ class Builder:
 
         Args:
             condition: a boolean scalar.
-            then, otherwise: in topological order; they may read any value in front of the place.
+            then: nodes in topological order; they may read any value in front of the place.
+            otherwise: the same.
         """
         branches = {"then_branch": self._branch(then), "else_branch": self._branch(otherwise)}
         attributes = [ir.AttrGraph(name, graph) for name, graph in branches.items()]
@@ -93,7 +92,7 @@ class Builder:
     def tokens(self, heads: ir.Value) -> ir.Value:
         """``[batch, sequence, hidden]`` of ``[batch, heads, sequence, head size]``."""
         norm = heads.producer()
-        inner = norm.inputs[0] if norm is not None and norm.op_type in HEAD_NORMS else None
+        inner = norm.inputs[0] if norm is not None and norm.op_type == RMS_NORM else None
         if norm is not None and inner is not None and producer(inner, "Transpose") is not None:
             return self._normalized_tokens(norm, inner)
         turned = producer(heads, "Transpose")
@@ -113,10 +112,9 @@ class Builder:
         assert heads.shape is not None  # noqa: S101  # of the values that are asked for
         sizes = self.ints(0, 0, *(int(str(heads.shape[axis])) for axis in (1, 3)))
         apart = self.node("Reshape", [self.tokens(heads), sizes])
-        made = ir.Node(
-            norm.domain, norm.op_type, [apart, *norm.inputs[1:]], norm.attributes.values()
-        )
-        return self.node("Reshape", [self.add(made), self.ints(0, 0, -1)])
+        inputs, attributes = [apart, *norm.inputs[1:]], list(norm.attributes.values())
+        made = self.add(ir.Node(norm.domain, norm.op_type, inputs, attributes))
+        return self.node("Reshape", [made, self.ints(0, 0, -1)])
 
     def _integers(self, kind: str, values: int | list[int], text: str) -> ir.Value:
         name = f"rewrite_{kind}_{text.replace('-', 'minus')}"
@@ -124,7 +122,7 @@ class Builder:
 
     def _constant(self, name: str, tensor: ir.TensorProtocol) -> ir.Value:
         if name not in self._graph.initializers:
-            value = ir.val(name, dtype=tensor.dtype, shape=tensor.shape, const_value=tensor)
+            value = ir.val(name, dtype=tensor.dtype, const_value=tensor)
             self._graph.initializers[name] = value
         return self._graph.initializers[name]
 
@@ -156,9 +154,9 @@ def _copied(value: ir.Value) -> list[ir.Node]:
         node = needed.producer()
         if needed in twins or node is None:
             return
-        for value in node.inputs:
-            if value is not None:
-                visit(value)
+        for each in node.inputs:
+            if each is not None:
+                visit(each)
         inputs = [twins.get(i, i) if i is not None else None for i in node.inputs]
         attributes = list(node.attributes.values())
         count = len(node.outputs)

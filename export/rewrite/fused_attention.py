@@ -176,7 +176,7 @@ class _Fusion:
 
     def _unless(self, build: Builder, condition: ir.Value, name: str, layer: _Layer) -> ir.Value:
         """The bias of a layer, computed only where ``condition`` is false, for all layers once."""
-        key = (name, *layer.found.scores.biases)
+        key: tuple[str | ir.Value, ...] = (name, *layer.found.scores.biases)
         if key not in self._lazy:
             self._lazy[key] = build.choose_or_zero(condition, layer.bias)
         return self._lazy[key]

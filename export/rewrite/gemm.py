@@ -16,8 +16,10 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from export.rewrite.walking import RMS_NORM
+
 UNARY = frozenset({"Erf", "Gelu", "Relu", "Sigmoid", "Tanh"})
-NORMS = frozenset({"LayerNormalization", "SimplifiedLayerNormalization"})
+NORMS = frozenset({"LayerNormalization", RMS_NORM})
 BINARY = frozenset({"Add", "Div", "Mul", "Sub"})
 # Ranks of a weight matrix, and of a tensor with an entry a token.
 MATRIX, TOKENS = 2, 3

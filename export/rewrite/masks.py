@@ -1,8 +1,8 @@
 """What an attention mask means, found out by trying it.
 
-The part of the graph that computes the mask runs on random texts. That says more than its operators:
-exporters write the same mask in many ways. A window that only long texts exceed is a number in that
-part, so one text is longer than every number there.
+The part of the graph that computes the mask runs on random texts. That says more than its
+operators: exporters write the same mask in many ways. A window that only long texts exceed is a
+number in that part, so one text is longer than every number there.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ it.
 
 Seen from the end of the graph: a node whose every reader takes one token alone may itself work on
 that token, if it works on each token by itself. From there on the same holds for the nodes in front
-of it. Where a value has other readers too, the token is taken from it; a mask's row is written anew,
-so that nothing asks for the mask of all tokens.
+of it. Where a value has other readers too, the token is taken from it. A mask's row is written
+anew, so that nothing asks for the mask of all tokens.
 
 Gain: up to a layer's time; ``benchmarks/test_choices.py::test_pooled_token`` measures it.
 """
@@ -27,6 +27,7 @@ from onnx_ir.passes.common import CommonSubexpressionEliminationPass, RemoveUnus
 
 from export.rewrite.building import Builder
 from export.rewrite.masks import MASK, NONE, Masking, Maskings
+from export.rewrite.walking import RMS_NORM
 
 # Nodes that work on each element alone; their inputs broadcast.
 ELEMENTWISE = frozenset(
@@ -35,20 +36,13 @@ ELEMENTWISE = frozenset(
     | {"Sigmoid", "Sin", "Softplus", "Sqrt", "Sub", "Swish", "Tanh", "Where"}
 )
 # Nodes that work along the last axis of their first input alone.
-LAST_AXIS = frozenset(
-    {
-        "LayerNormalization",
-        "LogSoftmax",
-        "RMSNormalization",
-        "SimplifiedLayerNormalization",
-        "Softmax",
-    }
-)
+LAST_AXIS = frozenset({"LayerNormalization", "LogSoftmax", RMS_NORM, "Softmax"})
 # Axes are counted from the end, as broadcasting aligns them: of tokens in [batch, tokens, hidden].
 TOKENS = -2
 RANK = 3
 # Of a mask, [batch, heads, queries, keys].
 MASK_RANK = 4
+LOWEST = np.finfo(np.float32).min
 
 
 def compute_pooled_token_alone(model: ir.Model, embedding: str | None) -> int:
@@ -274,7 +268,7 @@ def _masks(model: ir.Model, plan: _Plan) -> dict[ir.Value, Masking]:
         return {}
     maskings = Maskings(model)
     found = {v: maskings.of([v]) for v, axis in plan.taken.items() if _is_mask(v, axis)}
-    return {v: masking for v, masking in found.items() if masking not in (None, NONE)}  # type: ignore[misc]  # looked at for None
+    return {v: masking for v, masking in found.items() if masking is not None and masking != NONE}
 
 
 def _is_mask(value: ir.Value, axis: int) -> bool:
@@ -383,8 +377,8 @@ class _Rebuilding:
         if masking.after is not None:
             allowed.append(build.node("LessOrEqual", [apart, build.scalar(masking.after)]))
         every = functools.reduce(lambda a, b: build.node("And", [a, b]), allowed)
-        zero = build.constant("rewrite_zero", np.float32(0).reshape(()))
-        lowest = build.constant("rewrite_lowest", np.finfo(np.float32).min.reshape(()))
+        zero = build.constant("rewrite_zero", np.array(0, np.float32))
+        lowest = build.constant("rewrite_lowest", np.array(LOWEST, np.float32))
         row = build.node("Where", [every, zero, lowest])
         return build.node("Unsqueeze", [row, build.ints(1)])
 

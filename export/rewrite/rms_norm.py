@@ -18,9 +18,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from export.rewrite.building import Builder
-from export.rewrite.walking import constant, producer
-
-RMS_NORM = "SimplifiedLayerNormalization"
+from export.rewrite.walking import RMS_NORM, constant, producer
 
 
 def fuse_rms_norm(model: ir.Model) -> int:
@@ -50,7 +48,7 @@ def _apply(graph: ir.Graph, mul: ir.Node) -> bool:
 
 
 def _find(mul: ir.Node) -> _Norm | None:
-    """Of ``weight * (x * 1 / sqrt(mean + epsilon))``, the factors of either product in any order."""
+    """Take ``weight * (x * 1 / sqrt(mean + epsilon))`` apart, factors in any order."""
     for weight, scaled in itertools.permutations(mul.inputs):
         inner = producer(scaled, "Mul")
         for x, factor in itertools.permutations(inner.inputs) if inner is not None else ():
@@ -62,7 +60,7 @@ def _find(mul: ir.Node) -> _Norm | None:
 
 
 def _epsilon(factor: ir.Value | None, x: ir.Value | None) -> float | None:
-    """What is added to the mean, if ``factor`` is one over the root of it and ``x``'s mean square."""
+    """The epsilon of ``factor``, if that is ``1 / sqrt(mean(x^2) + epsilon)``."""
     inverse = producer(factor, "Reciprocal")
     root = producer(inverse.inputs[0], "Sqrt") if inverse is not None else None
     add = producer(root.inputs[0], "Add") if root is not None else None

@@ -7,6 +7,9 @@ from typing import Any
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+# ONNX Runtime's own operator, in the standard's domain.
+RMS_NORM = "SimplifiedLayerNormalization"
+
 
 def producer(value: ir.Value | None, op_type: str) -> ir.Node | None:
     """The standard operator of this type that gives a value, or None."""

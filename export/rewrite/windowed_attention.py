@@ -21,7 +21,7 @@ MICROSOFT = "com.microsoft"
 TOGETHER = 3
 # From how many windows on blocks are faster, see docs/performance.md; the widest window: its mask
 # is a constant of the graph, 12 MiB there.
-LONG = 4
+LONG = 5
 WIDEST = 1024
 # Of a slice without an end.
 END = (1 << 63) - 1

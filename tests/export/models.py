@@ -134,7 +134,11 @@ DECODERS = (
     Tiny("qwen3", "bpe-eos", {**GROUPED, "head_dim": 8}, causal=True),
     Tiny("gemma", "bpe-bos", {"num_key_value_heads": 1, "head_dim": 8}, causal=True),
     # EmbeddingGemma: the same, attending to both sides.
-    Tiny("gemma3_text", "bpe", {**GROUPED, "head_dim": 8, "use_bidirectional_attention": True}),
+    Tiny(
+        "gemma3_text",
+        "bpe",
+        {**GROUPED, "head_dim": 8, "sliding_window": 16, "use_bidirectional_attention": True},
+    ),
     Tiny("gemma3_text", "bpe-bos", {**GROUPED, "head_dim": 8, "sliding_window": 16}, causal=True),
     Tiny("phi", "bpe-plain", {}, causal=True),
     Tiny("phi3", "bpe-bos", {**GROUPED}, causal=True),

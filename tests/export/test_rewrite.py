@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,122 +18,160 @@ from export.load import load_model
 from export.rewrite import optimize_for_cpu
 from export.source import Overrides
 from export.trace import trace
-from tests.export.models import TINY, Tiny, save_tiny
+from tests.export.models import TINY, save_tiny
 
-# How often each pass applies to two layers. MPNet's attention has a position bias and a form of its
-# own, ModernBERT's rotates queries and keys, Llama's is causal; ModernBERT's and Llama's linear
-# layers have no bias.
+# How often each pass applies to two layers, in the order of `optimize_for_cpu`. MPNet's attention
+# has a position bias and a form of its own; the linear layers of all below it have no bias.
+PASSES = (
+    "simplify_attention",
+    "fuse_rms_norm",
+    "compute_pooled_token_alone",
+    "fuse_attention",
+    "projections_to_gemm",
+)
 APPLIED = {
-    "bert": {
-        "simplify_attention": 4,
-        "fuse_attention": 2,
-        "fuse_unmasked_attention": 0,
-        "projections_to_gemm": 12,
-    },
-    "distilbert": {
-        "simplify_attention": 4,
-        "fuse_attention": 2,
-        "fuse_unmasked_attention": 0,
-        "projections_to_gemm": 12,
-    },
-    "mpnet": {
-        "simplify_attention": 0,
-        "fuse_attention": 0,
-        "fuse_unmasked_attention": 0,
-        "projections_to_gemm": 12,
-    },
-    "modernbert": {
-        "simplify_attention": 4,
-        "fuse_attention": 0,
-        "fuse_unmasked_attention": 0,
-        "projections_to_gemm": 0,
-    },
-    "llama": {
-        "simplify_attention": 4,
-        "fuse_attention": 0,
-        "fuse_unmasked_attention": 0,
-        "projections_to_gemm": 0,
-    },
+    "bert": (4, 0, 0, 2, 12),
+    "distilbert": (4, 0, 0, 2, 12),
+    "mpnet": (0, 0, 0, 0, 12),
+    "modernbert": (4, 0, 0, 2, 0),
+    "nomic_bert": (4, 0, 0, 2, 0),
+    "llama": (4, 5, 0, 2, 0),
+    "mistral": (4, 5, 0, 2, 0),
+    "qwen3": (4, 9, 0, 2, 0),
+    "gemma3_text": (4, 13, 0, 2, 0),
 }
+# The fused operators of two layers, one a branch: those of a window are blocks, or a bias.
+FUSED = {
+    "bert": {"MultiHeadAttention": 4},
+    "modernbert": {"MultiHeadAttention": 4, "RotaryEmbedding": 4},
+    "nomic_bert": {"MultiHeadAttention": 4, "RotaryEmbedding": 4},
+    "llama": {"GroupQueryAttention": 4, "RotaryEmbedding": 4},
+    "mistral": {"GroupQueryAttention": 4, "RotaryEmbedding": 4},
+    "qwen3": {"GroupQueryAttention": 4, "RotaryEmbedding": 4},
+    "gemma3_text": {"MultiHeadAttention": 4, "RotaryEmbedding": 4},
+}
+QUICK = ("bert", "mpnet", "modernbert", "qwen3", "gemma3_text")
 SHAPES = [(1, 1), (1, 9), (3, 40)]
 
 
-def run(graph: ir.Model, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+def session(graph: ir.Model) -> ort.InferenceSession:
     model = ir.to_proto(graph).SerializeToString()
-    session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
-    return session.run(None, feeds)
+    return ort.InferenceSession(model, providers=["CPUExecutionProvider"])
 
 
-def traced(tiny: Tiny, directory: Path, pooling: str | None = None) -> ir.Model:
-    loaded = load_model(str(save_tiny(tiny, directory)), None, "cpu", Overrides(pooling))
-    (part,) = loaded.parts()
-    return trace(part, loaded.model_type, None)
+def run(graph: ir.Model, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+    return session(graph).run(None, feeds)
 
 
-@pytest.mark.parametrize("kind", APPLIED)
-def test_passes_apply_and_keep_the_vectors(kind: str, tmp_path: Path) -> None:
+@functools.cache
+def traced(kind: str, pooling: str | None = None) -> ir.Model:
+    """A portable graph, traced once; tests that change it clone it."""
     tiny = next(t for t in TINY if t.model_type == kind)
-    graph = traced(tiny, tmp_path)
+    with tempfile.TemporaryDirectory() as place:
+        path = save_tiny(tiny, Path(place))
+        loaded = load_model(str(path), None, "cpu", Overrides(pooling))
+        (part,) = loaded.parts()
+        return trace(part, loaded.model_type, None)
+
+
+def masks(batch: int, length: int) -> Iterator[np.ndarray]:
+    """Attention masks: no padding, on the right, on the left, and tokens left out anywhere."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(1, length + 1, (batch, 1))
+    lengths[0] = length
+    positions = np.arange(length)
+    some = rng.integers(0, 2, (batch, length))
+    some[:, 0] = 1
+    for mask in (positions >= 0, positions < lengths, positions >= length - lengths, some):
+        yield np.broadcast_to(mask, (batch, length)).astype(np.int64)
+
+
+def feeds_of(graph: ir.Model, mask: np.ndarray) -> dict[str, np.ndarray]:
+    feeds = {i.name: np.zeros(mask.shape, np.int64) for i in graph.graph.inputs}
+    feeds["input_ids"] = np.random.default_rng(1).integers(5, 100, mask.shape)
+    return {**feeds, "attention_mask": mask}
+
+
+def operators(model: ir.Model) -> Counter[str]:
+    """Of the graph and its branches."""
+    return Counter(node.op_type for node in ir.traversal.RecursiveGraphIterator(model.graph))
+
+
+@pytest.mark.parametrize(
+    "kind", [k if k in QUICK else pytest.param(k, marks=pytest.mark.slow) for k in APPLIED]
+)
+def test_passes_apply_and_keep_the_vectors(kind: str) -> None:
+    graph = traced(kind)
     fast = graph.clone()
     applied = optimize_for_cpu(fast)
-    never = {"fuse_unmasked_attention": 0, "compute_pooled_token_alone": 0}
-    assert applied == never | APPLIED[kind]
-    assert sum(node.op_type == "Gemm" for node in fast.graph) == applied["projections_to_gemm"]
+    assert applied == dict(zip(PASSES, APPLIED[kind], strict=True))
+    found = operators(fast)
+    assert found["Gemm"] == applied["projections_to_gemm"]
+    assert {name: found[name] for name in FUSED.get(kind, {})} == FUSED.get(kind, {})
     assert [v.name for v in fast.graph.outputs] == [v.name for v in graph.graph.outputs]
-    rng = np.random.default_rng(0)
-    for (batch, length), padded in itertools.product(SHAPES, (True, False)):
-        lengths = rng.integers(1, length + 1, batch)
-        lengths[0] = length
-        if not padded:
-            lengths[:] = length
-        mask = (np.arange(length) < lengths[:, None]).astype(np.int64)
-        feeds = {i.name: np.zeros((batch, length), np.int64) for i in graph.graph.inputs}
-        feeds["input_ids"] = rng.integers(5, 100, (batch, length))
-        feeds["attention_mask"] = mask
-        (hidden, want), (fast_hidden, got) = run(graph, feeds), run(fast, feeds)
-        assert np.abs(got - want).max() <= 2e-6 * max(1.0, np.abs(want).max())
+    before, after = session(graph), session(fast)
+    for mask in itertools.chain.from_iterable(masks(*shape) for shape in SHAPES):
+        feeds = feeds_of(graph, mask)
+        (hidden, want), (fast_hidden, got) = before.run(None, feeds), after.run(None, feeds)
+        assert np.abs(got - want).max() <= 4e-6 * max(1.0, np.abs(want).max())
         tokens = mask.astype(bool)
-        assert np.abs(fast_hidden[tokens] - hidden[tokens]).max() <= 1e-5
-
-    never = {"fuse_unmasked_attention": 0, "compute_pooled_token_alone": 0}
-    assert applied == never | APPLIED[kind]
+        largest = max(1.0, np.abs(hidden[tokens]).max())
+        assert np.abs(fast_hidden[tokens] - hidden[tokens]).max() <= 1e-5 * largest
 
 
-# Matrix products that the pass leaves with one token, of the last layer: queries, output, the
-# feed-forward part and the fused attention, or the two products of one that is not fused.
+# Matrix products that the pass leaves with one token, of the last layer: queries, the two of
+# attention, output, and the feed-forward part.
 POOLED = {
-    ("bert", "cls"): 5,
-    ("bert", "lasttoken"): 5,
+    ("bert", "cls"): 6,
     ("bert", "mean"): 0,
-    # Its gated part is split in two, which the pass does not follow: the last product alone.
-    ("modernbert", "cls"): 1,
+    # Its queries, keys and values are one product, for all tokens.
+    ("modernbert", "cls"): 5,
     ("llama", "lasttoken"): 7,
+    ("mistral", "lasttoken"): 7,
     ("qwen3", "lasttoken"): 7,
     ("gemma3_text", "lasttoken"): 7,
 }
 
 
-@pytest.mark.parametrize(("kind", "pooling"), POOLED)
-def test_the_last_layer_of_the_pooled_token_alone(kind: str, pooling: str, tmp_path: Path) -> None:
-    tiny = next(t for t in TINY if t.model_type == kind)
-    graph = traced(tiny, tmp_path, pooling)
+@pytest.mark.parametrize(
+    ("kind", "pooling"),
+    [k if k[0] in QUICK else pytest.param(*k, marks=pytest.mark.slow) for k in POOLED],
+)
+def test_the_last_layer_of_the_pooled_token_alone(kind: str, pooling: str) -> None:
+    graph = traced(kind, pooling)
     fast = graph.clone()
     count = POOLED[kind, pooling]
     assert optimize_for_cpu(fast, "sentence_embedding")["compute_pooled_token_alone"] == count
     assert len(fast.graph.outputs) == (1 if count else 2)
-    rng = np.random.default_rng(0)
-    for batch, length in SHAPES:
-        lengths = rng.integers(1, length + 1, batch)
-        lengths[0] = length
-        feeds = {i.name: np.zeros((batch, length), np.int64) for i in graph.graph.inputs}
-        feeds["input_ids"] = rng.integers(5, 100, (batch, length))
-        feeds["attention_mask"] = (np.arange(length) < lengths[:, None]).astype(np.int64)
-        want, got = run(graph, feeds)[1], run(fast, feeds)[-1]
-        assert np.abs(got - want).max() <= 2e-6 * max(1.0, np.abs(want).max())
+    before, after = session(graph), session(fast)
+    for mask in itertools.chain.from_iterable(masks(*shape) for shape in SHAPES):
+        feeds = feeds_of(graph, mask)
+        want, got = before.run(None, feeds)[1], after.run(None, feeds)[-1]
+        assert np.abs(got - want).max() <= 4e-6 * max(1.0, np.abs(want).max())
 
 
-def test_a_batch_of_padding_alone_gives_no_nan(tmp_path: Path) -> None:
-    graph = traced(TINY[0], tmp_path)
+@pytest.mark.parametrize(
+    ("kind", "pooling"), [("modernbert", None), ("qwen3", "lasttoken"), ("gemma3_text", None)]
+)
+def test_nothing_as_large_as_all_scores_is_computed_for_long_texts(
+    kind: str, pooling: str | None
+) -> None:
+    graph = traced(kind, pooling).clone()
+    length = graph.graph.inputs[0].shape[1]
+
+    def squares() -> list[str | None]:
+        """Values outside of branches that have the sequence twice."""
+        values = [v for node in graph.graph for v in node.outputs if v.shape is not None]
+        return [v.name for v in values if list(v.shape).count(length) > 1]
+
+    assert squares()
+    optimize_for_cpu(graph, "sentence_embedding")
+    assert not squares()
+
+
+@pytest.mark.parametrize("kind", ["bert", "modernbert", "qwen3"])
+def test_a_batch_of_padding_alone_gives_no_nan(kind: str) -> None:
+    graph = traced(kind).clone()
     optimize_for_cpu(graph)
     feeds = {i.name: np.zeros((2, 5), np.int64) for i in graph.graph.inputs}
     assert all(np.isfinite(out).all() for out in run(graph, feeds))
