@@ -5,21 +5,18 @@ The benchmark's clock runs on a whole round of turns; the ratios are in ``extra_
 
 from __future__ import annotations
 
-import statistics
-import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime as ort
 import pytest
 from tokenizers import Tokenizer
 
 import fmrt
 from benchmarks.conftest import MODEL
+from benchmarks.turns import Feeds, as_bytes, compare, padded, run, session
 from export.rewrite import optimize_for_cpu
 from export.rewrite.attention import simplify_attention
 from export.rewrite.fused_attention import fuse_attention
@@ -28,9 +25,7 @@ from fmrt.cores import available_cores
 from fmrt.scheduler import plan_batches
 from fmrt.session import SLOW_CPU_FUSIONS
 
-ROUNDS = 9
 TEXTS = 500
-Feeds = list[dict[str, np.ndarray]]
 
 
 @pytest.fixture(scope="module")
@@ -42,67 +37,9 @@ def batches(bundle: Path, corpus: list[str]) -> Callable[[int], Feeds]:
     lengths = np.array([len(row) for row in ids])
 
     def of(budget: int) -> Feeds:
-        return [_padded([ids[i] for i in rows]) for rows in plan_batches(lengths, budget)]
+        return [padded([ids[i] for i in rows]) for rows in plan_batches(lengths, budget)]
 
     return of
-
-
-def _padded(rows: Sequence[Sequence[int]]) -> dict[str, np.ndarray]:
-    shape = (len(rows), max(map(len, rows)))
-    feeds = {name: np.zeros(shape, np.int64) for name in ("input_ids", "attention_mask")}
-    for i, row in enumerate(rows):
-        feeds["input_ids"][i, : len(row)] = row
-        feeds["attention_mask"][i, : len(row)] = 1
-    return {**feeds, "token_type_ids": np.zeros(shape, np.int64)}
-
-
-def session(model: bytes | Path, disabled: list[str] | None, threads: int = 1) -> Any:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.enable_mem_pattern = False
-    source = model if isinstance(model, bytes) else str(model)
-    return ort.InferenceSession(
-        source, options, providers=["CPUExecutionProvider"], disabled_optimizers=disabled
-    )
-
-
-def run(model: Any, feeds: Feeds, workers: int) -> None:
-    """Run all batches with threads that take the next one in turn."""
-    waiting, lock = iter(feeds), threading.Lock()
-
-    def work() -> None:
-        while True:
-            with lock:
-                feed = next(waiting, None)
-            if feed is None:
-                return
-            model.run(["sentence_embedding"], feed)
-
-    threads = [threading.Thread(target=work) for _ in range(workers)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-
-def compare(benchmark: Any, ways: Mapping[str, Callable[[], None]]) -> None:
-    """Let the ways take turns; speed ratios to the first are medians over the rounds."""
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-
-    def turn() -> None:
-        for name, way in ways.items():
-            start = time.perf_counter()
-            way()
-            seconds[name].append(time.perf_counter() - start)
-
-    benchmark.pedantic(turn, rounds=ROUNDS, warmup_rounds=1)
-    first = next(iter(ways))
-    benchmark.extra_info["ratios"] = {
-        name: statistics.median(
-            a / b for a, b in zip(seconds[first][-ROUNDS:], times[-ROUNDS:], strict=True)
-        )
-        for name, times in seconds.items()
-    }
 
 
 def test_graphs(benchmark: Any, bundle: Path, batches: Callable[[int], Feeds]) -> None:
@@ -116,16 +53,12 @@ def test_graphs(benchmark: Any, bundle: Path, batches: Callable[[int], Feeds]) -
     sessions = {
         "portable graph": session(portable, None),
         "slow fusions off": session(portable, SLOW_CPU_FUSIONS),
-        "and attention simplified": session(_bytes(attention), SLOW_CPU_FUSIONS),
-        "and attention fused": session(_bytes(fused), SLOW_CPU_FUSIONS),
-        "and projections as Gemm": session(_bytes(gemm), SLOW_CPU_FUSIONS),
+        "and attention simplified": session(as_bytes(attention), SLOW_CPU_FUSIONS),
+        "and attention fused": session(as_bytes(fused), SLOW_CPU_FUSIONS),
+        "and projections as Gemm": session(as_bytes(gemm), SLOW_CPU_FUSIONS),
     }
     feeds, cores = batches(512), available_cores()
     compare(benchmark, {n: (lambda s=s: run(s, feeds, cores)) for n, s in sessions.items()})
-
-
-def _bytes(model: ir.Model) -> bytes:
-    return ir.to_proto(model).SerializeToString()
 
 
 def test_budgets(benchmark: Any, bundle: Path, batches: Callable[[int], Feeds]) -> None:
@@ -158,8 +91,8 @@ def test_pooled_token(benchmark: Any, tmp_path: Path, batches: Callable[[int], F
     optimize_for_cpu(every)
     optimize_for_cpu(graph, "sentence_embedding")
     sessions = {
-        "all tokens in the last layer": session(_bytes(every), SLOW_CPU_FUSIONS),
-        "the pooled token alone": session(_bytes(graph), SLOW_CPU_FUSIONS),
+        "all tokens in the last layer": session(as_bytes(every), SLOW_CPU_FUSIONS),
+        "the pooled token alone": session(as_bytes(graph), SLOW_CPU_FUSIONS),
     }
     feeds, cores = batches(512), available_cores()
     compare(benchmark, {n: (lambda s=s: run(s, feeds, cores)) for n, s in sessions.items()})

@@ -27,7 +27,7 @@ from onnx_ir.passes.common import CommonSubexpressionEliminationPass, RemoveUnus
 
 from export.rewrite.building import Builder
 from export.rewrite.masks import MASK, NONE, Masking, Maskings
-from export.rewrite.walking import RMS_NORM
+from export.rewrite.walking import RMS_NORM, producer
 
 # Nodes that work on each element alone; their inputs broadcast.
 ELEMENTWISE = frozenset(
@@ -74,12 +74,13 @@ class _Selection:
     """Takes one token a row.
 
     Attributes:
-        node: GatherElements, with the same index for all features.
-        index: that, int64 ``[batch, 1, 1]``.
+        node: GatherElements, with the same index for all features; or Gather, of the same token
+            in every row, as of images.
+        index: that, int64 ``[batch, 1, 1]``; or the position of that token.
     """
 
     node: ir.Node
-    index: ir.Value
+    index: ir.Value | int
 
 
 def _find_selection(graph: ir.Graph, embedding: str | None) -> _Selection | None:
@@ -91,17 +92,28 @@ def _find_selection(graph: ir.Graph, embedding: str | None) -> _Selection | None
 
 
 def _as_selection(node: ir.Node) -> _Selection | None:
-    if node.domain != "" or node.op_type != "GatherElements":
+    if node.domain != "" or node.op_type not in ("Gather", "GatherElements"):
         return None
     data, index = node.inputs
-    expand = index.producer() if index is not None else None
-    if data is None or data.shape is None or len(data.shape) != RANK or expand is None:
+    along_tokens = node.attributes.get_int("axis", 0) == 1
+    if data is None or data.shape is None or len(data.shape) != RANK or data.shape[1] == 1:
         return None
-    source = expand.inputs[0] if expand.op_type == "Expand" else None
+    place = _one_position(index) if node.op_type == "Gather" else _position_a_row(index)
+    return _Selection(node, place) if along_tokens and place is not None else None
+
+
+def _one_position(index: ir.Value | None) -> int | None:
+    scalar = index is not None and index.shape is not None and len(index.shape) == 0
+    position = _constant(index) if scalar else None
+    return position[0] if position else None
+
+
+def _position_a_row(index: ir.Value | None) -> ir.Value | None:
+    expand = producer(index, "Expand")
+    source = expand.inputs[0] if expand is not None else None
     if source is None or source.shape is None or list(source.shape[1:]) != [1, 1]:
         return None
-    along_tokens = node.attributes.get_int("axis", 0) == 1
-    return _Selection(node, source) if along_tokens else None
+    return source
 
 
 class _Plan:
@@ -302,7 +314,10 @@ class _Rebuilding:
         node = self._selection.node
         (data, *_) = node.inputs
         assert data is not None  # noqa: S101  # seen by `_as_selection`
-        self._build.replace(node.outputs[0], self._one_token(data))
+        token = self._one_token(data)
+        if node.op_type == "Gather":
+            token = self._build.node("Squeeze", [token, self._build.ints(1)])
+        self._build.replace(node.outputs[0], token)
 
     def _copy(self, node: ir.Node) -> None:
         axis = next(self._plan.axes[v] for v in node.outputs if v in self._plan.axes)
@@ -345,6 +360,8 @@ class _Rebuilding:
             return self._row(self._masks[value])
         rank, build = self._rank_of(value), self._build
         place, index = rank + axis, self._selection.index
+        if isinstance(index, int):
+            return build.node("Gather", [value, build.ints(index)], {"axis": place})
         if value.shape is not None and value.shape[0] == 1:  # the same for all rows
             rows = build.node("Reshape", [index, build.ints(-1)])
             order = list(range(rank))
@@ -369,7 +386,10 @@ class _Rebuilding:
         build, mask = self._build, self._mask
         length = build.node("Squeeze", [build.node("Shape", [mask], {"start": 1, "end": 2})])
         positions = build.node("Range", [build.scalar(0), length, build.scalar(1)])
-        apart = build.node("Sub", [positions, self._selection.index])
+        index = self._selection.index
+        if isinstance(index, int):
+            index = build.node("Reshape", [build.ints(index), build.ints(1, 1, 1)])
+        apart = build.node("Sub", [positions, index])
         real = build.node("Cast", [mask], {"to": ir.DataType.BOOL})
         allowed = [build.node("Unsqueeze", [real, build.ints(1)])] if masking.padding else []
         if masking.before is not None:

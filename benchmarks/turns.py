@@ -1,0 +1,79 @@
+"""Graphs taking turns on the same batches, a worker a core."""
+
+from __future__ import annotations
+
+import statistics
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+
+ROUNDS = 9
+Feeds = list[dict[str, np.ndarray]]
+
+
+def padded(rows: Sequence[Sequence[int]]) -> dict[str, np.ndarray]:
+    shape = (len(rows), max(map(len, rows)))
+    feeds = {name: np.zeros(shape, np.int64) for name in ("input_ids", "attention_mask")}
+    for i, row in enumerate(rows):
+        feeds["input_ids"][i, : len(row)] = row
+        feeds["attention_mask"][i, : len(row)] = 1
+    return {**feeds, "token_type_ids": np.zeros(shape, np.int64)}
+
+
+def session(model: bytes | str | Path, disabled: list[str] | None, threads: int = 1) -> Any:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.enable_mem_pattern = False
+    source = model if isinstance(model, bytes) else str(model)
+    return ort.InferenceSession(
+        source, options, providers=["CPUExecutionProvider"], disabled_optimizers=disabled
+    )
+
+
+def run(model: Any, feeds: Feeds, workers: int, output: str = "sentence_embedding") -> None:
+    """Run all batches with threads that take the next one in turn."""
+    waiting, lock = iter(feeds), threading.Lock()
+
+    def work() -> None:
+        while True:
+            with lock:
+                feed = next(waiting, None)
+            if feed is None:
+                return
+            model.run([output], feed)
+
+    threads = [threading.Thread(target=work) for _ in range(workers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def compare(benchmark: Any, ways: Mapping[str, Callable[[], None]], rounds: int = ROUNDS) -> None:
+    """Let the ways take turns; speed ratios to the first are medians over the rounds."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+
+    def turn() -> None:
+        for name, way in ways.items():
+            start = time.perf_counter()
+            way()
+            seconds[name].append(time.perf_counter() - start)
+
+    benchmark.pedantic(turn, rounds=rounds, warmup_rounds=1)
+    first = next(iter(ways))
+    benchmark.extra_info["ratios"] = {
+        name: statistics.median(
+            a / b for a, b in zip(seconds[first][-rounds:], times[-rounds:], strict=True)
+        )
+        for name, times in seconds.items()
+    }
+
+
+def as_bytes(model: ir.Model) -> bytes:
+    return ir.to_proto(model).SerializeToString()
