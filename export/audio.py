@@ -285,8 +285,9 @@ def audio_part(source: AudioSource, stem: str) -> Part:
         normalize=module.unit,
         input=dataclasses.replace(spec, stride=max(1, seen // positions[0])),
     )
-    # The second reference sound, twice: one length, and neither axis of size 1.
-    inputs = {name: batches[1][name].repeat_interleave(BATCH, 0) for name in names}
+    # The first reference sound, twice: one length, and neither axis of size 1. Its frames of 20 ms
+    # are odd in number: SEW halves and doubles them, and fills up what that loses.
+    inputs = {name: batches[0][name].repeat_interleave(BATCH, 0) for name in names}
     varying = (0,) if spec.fixed else (0, 1)
     return Part(tower, stem, module, inputs, dict.fromkeys(names, varying), reference)
 

@@ -26,11 +26,10 @@ from export.task_head import verified_heads, write_head
 from export.trace import OPSETS, trace
 from fmrt._version import __version__
 from fmrt.bundle import Bundle, record_of
-from fmrt.engine import Engine
 from fmrt.errors import ExportError, FmrtError, OptionError, ProviderError
 from fmrt.manifest import MANIFEST_FILE, REFERENCE_FILE, Manifest, Parity, Source, Variant
 from fmrt.session import resolve_provider
-from fmrt.verify import check
+from fmrt.verify import check, checking_engine
 
 Report = Callable[[str], None]
 
@@ -291,7 +290,7 @@ def _checked(
     try:
         free = dataclasses.replace(variant, provider="any")
         alone = Bundle(bundle.path, dataclasses.replace(bundle.manifest, variants=(free,)))
-        engine = Engine(alone, variant.name, target, modality=variant.modality)
+        engine = checking_engine(alone, free, target)
         try:
             result = check(engine, bundle.reference(variant.modality))
         finally:

@@ -11,12 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmrt.bundle import Bundle, HeadReference, Reference
+from fmrt.cores import available_cores
 from fmrt.engine import Engine
 from fmrt.errors import VerificationError
 from fmrt.manifest import Parity, Variant
 from fmrt.prompt import Prompt
 from fmrt.segment import SegmentEngine
 from fmrt.session import resolve_provider
+from fmrt.tuning import Tuning
 
 Vectors = NDArray[np.float32]
 
@@ -82,7 +84,7 @@ def verify_bundle(
     if variant is not None and not fits:
         bundle.variant(variant, name_of_provider)  # raises, with the names that there are
     for found in fits:
-        engine = Engine(bundle, found.name, provider, modality=found.modality)
+        engine = checking_engine(bundle, found, provider)
         try:
             yield check(engine, bundle.reference(found.modality))
         finally:
@@ -91,6 +93,16 @@ def verify_bundle(
         for found in _fitting(head.variants, variant, name_of_provider):
             decoder = SegmentEngine(bundle, provider=provider, decoder=found.name)
             yield from check_head(decoder, bundle)
+
+
+def checking_engine(bundle: Bundle, variant: Variant, provider: str) -> Engine:
+    """An engine for `check`: one image or sound at a time, on all cores.
+
+    A check needs no throughput, and an image of a megapixel takes gigabytes on its way.
+    """
+    one = Tuning(workers=1, intra_op_threads=available_cores(), query_threads=1)
+    tuning = None if variant.modality == "text" else one
+    return Engine(bundle, variant.name, provider, variant.modality, tuning=tuning)
 
 
 def _fitting(variants: Sequence[Variant], name: str | None, provider: str) -> list[Variant]:

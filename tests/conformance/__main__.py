@@ -5,6 +5,8 @@ python -m tests.conformance bert vit        these again
 python -m tests.conformance --again refused those with that outcome again
 python -m tests.conformance --docs          only write the docs from the results
 
+Model types of timm need it on the path: PYTHONPATH=.:.venv/timm, where dev.py puts it.
+
 Each model type has a process of its own, with a limit of CPU time and memory. A result is written
 as soon as it is there, so a run that was stopped goes on where it was.
 """
@@ -23,9 +25,15 @@ import sys
 import tempfile
 import traceback
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
+
+from tests.export.timm_parity import import_torchvision
+
+if find_spec("timm"):
+    import_torchvision()
 
 # Before the fork: each process then starts with all of it loaded.
 import export.bundle  # noqa: F401

@@ -22,6 +22,13 @@ from tests.export.vision import VISION
 DOCS = Path(__file__).parents[2] / "docs/models.md"
 MODALITIES = {"text": "text", "image": "pixels", "audio": "audio"}
 FAMILIES = "test_families.py"
+# What transformers' messages go on with, behind the reason.
+ADVICE = (
+    "; those that are",
+    "For more information",
+    " but it was not found",
+    " If you were trying",
+)
 
 
 @dataclass(frozen=True)
@@ -123,7 +130,7 @@ def _reasons(outcomes: Mapping[str, Outcome], statuses: tuple[str, ...]) -> str:
 
 def _general(o: Outcome) -> str:
     """The reason without what is particular to a model type: its name, numbers, other kinds."""
-    reason = re.split("; those that are|For more information| but it was not found", o.reason)[0]
+    reason = re.split("|".join(ADVICE), o.reason)[0]
     reason = re.sub(rf"\b{re.escape(o.model_type)}\b model", "model", reason)
     reason = re.sub(r"\(fp32: max abs error.*?\)", "", reason)
     return reason if o.status != UNTESTED else f"no tiny model could be made: {reason}"
@@ -178,7 +185,8 @@ feature extractor, and exports it as `fmrt export` does:
 
 Encoder-decoders give their encoder. A model that padding changes (FNet, block-sparse attention) is
 run on texts of one length at a time. Image types are run behind ViT's image processor: whether a
-checkpoint's own processor can be run without torch is checked when it is exported.
+checkpoint's own processor can be run without torch is checked when it is exported. Sparse attention
+that attends to the 2,048 best positions is tried on texts that have fewer, as most have.
 
 ### Verified
 

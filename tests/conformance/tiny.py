@@ -98,6 +98,30 @@ SPECIAL: dict[str, Special] = {
     "granitemoehybrid": Special(MAMBA, "its heads must fill the width"),
     "falcon_h1": Special({**MAMBA, "mamba_d_ssm": 64}, "its heads must fill the width"),
     "mamba2": Special({"head_dim": 16}, "its heads must fill the width"),
+    "timm_backbone": Special({"backbone": "resnet10t"}, "its default is none"),
+    "timm_wrapper": Special(
+        {
+            "architecture": "vit_tiny_patch16_224",
+            "model_args": {
+                "img_size": 32,
+                "patch_size": 8,
+                "embed_dim": 32,
+                "depth": 2,
+                "num_heads": 4,
+            },
+            "pretrained_cfg": {
+                "input_size": [3, 32, 32],
+                "interpolation": "bicubic",
+                "crop_mode": "center",
+                "crop_pct": 0.9,
+                "mean": [0.5, 0.5, 0.5],
+                "std": [0.5, 0.5, 0.5],
+            },
+            "num_classes": 0,
+        },
+        "timm's images are prepared as the model says",
+    ),
+    "textnet": Special({"stem_out_channels": 16}, "the first stage's channels"),
     "wav2vec2-bert": Special({"feature_projection_input_dim": 160}, "two frames of 80 bands"),
     "xlnet": Special({"d_head": 8}, "its heads must fill the width"),
     "cohere_compass_text": Special(
@@ -189,6 +213,7 @@ SPECIAL: dict[str, Special] = {
         "its stages double in width",
     ),
     "sapiens2": Special({"num_key_value_heads_per_layer": [4, 4]}),
+    "xmod": Special({"default_language": "en_XX"}, "its default has none"),
     "zamba": Special(
         {
             "layers_block_type": ["linear_attention", "hybrid", "hybrid"],
@@ -196,6 +221,10 @@ SPECIAL: dict[str, Special] = {
             "attention_hidden_size": 64,
             "attention_head_dim": 16,
         }
+    ),
+    "zamba2": Special(
+        {"attention_hidden_size": 64, "attention_head_dim": 16, "mamba_headdim": 16},
+        "its heads must fill twice the width",
     ),
 }
 
