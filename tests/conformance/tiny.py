@@ -155,6 +155,7 @@ SPECIAL: dict[str, Special] = {
         },
         "its sizes are multiples of the coefficients",
     ),
+    "gemma3n_vision": Special({"model_args": {"channel_multiplier": 0.1}}, "else 300M parameters"),
     "glm4v_moe_text": Special({**SECTIONS.config, "head_dim": 16}, "half of a head has positions"),
     "glm4v_text": SECTIONS,
     "glm_image_text": SECTIONS,
