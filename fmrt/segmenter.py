@@ -72,9 +72,9 @@ class Segmenter:
         Raises:
             BundleNotFoundError: no such directory, and the hub does not give such a bundle.
         """
-        provider = resolve_provider(provider).name
-        found = Bundle.from_pretrained(model, revision, variant, provider)
-        return cls(found, variant=variant, provider=provider, **options)
+        target = resolve_provider(provider)
+        found = Bundle.from_pretrained(model, revision, variant, target.name)
+        return cls(found, variant=variant, provider=target.spec, **options)
 
     def encode(self, image: object) -> EncodedImage:
         """Encode an image once, for any number of prompts. This takes most of the time.
