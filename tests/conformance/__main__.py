@@ -41,7 +41,7 @@ from export.quiet import quiet
 from tests.conformance import outcome as outcomes
 from tests.conformance.docs import DOCS, render
 from tests.conformance.outcome import Outcome, outcome
-from tests.conformance.results import read_results, write_results
+from tests.conformance.results import add_result, read_results
 from tests.conformance.scope import model_types
 
 MEMORY = 6 << 30  # bytes
@@ -51,8 +51,7 @@ FORK = multiprocessing.get_context("fork")
 def main() -> int:
     """Run what was asked for."""
     args = _arguments()
-    results = read_results()
-    known = results.outcomes
+    known = read_results().outcomes
     todo = args.types or [
         t
         for t in model_types()
@@ -64,9 +63,8 @@ def main() -> int:
             running = [pool.submit(_outcome, Path(work), args.limit, name) for name in todo]
             for found in map(Future.result, as_completed(running)):
                 print(f"{found.model_type}: {found.status} {found.reason}", flush=True)
-                known[found.model_type] = found
-                write_results(results)
-    DOCS.write_text(render(results))
+                add_result(found)
+    DOCS.write_text(render(read_results()))
     return 0
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TextIO
 
 import transformers
 
@@ -24,15 +26,25 @@ class Results:
 
 def read_results() -> Results:
     """Those of earlier runs, if any."""
-    if not RESULTS.is_file():
+    if not RESULTS.is_file() or not RESULTS.stat().st_size:
         return Results()
     raw = json.loads(RESULTS.read_text())
     found = (Outcome(**entry) for entry in raw["outcomes"])
     return Results(raw["transformers"], {o.model_type: o for o in found})
 
 
-def write_results(results: Results) -> None:
+def add_result(found: Outcome) -> None:
+    """Write one outcome beside those that are there, whoever else is writing."""
+    with RESULTS.open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        results = read_results()
+        results.outcomes[found.model_type] = found
+        _write(results, file)
+
+
+def _write(results: Results, file: TextIO) -> None:
     """Write outcomes, one a line, in the order of their names."""
     ordered = [results.outcomes[name] for name in sorted(results.outcomes)]
     lines = ",\n".join(json.dumps(dataclasses.asdict(o)) for o in ordered)
-    RESULTS.write_text(f'{{"transformers": "{results.transformers}", "outcomes": [\n{lines}\n]}}\n')
+    file.truncate(0)
+    file.write(f'{{"transformers": "{results.transformers}", "outcomes": [\n{lines}\n]}}\n')
