@@ -15,15 +15,18 @@ from fmrt.manifest import FileRecord, Variant
 EXTERNAL_DATA_BYTES = 1_900_000_000
 
 
-def write_graph(model: ir.Model, directory: Path, variant: Variant) -> Variant:
+def write_graph(
+    model: ir.Model, directory: Path, variant: Variant, *, mapped: bool = False
+) -> Variant:
     """Write a graph to ``variant.file``, and fill in the record of what was written.
 
-    Weights past protobuf's limit go to ``<file>_data`` beside it.
+    Weights past protobuf's limit go to ``<file>_data`` beside it, and any if they are to be mapped:
+    ONNX Runtime maps such a file into memory, where it copies weights inside the graph twice.
     """
     path = directory / variant.file
     path.parent.mkdir(exist_ok=True)
     weights = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value)
-    if weights < EXTERNAL_DATA_BYTES:
+    if weights < EXTERNAL_DATA_BYTES and not mapped:
         ir.save(model, path)
         return _recorded(variant, path, {})
     ir.save(model, path, external_data=f"{path.name}_data")

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 
 from export.graph_file import write_graph
@@ -29,6 +30,8 @@ MIN_COSINE = 0.999
 WORK = ".quantize-"
 # Speed is the median ratio over this many rounds that take turns.
 ROUNDS = 5
+# Vectors are the same when no component differs by more, as a part of the largest or of 1.
+SAME = 1e-6
 
 
 def check_schemes(schemes: Sequence[str], min_cosine: float) -> None:
@@ -143,10 +146,8 @@ def _variant(context: Context, form: Form, work: Path) -> Variant:
     made = form.make(context)
     modality = context.tower.modality
     file = f"onnx/{_stem(context.bundle, modality)}{form.suffix}.onnx"
-    blank = Variant(
-        form.variant, file, form.provider, form.precision, "", 0, modality, padded=form.padded
-    )
-    written = write_graph(made.model, work, blank)
+    blank = Variant(form.variant, file, form.provider, form.precision, "", 0, modality)
+    written = write_graph(made.model, work, blank, mapped=form.mapped)
     score = context.score(made.model)
     if score.mean < context.target:
         raise ExportError(
@@ -154,6 +155,10 @@ def _variant(context: Context, form: Form, work: Path) -> Variant:
         )
     own_provider = form.provider in ("any", "cpu")
     trial = _trial(context.bundle, written, work)
+    if form.rounds and _padding_matters(context, trial):
+        written = dataclasses.replace(written, padded=False)
+        trial = _trial(context.bundle, written, work)
+        context.say("  padding changes its vectors: batches will be of one length")
     speed, parity = _measured(context, trial)
     quality = Quality(
         len(context.items.held_out),
@@ -190,6 +195,18 @@ def _trial(bundle: Bundle, variant: Variant, work: Path) -> Bundle:
     manifest = bundle.manifest
     variants = (*manifest.variants, moved)
     return Bundle(bundle.path, dataclasses.replace(manifest, variants=variants))
+
+
+def _padding_matters(context: Context, trial: Bundle) -> bool:
+    """Whether vectors of held-out items depend on the padding that batch mates bring."""
+    engine = Engine(trial, "trial", modality=context.tower.modality)
+    try:
+        items = context.items.held_out
+        together = engine.vectors(items)
+        alone = np.concatenate([engine.vectors([item]) for item in items])
+    finally:
+        engine.close()
+    return bool(np.abs(together - alone).max() > SAME * max(1.0, float(np.abs(alone).max())))
 
 
 def _measured(context: Context, trial: Bundle) -> tuple[float, Parity]:

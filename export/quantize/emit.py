@@ -134,10 +134,14 @@ def _by_row(
     zero = recipe.zero
     last = writer.constant(np.array([-1], np.int64), like="last")
     high = writer.add(before, "ReduceMax", [x, last], {"keepdims": 1})
-    low = writer.add(before, "ReduceMin", [x, last], {"keepdims": 1})
     high = writer.add(before, "Mul", [high, writer.constant(scalar(1 / (STEPS - zero)))])
-    low = writer.add(before, "Mul", [low, writer.constant(scalar(-1 / zero))])
-    scale = writer.add(before, "Max", [high, low, writer.constant(scalar(TINY))])
+    if recipe.floor is None:
+        low = writer.add(before, "ReduceMin", [x, last], {"keepdims": 1})
+        low = writer.add(before, "Mul", [low, writer.constant(scalar(-1 / zero))])
+        parts = [high, low, writer.constant(scalar(TINY))]
+    else:
+        parts = [high, writer.constant(scalar(max(-recipe.floor / zero, TINY)))]
+    scale = writer.add(before, "Max", parts)
     if flat:
         rows = writer.constant(np.array([-1], np.int64), like="last")
         vector = writer.add(before, "Reshape", [scale, rows])
@@ -158,7 +162,9 @@ def _fused(
     scale: ir.Value | None,
     whole: float | None,
 ) -> ir.Value:
-    bias = None if rounded.bias is None else writer.constant(rounded.bias)
+    bias = None
+    if scale is None and rounded.bias is not None:
+        bias = writer.constant(rounded.bias)
     inputs = [
         q,
         writer.constant(rounded.weight, like=(linear.source, "weight")),
@@ -166,10 +172,10 @@ def _fused(
         writer.constant(rounded.scale),
         zero,
         None,
-        bias if scale is None else None,
+        bias,
     ]
     y = writer.add(linear.node, "MatMulIntegerToFloat", inputs, domain=MICROSOFT)
-    return y if scale is None else _scaled(writer, linear, y, scale, bias)
+    return y if scale is None else _scaled(writer, linear, y, scale, rounded.bias)
 
 
 def _standard(
@@ -184,25 +190,15 @@ def _standard(
     weight = writer.constant(rounded.weight, like=(linear.source, "weight"))
     sums = writer.add(linear.node, "MatMulInteger", [q, weight, zero])
     y = writer.add(linear.node, "Cast", [sums], {"to": int(ir.DataType.FLOAT)})
-    factor = rounded.scale * np.float32(1.0 if whole is None else whole)
-    bias = None if rounded.bias is None else writer.constant(rounded.bias)
-    return (
-        _scaled(writer, linear, y, writer.constant(factor), bias)
-        if scale is None
-        else (
-            _scaled(
-                writer,
-                linear,
-                writer.add(linear.node, "Mul", [y, writer.constant(factor)]),
-                scale,
-                bias,
-            )
-        )
-    )
+    factor = writer.constant(rounded.scale * np.float32(1.0 if whole is None else whole))
+    if scale is None:
+        return _scaled(writer, linear, y, factor, rounded.bias)
+    y = writer.add(linear.node, "Mul", [y, factor])
+    return _scaled(writer, linear, y, scale, rounded.bias)
 
 
 def _scaled(
-    writer: Writer, linear: Linear, y: ir.Value, scale: ir.Value, bias: ir.Value | None
+    writer: Writer, linear: Linear, y: ir.Value, scale: ir.Value, bias: NDArray[np.float32] | None
 ) -> ir.Value:
     y = writer.add(linear.node, "Mul", [y, scale])
-    return y if bias is None else writer.add(linear.node, "Add", [y, bias])
+    return y if bias is None else writer.add(linear.node, "Add", [y, writer.constant(bias)])

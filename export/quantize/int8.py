@@ -16,11 +16,13 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from export.quantize.attention import attend_by_one_path
 from export.quantize.context import Context, Made, Score
 from export.quantize.emit import MICROSOFT, Rounded, Writer, write_site
 from export.quantize.fp16 import store_weights
 from export.quantize.probe import BYTES, ROWS
 from export.quantize.recipe import Floats, Recipe, choose_recipe
+from export.quantize.residual import move_biases_to_norms
 from export.quantize.rounding import round_weights
 from export.quantize.sites import Site, find_sites
 from export.quantize.tables import quantize_tables
@@ -112,6 +114,8 @@ class _Quantizer:
 
     def _only(self, sites: Sequence[Site]) -> ir.Model:
         model = self._context.base.clone()
+        if self._fused:
+            attend_by_one_path(model)
         names = {site.x.name for site in sites}
         writer = Writer(model, "int8")
         for site in find_sites(model):
@@ -121,6 +125,7 @@ class _Quantizer:
         if self._fused:
             model.opset_imports[MICROSOFT] = 1
         RemoveUnusedNodesPass()(model)
+        move_biases_to_norms(model)
         return model
 
 

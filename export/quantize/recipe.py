@@ -14,6 +14,7 @@ of the 255 steps on the positive side.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,6 +51,8 @@ class Recipe:
         shift: subtracted from each feature first, float32 ``[K]``.
         stretch: each feature is divided by it then, float32 ``[K]``.
         error: squared error of the products, a fraction of their variance.
+        floor: what no value is below, where that is known; the scale of a row then needs no look
+            at its smallest value.
     """
 
     zero: int
@@ -57,19 +60,20 @@ class Recipe:
     shift: Floats
     stretch: Floats
     error: float
+    floor: float | None = None
 
     def quantized(self, rows: Floats) -> Floats:
         """Rows ``[n, K]`` as the products see them: shifted, stretched, rounded, scaled back."""
         smooth = (rows - self.shift) / self.stretch
-        scale = self.scale if self.scale is not None else row_scales(smooth, self.zero)
+        scale = self.scale if self.scale is not None else row_scales(smooth, self.zero, self.floor)
         rounded = np.clip(np.round(smooth / scale) + self.zero, 0, STEPS)
         return np.asarray((rounded - self.zero) * scale, np.float32)
 
 
-def row_scales(rows: Floats, zero: int) -> Floats:
+def row_scales(rows: Floats, zero: int, floor: float | None = None) -> Floats:
     """Scale of each row ``[n, 1]``, as the graph computes it."""
     high = rows.max(axis=1, keepdims=True) / (STEPS - zero)
-    low = rows.min(axis=1, keepdims=True) / -zero
+    low = (rows.min(axis=1, keepdims=True) if floor is None else floor) / -zero
     return np.asarray(np.maximum(np.maximum(high, low), TINY), np.float32)
 
 
@@ -81,12 +85,12 @@ def choose_recipe(site: Site, rows: Floats) -> Recipe:
     spread = float(np.square(products - products.mean(axis=0)).sum()) or 1.0
 
     def rated(zero: int, scale: float | None, shift: Floats, stretch: Floats) -> Recipe:
-        recipe = Recipe(zero, scale, shift, stretch, 0.0)
+        recipe = Recipe(zero, scale, shift, stretch, 0.0, site.floor)
         smooth = (few - shift) / stretch
         stretched = weight * stretch[:, None]
         error = float(np.square((recipe.quantized(few) - smooth) @ stretched).sum())
         error += _weights_error(smooth, stretched)
-        return Recipe(zero, scale, shift, stretch, error / spread)
+        return dataclasses.replace(recipe, error=error / spread)
 
     nothing, ones = np.zeros(site.features, np.float32), np.ones(site.features, np.float32)
     by_row = min((rated(z, None, nothing, ones) for z in ZEROS), key=lambda r: r.error)

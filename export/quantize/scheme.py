@@ -22,7 +22,9 @@ class Form:
         precision: a key of `fmrt.verify.TOLERANCES`.
         base: provider of the fp32 variant that it is made from; the portable one where that lacks.
         make: quantizes.
-        padded: as of the variant.
+        rounds: whether activations are rounded, so that other last bits in front of a step could
+            change a vector: whether padding does that is tried.
+        mapped: whether the weights go to a file of their own, to be mapped into memory.
     """
 
     variant: str
@@ -31,7 +33,8 @@ class Form:
     precision: str
     base: str
     make: Callable[[Context], Made]
-    padded: bool = True
+    rounds: bool = False
+    mapped: bool = False
 
 
 SCHEMES: dict[str, tuple[Form, ...]] = {
@@ -40,8 +43,8 @@ SCHEMES: dict[str, tuple[Form, ...]] = {
         Form("fp16-cuda", "_fp16_cuda", "cuda", "fp16", "cuda", compute_half),
     ),
     "int8": (
-        Form("int8-cpu", "_int8_cpu", "cpu", "int8", "cpu", fused_int8, padded=False),
-        Form("q8", "_quantized", "any", "int8", "any", standard_int8, padded=False),
+        Form("int8-cpu", "_int8_cpu", "cpu", "int8", "cpu", fused_int8, rounds=True),
+        Form("q8", "_quantized", "any", "int8", "any", standard_int8, rounds=True),
     ),
-    "int4": (Form("q4", "_q4", "any", "int4", "any", weights_in_4_bits),),
+    "int4": (Form("q4", "_q4", "any", "int4", "any", weights_in_4_bits, mapped=True),),
 }

@@ -18,6 +18,8 @@ MATRIX = 2
 FEWEST_FEATURES = 16
 # Operators that keep the last axis and what is on it.
 SHAPING = frozenset({"Reshape", "Identity"})
+# What no result of an operator is below. GELU's smallest value is -0.16998.
+FLOORS = {"Gelu": -0.17, "Relu": 0.0, "Sigmoid": 0.0}
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,13 @@ class Site:
         x: the tensor.
         linears: the products.
         norm: the layer normalization that makes it, when its scale and bias are constants.
+        floor: what no value of it is below, where its operator says so.
     """
 
     x: ir.Value
     linears: tuple[Linear, ...]
     norm: ir.Node | None
+    floor: float | None
 
     @property
     def features(self) -> int:
@@ -78,7 +82,7 @@ def find_sites(model: ir.Model) -> list[Site]:
             x = node.inputs[0]
             assert x is not None  # noqa: S101  # by _linear
             groups.setdefault(x, []).append(linear)
-    return [Site(x, tuple(linears), _norm(x)) for x, linears in groups.items()]
+    return [Site(x, tuple(linears), _norm(x), _floor(x)) for x, linears in groups.items()]
 
 
 def constant(value: ir.Value | None) -> NDArray[np.float32] | None:
@@ -140,6 +144,14 @@ def _norm(x: ir.Value) -> ir.Node | None:
             return node if parameters and all(p is not None for p in parameters) else None
         if node.op_type not in SHAPING:
             return None
+    return None
+
+
+def _floor(x: ir.Value) -> float | None:
+    """The floor of the operator behind which only shapes change."""
+    for node in _producers(x):
+        if node.op_type not in SHAPING:
+            return FLOORS.get(node.op_type) if node.domain == "" else None
     return None
 
 
