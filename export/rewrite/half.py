@@ -8,12 +8,14 @@ Single precision stay:
 - the graph's inputs and outputs, so that callers see no difference.
 
 Casts stand at the borders. Layer normalization computes in single precision inside. Constants
-beyond fp16's range that stand for minus infinity become its lowest number.
+beyond fp16's range, and infinite ones, stand for minus infinity and become a number in it that a
+score may be added to.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 
 import ml_dtypes
 import numpy as np
@@ -24,19 +26,28 @@ FLOAT = ir.DataType.FLOAT
 HALF_TYPES = {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
 _NUMPY = {ir.DataType.FLOAT16: np.dtype(np.float16), ir.DataType.BFLOAT16: ml_dtypes.bfloat16}
 ANGLES = frozenset({"Cos", "Sin"})
+# Operators that have no half precision, and inputs of others that have none, by position.
+SINGLE = frozenset({"Range"})
+FLOAT_ONLY = {"Resize": (2,), "Upsample": (1,)}
+# fp16's largest number; and for what stands for minus infinity a number far below any score, whose
+# sum with one stays finite.
+LARGEST = 65504.0
+LOWEST = -30000.0
 # Outputs of these have a type of their own, whatever their inputs'.
 TYPED = {"Shape": ir.DataType.INT64, "Size": ir.DataType.INT64}
 
 
-def to_half(model: ir.Model, precision: str) -> int:
+def to_half(model: ir.Model, precision: str, keep: AbstractSet[ir.Node] = frozenset()) -> int:
     """Apply the pass in place; returns the number of weights converted.
 
     Args:
         model: a graph in fp32 without branches.
         precision: ``fp16`` or ``bf16``.
+        keep: nodes of it that keep single precision beside those of the module's docstring.
     """
     fill_types(model.graph)
-    conversion = _Conversion(model.graph, HALF_TYPES[precision])
+    single = _single_nodes(model.graph) | keep
+    conversion = _Conversion(model.graph, HALF_TYPES[precision], single)
     for node in list(model.graph):
         conversion.visit(node)
     conversion.finish()
@@ -59,25 +70,28 @@ def _cast_target(node: ir.Node) -> ir.DataType | None:
 
 
 class _Conversion:
-    def __init__(self, graph: ir.Graph, half: ir.DataType) -> None:
+    def __init__(self, graph: ir.Graph, half: ir.DataType, single: AbstractSet[ir.Node]) -> None:
         self.count = 0
         self._graph = graph
         self._half = half
-        self._single = _single_nodes(graph)
+        self._single = single
         # Twins of another precision: by value, single -> half or half -> single.
         self._halves: dict[ir.Value, ir.Value] = {}
         self._singles: dict[ir.Value, ir.Value] = {}
 
     def visit(self, node: ir.Node) -> None:
         """Bring a node's inputs to its precision."""
-        if node in self._single:
-            for index, value in enumerate(node.inputs):
-                if value is not None and value.dtype == self._half:
-                    node.replace_input_with(index, self._cast(value, FLOAT, self._singles))
-            return
+        single = node in self._single
         for index, value in enumerate(node.inputs):
-            if value is not None and value.dtype == FLOAT:
+            if value is None:
+                continue
+            whole = single or index in FLOAT_ONLY.get(node.op_type, ())
+            if whole and value.dtype == self._half:
+                node.replace_input_with(index, self._cast(value, FLOAT, self._singles))
+            elif not whole and value.dtype == FLOAT:
                 node.replace_input_with(index, self._half_of(value))
+        if single:
+            return
         self._convert_attributes(node)
         for out in node.outputs:
             if out.dtype == FLOAT:
@@ -133,10 +147,14 @@ class _Conversion:
             node.attributes["value"] = ir.AttrTensor("value", rounded)
 
 
+def in_range(values: np.ndarray) -> np.ndarray:
+    """An array that fp16 holds: itself, or limited to `LOWEST` and its opposite."""
+    beyond = np.abs(values).max(initial=0) > LARGEST
+    return np.clip(values, LOWEST, -LOWEST) if beyond else values
+
+
 def _rounded(values: np.ndarray, half: ir.DataType) -> np.ndarray:
-    if half == ir.DataType.FLOAT16:
-        limit = float(np.finfo(np.float16).max)
-        values = np.where(np.isfinite(values), np.clip(values, -limit, limit), values)
+    values = in_range(values) if half == ir.DataType.FLOAT16 else values
     return np.ascontiguousarray(values.astype(_NUMPY[half]))
 
 
@@ -153,7 +171,8 @@ def _single_nodes(graph: ir.Graph) -> set[ir.Node]:
     """The nodes that keep single precision, see the module's docstring."""
     angles = {node for node in graph if node.op_type in ANGLES}
     indices = {node for node in graph if _makes_indices(node)}
-    return angles | _behind(graph.outputs[0]) | _ahead(angles | indices)
+    plain = {node for node in graph if node.op_type in SINGLE}
+    return angles | plain | _behind(graph.outputs[0]) | _ahead(angles | indices)
 
 
 def _behind(value: ir.Value) -> set[ir.Node]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
@@ -12,7 +13,7 @@ import torch
 
 import fmrt
 from export.precision import full_precision
-from export.rewrite.half import to_half
+from export.rewrite.half import ANGLES, to_half
 from tests.export.models import TINY, save_tiny
 
 NO_GPU = "CUDAExecutionProvider" not in ort.get_available_providers()
@@ -104,6 +105,20 @@ def test_positions_and_minus_infinity_survive() -> None:
     got_low, got_wave = session.run(None, {"positions": x})
     assert np.abs(got_wave - np.sin(x * np.float32(0.37))).max() < 1e-3
     assert np.isfinite(got_low).all()
+
+
+def test_fp16_of_a_finished_bundle_keeps_angles_single(tmp_path: Path) -> None:
+    model = save_tiny(next(t for t in TINY if t.model_type == "llama"), tmp_path / "model")
+    fmrt.export_model(model, tmp_path / "bundle")
+    texts = tmp_path / "texts.txt"
+    texts.write_text("\n".join(f"one cat number {i}" for i in range(48)))
+    fmrt.quantize_bundle(tmp_path / "bundle", ["fp16"], calibration=texts)
+    graph = ir.load(tmp_path / "bundle/onnx/model_fp16_cuda.onnx").graph
+    angles = [node for node in graph if node.op_type in ANGLES]
+    assert {node.op_type for node in angles} == ANGLES
+    assert {node.inputs[0].dtype for node in angles} == {ir.DataType.FLOAT}
+    weights = [v for v in graph.initializers.values() if v.const_value.size > 1024]
+    assert {v.dtype for v in weights} == {ir.DataType.FLOAT16}
 
 
 def test_tf32_is_off_during_an_export() -> None:

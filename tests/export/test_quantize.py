@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+import export.quantize.bundle as quantizing
 import fmrt
 from benchmarks.saturation import largest_error, rounded
 from export.quantize import SCHEMES, quantize_bundle
@@ -25,7 +26,7 @@ from export.quantize.items import given_items, own_items
 from export.quantize.recipe import TINY as TINY_SCALE
 from export.quantize.recipe import ZEROS, Recipe
 from export.quantize.rounding import LARGEST, round_weights
-from export.quantize.sites import find_sites
+from export.quantize.sites import constant, find_sites
 from fmrt.cli import main
 from fmrt.errors import ExportError, OptionError
 from fmrt.verify import measure
@@ -158,11 +159,10 @@ def test_each_scheme_adds_its_verified_variants(plain: Path, bundle: Path) -> No
         assert quality is not None
         assert quality.mean_cosine >= LOW
         assert (quality.speed is None) == (variant.provider == "cuda")
-    before = files(plain)
+    changed = {"fmrt.json", "config.json"}  # that lists weights in files of their own
+    before = {n: b for n, b in files(plain).items() if n not in changed}
     after = files(bundle)
-    assert {n: after[n] for n in before if n != "fmrt.json"} == {
-        n: b for n, b in before.items() if n != "fmrt.json"
-    }
+    assert {n: after[n] for n in before} == before
     assert main(["verify", str(bundle)]) == 0
 
 
@@ -175,6 +175,42 @@ def test_a_vector_does_not_depend_on_its_batch(bundle: Path, variant: str) -> No
     assert np.abs(together - alone).max() <= 1e-6
     fp32 = embed(bundle, "fp32", texts)
     assert measure(together, fp32).mean_cosine >= LOW
+
+
+def test_int8_attends_by_one_path_and_so_takes_padded_batches(bundle: Path) -> None:
+    manifest = fmrt.Bundle.open(bundle).manifest
+    assert all(v.padded for v in manifest.variants)
+    paths = {node.op_type for node in ir.load(bundle / "onnx/model_cpu.onnx").graph}
+    one = [node.op_type for node in ir.load(bundle / "onnx/model_int8_cpu.onnx").graph]
+    assert "If" in paths
+    assert "If" not in one
+    assert one.count("Attention") == 2
+
+
+def test_padding_that_matters_keeps_batches_to_one_length(
+    plain: Path, lines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "bundle"
+    shutil.copytree(plain, copy)
+    monkeypatch.setattr(quantizing, "SAME", -1.0)
+    made = quantize_bundle(copy, ["int8", "fp16"], min_cosine=LOW, calibration=lines)
+    apart = {v.name for v in made.manifest.variants if not v.padded}
+    assert apart == {"int8-cpu", "q8"}
+
+
+def test_norms_add_the_biases_of_products_with_a_scale_a_row(bundle: Path) -> None:
+    graph = ir.load(bundle / "onnx/model_int8_cpu.onnx").graph
+    adds = [node for node in graph if node.op_type == "Add"]
+    assert adds
+    constants = [constant(value) for node in adds for value in node.inputs]
+    assert not [array for array in constants if array is not None]
+
+
+def test_4_bit_weights_are_mapped(bundle: Path) -> None:
+    variant = fmrt.Bundle.open(bundle).variant("q4")
+    assert set(variant.external) == {"onnx/model_q4.onnx_data"}
+    config = json.loads((bundle / "config.json").read_text())
+    assert config["transformers.js_config"]["use_external_data_format"] == {"model_q4.onnx": 1}
 
 
 @settings(
