@@ -103,7 +103,7 @@ def behind_passes(graph: ir.Model, place: Path) -> dict[str, Path]:
         NORM: [simplify_attention, fuse_rms_norm, pooled, projections_to_gemm],
         FUSED: [simplify_attention, fuse_rms_norm, pooled, fuse_attention, projections_to_gemm],
     }
-    files = {}
+    files: dict[str, Path] = {}
     for name, passes in ways.items():
         files[name] = place / f"{len(passes)}.onnx"
         files[name].write_bytes(rewritten(graph, passes))
@@ -146,7 +146,7 @@ def alternative(model: Any, feeds: Feeds) -> Callable[[], None]:
     return partial(run, model, known, available_cores())
 
 
-@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("length", [*LENGTHS, 8192])
 def test_memory(benchmark: Any, graphs: dict[str, Path], length: int) -> None:
     """One thread, one text; the process has nothing but the graph."""
     found = benchmark.pedantic(

@@ -95,4 +95,4 @@ def test_pooled_token(benchmark: Any, tmp_path: Path, batches: Callable[[int], F
         "the pooled token alone": session(as_bytes(graph), SLOW_CPU_FUSIONS),
     }
     feeds, cores = batches(512), available_cores()
-    compare(benchmark, {n: (lambda s=s: run(s, feeds, cores)) for n, s in sessions.items()})
+    compare(benchmark, {n: (lambda s=s: run(s, feeds, cores)) for n, s in sessions.items()}, 5)
