@@ -31,8 +31,8 @@ from fmrt.scheduler import BATCH_TOKENS, WINDOW_ITEMS, plan_batches
 from fmrt.session import SLOW_CPU_FUSIONS
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-ROUNDS = 3
-LINES = 50_000
+ROUNDS = 5
+LINES = 200_000
 MANY_LINES = 1_000_000
 MIB = 1 << 20
 SHORT, MIXED = (4, 8), (1, 200)

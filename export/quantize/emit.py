@@ -111,8 +111,9 @@ def _smoothed(writer: Writer, site: Site, recipe: Recipe) -> ir.Value:
     """
     norm = site.norm
     assert norm is not None  # noqa: S101  # by the caller
-    gamma, beta = (constant(value) for value in norm.inputs[1:3])
-    assert gamma is not None and beta is not None  # noqa: S101, PT018  # by find_sites
+    gamma, *bias = (constant(value) for value in norm.inputs[1:3])
+    assert gamma is not None  # noqa: S101  # by find_sites
+    beta = bias[0] if bias and bias[0] is not None else np.zeros_like(gamma)
     attributes = {name: attribute.value for name, attribute in norm.attributes.items()}
     first = site.linears[0].node
     inputs = [
