@@ -1,6 +1,6 @@
 """The peers' table and plot from results.json: ``python -m benchmarks.peers.report``.
 
-Fills the block between the markers in docs/performance.md, and in README.md where it has them.
+Fills the block between the markers in README.md.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.peers.suite import PEERS, RESULTS, ROOT
 
 BEGIN, END = "<!-- peers: begin -->", "<!-- peers: end -->"
-PAGES = (ROOT / "docs/performance.md", ROOT / "README.md")
+PAGE = ROOT / "README.md"
 PLOT = ROOT / "docs/peers.png"
 ORDER = ("natural", "short", "long", "query")
 # How many times a peer's speed fmrt is to reach: by kind of text, and peer (None for all others).
@@ -34,16 +34,13 @@ Facts = Mapping[str, Any]
 
 
 def main() -> int:
-    """Write the pages and the plot; 1 when a bar was missed."""
+    """Write the page and the plot; 1 when a bar was missed."""
     results = json.loads(RESULTS.read_text(encoding="utf-8"))
     table = "\n".join([_machine(results), "", *_table(results), "", *_bars(results)])
     print(table)
-    for page in PAGES:
-        text = page.read_text(encoding="utf-8")
-        if BEGIN in text:
-            before, _, rest = text.partition(BEGIN)
-            after = rest.partition(END)[2]
-            page.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}", encoding="utf-8")
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    after = rest.partition(END)[2]
+    PAGE.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}", encoding="utf-8")
     _plot(results)
     return int(any(value < bar for *_, value, bar in _compared(results)))
 
