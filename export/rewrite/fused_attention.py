@@ -40,7 +40,7 @@ from export.rewrite.windowed_attention import fits_blocks, is_long, windowed
 
 MICROSOFT = "com.microsoft"
 # GroupQueryAttention's kernel asks for a multiple of it as head size, and is flash attention only
-# with its second and third output, the keys and values in heads.
+# with its second and third output, the keys and values in heads, which older versions require.
 HEAD_SIZES = 8
 CACHES = 2
 
@@ -148,7 +148,7 @@ class _Fusion:
         def attend(*bias: ir.Value) -> list[ir.Node]:
             inputs = [q, k, v, None, None, last, total, *([None] * 3 if bias else []), *bias]
             name = "GroupQueryAttention"
-            outputs = 1 if bias else 1 + CACHES
+            outputs = 1 + CACHES
             return [ir.node(name, inputs, attributes, domain=MICROSOFT, num_outputs=outputs)]
 
         if not layer.masking.padding:
