@@ -21,7 +21,8 @@ from tokenizers import Tokenizer
 from transformers import CONFIG_MAPPING, AutoModel, AutoTokenizer, ViTImageProcessor
 
 from benchmarks.conftest import MODEL
-from benchmarks.turns import Feeds, as_bytes, compare, padded, run, session
+from benchmarks.peers.runner import padded
+from benchmarks.turns import Feeds, as_bytes, compare, run, session
 from export.load import load_model
 from export.rewrite.attention import simplify_attention
 from export.rewrite.fused_attention import fuse_attention
@@ -181,7 +182,7 @@ def test_images(benchmark: Any, tmp_path: Path) -> None:
     sessions = {n: session(rewritten(graph, p), SLOW_CPU_FUSIONS) for n, p in ways.items()}
     images = np.random.default_rng(0).standard_normal((1, 3, 224, 224)).astype(np.float32)
     feeds = [{"pixel_values": images}] * 8
-    cores, output = available_cores(), part.tower.embedding_output
+    cores = available_cores()
     compare(
         benchmark, {n: partial(run, s, feeds, cores, output) for n, s in sessions.items()}, ROUNDS
     )

@@ -16,7 +16,8 @@ from tokenizers import Tokenizer
 
 import fmrt
 from benchmarks.conftest import MODEL
-from benchmarks.turns import Feeds, as_bytes, compare, padded, run, session
+from benchmarks.peers.runner import padded
+from benchmarks.turns import Feeds, as_bytes, compare, run, session
 from export.rewrite import optimize_for_cpu
 from export.rewrite.attention import simplify_attention
 from export.rewrite.fused_attention import fuse_attention

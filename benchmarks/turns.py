@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,6 @@ import onnxruntime as ort
 
 ROUNDS = 9
 Feeds = list[dict[str, np.ndarray]]
-
-
-def padded(rows: Sequence[Sequence[int]]) -> dict[str, np.ndarray]:
-    shape = (len(rows), max(map(len, rows)))
-    feeds = {name: np.zeros(shape, np.int64) for name in ("input_ids", "attention_mask")}
-    for i, row in enumerate(rows):
-        feeds["input_ids"][i, : len(row)] = row
-        feeds["attention_mask"][i, : len(row)] = 1
-    return {**feeds, "token_type_ids": np.zeros(shape, np.int64)}
 
 
 def session(model: bytes | str | Path, disabled: list[str] | None, threads: int = 1) -> Any:

@@ -85,6 +85,10 @@ class Builder:
         """A constant int64 scalar."""
         return self._integers("int", value, str(value))
 
+    def length(self, value: ir.Value | None) -> ir.Value:
+        """The size of axis 1, the sequence's, an int64 scalar."""
+        return self.node("Squeeze", [self.node("Shape", [value], {"start": 1, "end": 2})])
+
     def constant(self, name: str, content: NDArray[np.float32]) -> ir.Value:
         """A constant float tensor, shared by all who ask for the same name."""
         return self._constant(name, ir.tensor(content, name=name))

@@ -147,8 +147,7 @@ class _Fusion:
 
         def attend(*bias: ir.Value) -> list[ir.Node]:
             inputs = [q, k, v, None, None, last, total, *([None] * 3 if bias else []), *bias]
-            name = "GroupQueryAttention"
-            outputs = 1 + CACHES
+            name, outputs = "GroupQueryAttention", 1 + CACHES
             return [ir.node(name, inputs, attributes, domain=MICROSOFT, num_outputs=outputs)]
 
         if not layer.masking.padding:
@@ -209,7 +208,7 @@ def _padded(layer: _Layer) -> ir.Value:
 
 def _padded_at_the_end(build: Builder, mask: ir.Value) -> ir.Value:
     """Whether no padding is in front of a token: as many tokens as the last one's position says."""
-    length = build.node("Squeeze", [build.node("Shape", [mask], {"start": 1, "end": 2})])
+    length = build.length(mask)
     end = build.node("Add", [length, build.scalar(1)])
     positions = build.node("Range", [build.scalar(1), end, build.scalar(1)])
     placed = build.node("Mul", [mask, positions])

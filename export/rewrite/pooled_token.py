@@ -384,7 +384,7 @@ class _Rebuilding:
     def _row(self, masking: Masking) -> ir.Value:
         """What a mask hides from the selected token, float32 ``[batch, 1, 1, keys]``."""
         build, mask = self._build, self._mask
-        length = build.node("Squeeze", [build.node("Shape", [mask], {"start": 1, "end": 2})])
+        length = build.length(mask)
         positions = build.node("Range", [build.scalar(0), length, build.scalar(1)])
         index = self._selection.index
         if isinstance(index, int):

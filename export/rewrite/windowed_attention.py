@@ -34,7 +34,7 @@ def fits_blocks(masking: Masking) -> bool:
 
 def is_long(build: Builder, tokens: ir.Value, masking: Masking) -> ir.Value:
     """Whether texts are so long that blocks are faster; a boolean scalar."""
-    length = build.node("Squeeze", [build.node("Shape", [tokens], {"start": 1, "end": 2})])
+    length = build.length(tokens)
     return build.node("Greater", [length, build.scalar(LONG * _width(masking))])
 
 

@@ -11,6 +11,7 @@ import transformers
 from transformers import CONFIG_MAPPING, AutoModel
 
 from export.quiet import quiet
+from tests.export.models import BART
 
 TRANSFORMER = {
     "hidden_size": 32,
@@ -68,14 +69,7 @@ AUDIO = (
         "whisper",
         "WhisperFeatureExtractor",
         {
-            "d_model": 32,
-            "encoder_layers": 2,
-            "decoder_layers": 1,
-            "encoder_attention_heads": 4,
-            "decoder_attention_heads": 4,
-            "encoder_ffn_dim": 64,
-            "decoder_ffn_dim": 64,
-            "init_std": 0.1,
+            **BART,
             "max_source_positions": 100,
             "pad_token_id": 0,
             "vocab_size": 50,
@@ -132,15 +126,8 @@ AUDIO = (
         "speech_to_text",
         "Speech2TextFeatureExtractor",
         {
-            "d_model": 32,
-            "encoder_layers": 2,
-            "decoder_layers": 1,
-            "encoder_attention_heads": 4,
-            "decoder_attention_heads": 4,
-            "encoder_ffn_dim": 64,
-            "decoder_ffn_dim": 64,
+            **BART,
             "conv_channels": 32,
-            "init_std": 0.1,
             "vocab_size": 50,
         },
     ),

@@ -74,6 +74,16 @@ LLAMA3 = {
     "original_max_position_embeddings": 32,
 }
 T5 = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
+BART = {
+    "d_model": 32,
+    "encoder_layers": 2,
+    "decoder_layers": 1,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 64,
+    "decoder_ffn_dim": 64,
+    "init_std": 0.1,
+}
 EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2}
 ENCODERS = (
     Tiny("bert", "wordpiece"),
@@ -114,16 +124,7 @@ ENCODERS = (
     Tiny(
         "bart",
         "bpe",
-        {
-            "d_model": 32,
-            "encoder_layers": 2,
-            "decoder_layers": 1,
-            "encoder_attention_heads": 4,
-            "decoder_attention_heads": 4,
-            "encoder_ffn_dim": 64,
-            "decoder_ffn_dim": 64,
-            "init_std": 0.1,
-        },
+        BART,
     ),
 )
 DECODERS = (
