@@ -61,8 +61,7 @@ class Builder:
 
         What it is computed from stays in the graph, for `RemoveUnusedNodesPass` to clean up.
         """
-        zero = ir.tensor(np.zeros((1, 1, 1, 1), np.float32))
-        return self.choose(unneeded, [ir.node("Constant", [], {"value": zero})], _copied(value))
+        return self.choose(unneeded, [zero()], _copied(value))
 
     def _branch(self, nodes: Sequence[ir.Node]) -> ir.Graph:
         name = f"{self._place.outputs[0].name}_branch_{next(self._branches)}"
@@ -147,6 +146,11 @@ class Listing:
         """Append a node, and return its only output."""
         self.nodes.append(ir.node(op_type, list(inputs), dict(attributes or {}), domain=domain))
         return self.nodes[-1].outputs[0]
+
+
+def zero() -> ir.Node:
+    """A branch's value of rank 4 that nobody reads."""
+    return ir.node("Constant", [], {"value": ir.tensor(np.zeros((1, 1, 1, 1), np.float32))})
 
 
 def _copied(value: ir.Value) -> list[ir.Node]:

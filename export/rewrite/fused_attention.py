@@ -7,8 +7,8 @@ sequence]`` or ``[batch, heads, sequence, head size]``.
 After, by what the mask hides:
 
 - nothing (images): ``MultiHeadAttention`` (com.microsoft) without a mask, which is flash attention;
-- padding: an ``If`` on the attention mask; the same for a batch without padding, and with the
-  padding as key mask for any other;
+- padding: an ``If``; the same for long texts without padding, and for any other batch the
+  standard's ``Attention`` with the padding as bias, which is faster on short ones;
 - later keys (decoders), and all but a window of earlier ones: ``GroupQueryAttention``, whose
   kernel is flash attention too, skips what is later, and shares keys between heads without copies.
   Padding behind a text is later than all of it, and needs no mask. An ``If`` takes a batch with
@@ -29,10 +29,11 @@ import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import CommonSubexpressionEliminationPass, RemoveUnusedNodesPass
 
-from export.rewrite.building import Builder
+from export.rewrite.building import Builder, Listing, zero
 from export.rewrite.layers import Attention, find_attention, ungrouped
 from export.rewrite.masks import MASK, NONE, PADDING, Masking, Maskings
 from export.rewrite.rotary import rotated_tokens
@@ -43,6 +44,11 @@ MICROSOFT = "com.microsoft"
 # with its second and third output, the keys and values in heads, which older versions require.
 HEAD_SIZES = 8
 CACHES = 2
+# The first opset with ``Attention``. Since 18, where exports begin, no operator that they have has
+# changed its meaning.
+OPSET = 23
+# Tokens above which flash attention is faster than ``Attention``, see docs/performance.md.
+SHORT = 256
 
 
 def fuse_attention(model: ir.Model) -> int:
@@ -51,6 +57,7 @@ def fuse_attention(model: ir.Model) -> int:
     count = sum(fusion.apply(node) for node in list(model.graph) if node.op_type == "Softmax")
     if count:
         model.opset_imports[MICROSOFT] = 1
+        model.opset_imports[""] = max(OPSET, model.opset_imports[""])
         CommonSubexpressionEliminationPass()(model)
     RemoveUnusedNodesPass()(model)
     return count
@@ -123,7 +130,7 @@ class _Fusion:
         if masking == NONE:
             return _unmasked
         if masking == PADDING:
-            return _padded
+            return self._padded
         if masking.after == 0 and found.size % HEAD_SIZES == 0:
             return self._causal
         return self._windowed if fits_blocks(masking) else None
@@ -154,17 +161,15 @@ class _Fusion:
             return build.add(*attend())
         assert layer.mask is not None  # noqa: S101  # seen by `apply`
         at_end = _padded_at_the_end(build, layer.mask)
-        bias = self._unless(build, at_end, "padded at the end", layer)
+        bias = self._unless(layer, at_end, "padded at the end")
         return build.choose(at_end, attend(), attend(bias))
 
     def _windowed(self, layer: _Layer) -> ir.Value:
         build, found = layer.build, layer.found
         q, k, v = layer.queries, layer.own(found.scores.keys), layer.own(found.values)
         long = is_long(build, q, layer.masking)
-        bias = self._unless(build, long, f"long {layer.masking}", layer)
-        attributes = _heads_and_scale(found)
-        whole = [q, k, v, None, None, bias]
-        short = ir.node("MultiHeadAttention", whole, attributes, domain=MICROSOFT)
+        bias = self._unless(layer, long, f"long {layer.masking}")
+        short = _attention([q, k, v, bias], found.heads, found)
         mask = layer.mask if layer.masking.padding else None
         if mask is None:
             sizes = build.node("Shape", [q], {"start": 0, "end": 2})
@@ -173,12 +178,62 @@ class _Fusion:
         blocks = windowed(build, (q, k, v), mask, layer.masking, heads)
         return build.choose(long, blocks, [short])
 
-    def _unless(self, build: Builder, condition: ir.Value, name: str, layer: _Layer) -> ir.Value:
+    def _padded(self, layer: _Layer) -> ir.Value:
+        build, found, mask = layer.build, layer.found, layer.mask
+        assert mask is not None  # noqa: S101  # seen by `apply`
+        q, (k, heads) = layer.queries, layer.shared(found.scores.keys)
+        v, _ = layer.shared(found.values)
+        long = build.node("Greater", [build.length(mask), build.scalar(SHORT)])
+        unpadded = build.node("ReduceMin", [mask], {"keepdims": 0})
+        unpadded = build.node("Cast", [unpadded], {"to": ir.DataType.BOOL})
+        flash = build.node("And", [long, unpadded])
+        key = ("padding", str(_positions(found.scores.queries)))
+        if key not in self._lazy:
+            self._lazy[key] = build.choose(flash, [zero()], _hidden_keys(build, mask, q))
+        inputs = [q, layer.own(found.scores.keys), layer.own(found.values)]
+        whole = ir.node("MultiHeadAttention", inputs, _heads_and_scale(found), domain=MICROSOFT)
+        return build.choose(flash, [whole], [_attention([q, k, v, self._lazy[key]], heads, found)])
+
+    def _unless(self, layer: _Layer, condition: ir.Value, name: str) -> ir.Value:
         """The bias of a layer, computed only where ``condition`` is false, for all layers once."""
         key: tuple[str | ir.Value, ...] = (name, *layer.found.scores.biases)
         if key not in self._lazy:
-            self._lazy[key] = build.choose_or_zero(condition, layer.bias)
+            self._lazy[key] = layer.build.choose_or_zero(condition, layer.bias)
         return self._lazy[key]
+
+
+def _positions(heads: ir.Value) -> object:
+    """Positions of ``[batch, heads, positions, head size]``: a number, or a symbol."""
+    assert heads.shape is not None  # noqa: S101  # seen by `find_attention`
+    return heads.shape[2]
+
+
+def _hidden_keys(build: Builder, mask: ir.Value, queries: ir.Value) -> list[ir.Node]:
+    """The padding as bias, ``[batch, 1, queries, keys]``, for a branch.
+
+    ``Attention`` broadcasts no queries, of which there is but one where a layer is computed for the
+    pooled token alone.
+    """
+    lowest = build.constant("lowest", np.array(np.finfo(np.float32).min, np.float32))
+    length = build.node("Shape", [queries], {"start": 1, "end": 2})
+    one = build.ints(1)
+    sizes = build.node("Concat", [one, one, length, one], {"axis": 0})
+    branch = Listing()
+    hidden = branch.node("Sub", [one, mask])
+    hidden = branch.node("Cast", [hidden], {"to": ir.DataType.FLOAT})
+    row = branch.node("Unsqueeze", [branch.node("Mul", [hidden, lowest]), build.ints(1, 2)])
+    branch.node("Expand", [row, sizes])
+    return branch.nodes
+
+
+def _attention(inputs: Sequence[ir.Value | None], heads: int, found: Attention) -> ir.Node:
+    """The standard's operator; keys and values may have fewer heads than queries."""
+    attributes: dict[str, int | float] = {
+        "q_num_heads": found.heads,
+        "kv_num_heads": heads,
+        "scale": found.scores.scale,
+    }
+    return ir.node("Attention", inputs, attributes)
 
 
 def _heads_and_scale(found: Attention) -> dict[str, int | float]:
@@ -189,21 +244,6 @@ def _unmasked(layer: _Layer) -> ir.Value:
     inputs = [layer.queries, layer.own(layer.found.scores.keys), layer.own(layer.found.values)]
     attributes = _heads_and_scale(layer.found)
     return layer.build.node("MultiHeadAttention", inputs, attributes, MICROSOFT)
-
-
-def _padded(layer: _Layer) -> ir.Value:
-    build, found = layer.build, layer.found
-    inputs = [layer.queries, layer.own(found.scores.keys), layer.own(found.values)]
-    whole = build.node("ReduceMin", [layer.mask], {"keepdims": 0})
-    unpadded = build.node("Cast", [whole], {"to": ir.DataType.BOOL})
-    key_mask = build.node("Cast", [layer.mask], {"to": ir.DataType.INT32})
-
-    def attend(extra: Sequence[ir.Value | None]) -> list[ir.Node]:
-        attributes = _heads_and_scale(found)
-        both = [*inputs, *extra]
-        return [ir.node("MultiHeadAttention", both, attributes, domain=MICROSOFT)]
-
-    return build.choose(unpadded, attend([]), attend([None, key_mask]))
 
 
 def _padded_at_the_end(build: Builder, mask: ir.Value) -> ir.Value:
