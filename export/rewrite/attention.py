@@ -7,6 +7,9 @@ and the scale into the product.
 
 Whisper scales its queries elsewhere, and the product here has no scale.
 
+MPNet turns its keys in one step from ``[batch, sequence, heads, head size]``; two steps show the
+keys in heads, and ONNX Runtime merges them again.
+
 Rows, before: ``Where(no key allowed, 0, softmax(scores + bias) @ v)``.
 After: ``softmax(scores + bias) @ v``. The bias is finite, so a row without any key, which only
 padding has, gives the mean of the values and no NaN; neither pooling
@@ -26,12 +29,16 @@ from onnxscript.rewriter.pattern import RewriteRuleClassBase, RewriteRuleSet
 
 # The axes of [batch, heads, sequence, head size] with the last two exchanged.
 KEYS_TRANSPOSED = [0, 1, 3, 2]
+# From [batch, sequence, heads, head size] to heads, without and with that.
+HEADS_OUTSIDE = [0, 2, 1, 3]
+HEADS_TURNED = [0, 2, 3, 1]
 
 
 def simplify_attention(model: ir.Model) -> int:
     """Apply the pass in place; returns the number of changes, two a layer where both apply."""
-    rules = [_TransposedKeys.rule(scaled=True), _TransposedKeys.rule(scaled=False)]
-    count = int(RewriteRuleSet([*rules, _MaskedRows.rule()]).apply_to_model(model))
+    keys = [_TransposedKeys.rule(scaled=True), _TransposedKeys.rule(scaled=False)]
+    rows = [_MaskedRows.rule(), _LowRows.rule()]
+    count = int(RewriteRuleSet([*keys, _KeysAtOnce.rule(), *rows]).apply_to_model(model))
     IdentityEliminationPass()(model)
     _drop_same_reshapes(model)
     RemoveUnusedNodesPass()(model)
@@ -93,6 +100,22 @@ class _TransposedKeys(RewriteRuleClassBase):  # type: ignore[misc]  # onnxscript
         return op.MatMul(op.Mul(query, squared), keys)
 
 
+class _KeysAtOnce(RewriteRuleClassBase):  # type: ignore[misc]  # onnxscript has no types
+    """Brings keys into heads first, and exchanges their last two axes then."""
+
+    def pattern(self, op: Any, query: Any, key: Any) -> Any:
+        return op.MatMul(query, op.Transpose(key, perm=HEADS_TURNED))
+
+    def check(self, _: Any, key: ir.Value, **__: Any) -> bool:
+        return key.shape is not None
+
+    def rewrite(self, op: Any, query: Any, key: ir.Value, **_: Any) -> Any:
+        heads = op.Transpose(key, perm=HEADS_OUTSIDE)
+        assert key.shape is not None  # noqa: S101  # by check
+        heads.shape, heads.type = ir.Shape([key.shape[i] for i in HEADS_OUTSIDE]), key.type
+        return op.MatMul(query, op.Transpose(heads, perm=KEYS_TRANSPOSED))
+
+
 class _MaskedRows(RewriteRuleClassBase):  # type: ignore[misc]  # onnxscript has no types
     """Drops the zeroing of rows that may attend to nothing."""
 
@@ -121,6 +144,34 @@ class _MaskedRows(RewriteRuleClassBase):  # type: ignore[misc]  # onnxscript has
         return (
             floor is not None
             and bool(np.isfinite(floor))
+            and _scalar(one) == 1.0
+            and _scalar(zero) == 0.0
+        )
+
+    def rewrite(self, op: Any, attended: ir.Value, **_: Any) -> Any:
+        return op.Identity(attended)
+
+
+class _LowRows(RewriteRuleClassBase):  # type: ignore[misc]  # onnxscript has no types
+    """The same where what is allowed is read off the bias, as in T5: above the lowest number."""
+
+    def __init__(self) -> None:
+        super().__init__(remove_nodes=False)
+
+    def pattern(
+        self, op: Any, bias: Any, lowest: Any, scores: Any, values: Any, one: Any, zero: Any
+    ) -> Any:
+        allowed = op.Cast(op.Greater(bias, lowest), to=ir.DataType.FLOAT)
+        attended = op.MatMul(
+            op.Softmax(op.Add(scores, bias), axis=-1), values, _outputs=["attended"]
+        )
+        return op.Where(op.Less(op.ReduceSum(allowed, [-1], keepdims=1), one), zero, attended)
+
+    def check(self, _: Any, lowest: ir.Value, one: ir.Value, zero: ir.Value, **__: Any) -> bool:
+        floor = _scalar(lowest)
+        return (
+            floor is not None
+            and floor == np.finfo(np.float32).min
             and _scalar(one) == 1.0
             and _scalar(zero) == 0.0
         )

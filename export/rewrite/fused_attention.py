@@ -14,11 +14,12 @@ After, by what the mask hides:
   Padding behind a text is later than all of it, and needs no mask. An ``If`` takes a batch with
   other padding, as from consumers that pad on the left, to the same operator with the graph's own
   mask, which only that branch computes;
-- all but a window on both sides: blocks, see `export.rewrite.windowed_attention`.
+- all but a window on both sides: blocks, see `export.rewrite.windowed_attention`;
+- anything else, as where positions have a bias (MPNet, T5): ``Attention`` with the sum of what is
+  added to the scores.
 
-Anything else, such as a position bias, stays as it is. What a mask hides is not read off the graph
-but tried, see `export.rewrite.masks`. Where queries and keys are rotated, the rotation becomes one
-``RotaryEmbedding``.
+What a mask hides is not read off the graph but tried, see `export.rewrite.masks`. Where queries and
+keys are rotated, the rotation becomes one ``RotaryEmbedding``.
 
 Gain: see docs/performance.md.
 """
@@ -26,7 +27,7 @@ Gain: see docs/performance.md.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,17 +66,15 @@ def fuse_attention(model: ir.Model) -> int:
 
 @dataclass(frozen=True)
 class _Layer:
-    """What a form is built from: a layer, its mask, and where to build.
+    """What a form is built from: a layer, and where to build.
 
     Attributes:
         found: in the graph.
-        masking: what its biases hide.
         build: in front of its last node.
         mask: the graph's input ``[batch, sequence]``, if it has one.
     """
 
     found: Attention
-    masking: Masking
     build: Builder
     mask: ir.Value | None
 
@@ -116,26 +115,27 @@ class _Fusion:
     def apply(self, softmax: ir.Node) -> bool:
         """Replace the attention around a softmax; False when it is of another form."""
         found = find_attention(softmax)
-        masking = self._maskings.of(found.scores.biases) if found is not None else None
-        if found is None or masking is None or (masking.padding and self._mask is None):
+        if found is None:
             return False
-        form = self._form(masking, found)
-        if form is None:
-            return False
-        layer = _Layer(found, masking, Builder(self._graph, found.last), self._mask)
-        layer.build.replace(found.joined, form(layer))
+        layer = _Layer(found, Builder(self._graph, found.last), self._mask)
+        layer.build.replace(found.joined, self._form(found)(layer))
         return True
 
-    def _form(self, masking: Masking, found: Attention) -> Callable[[_Layer], ir.Value] | None:
+    def _form(self, found: Attention) -> Callable[[_Layer], ir.Value]:
+        masking = self._maskings.of(found.scores.biases)
+        if masking is None or (masking.padding and self._mask is None):
+            return _biased
         if masking == NONE:
             return _unmasked
         if masking == PADDING:
             return self._padded
         if masking.after == 0 and found.size % HEAD_SIZES == 0:
-            return self._causal
-        return self._windowed if fits_blocks(masking) else None
+            return functools.partial(self._causal, masking=masking)
+        if fits_blocks(masking):
+            return functools.partial(self._windowed, masking=masking)
+        return _biased
 
-    def _causal(self, layer: _Layer) -> ir.Value:
+    def _causal(self, layer: _Layer, masking: Masking) -> ir.Value:
         build = layer.build
         q, (k, heads) = layer.queries, layer.shared(layer.found.scores.keys)
         v, _ = layer.shared(layer.found.values)
@@ -149,40 +149,39 @@ class _Fusion:
             "kv_num_heads": heads,
             "scale": layer.found.scores.scale,
         }
-        if layer.masking.before is not None:
-            attributes["local_window_size"] = layer.masking.before + 1
+        if masking.before is not None:
+            attributes["local_window_size"] = masking.before + 1
 
         def attend(*bias: ir.Value) -> list[ir.Node]:
             inputs = [q, k, v, None, None, last, total, *([None] * 3 if bias else []), *bias]
             name, outputs = "GroupQueryAttention", 1 + CACHES
             return [ir.node(name, inputs, attributes, domain=MICROSOFT, num_outputs=outputs)]
 
-        if not layer.masking.padding:
+        if not masking.padding:
             return build.add(*attend())
         assert layer.mask is not None  # noqa: S101  # seen by `apply`
         at_end = _padded_at_the_end(build, layer.mask)
         bias = self._unless(layer, at_end, "padded at the end")
         return build.choose(at_end, attend(), attend(bias))
 
-    def _windowed(self, layer: _Layer) -> ir.Value:
+    def _windowed(self, layer: _Layer, masking: Masking) -> ir.Value:
         build, found = layer.build, layer.found
         q, k, v = layer.queries, layer.own(found.scores.keys), layer.own(found.values)
-        long = is_long(build, q, layer.masking)
-        bias = self._unless(layer, long, f"long {layer.masking}")
-        short = _attention([q, k, v, bias], found.heads, found)
-        mask = layer.mask if layer.masking.padding else None
+        long = is_long(build, q, masking)
+        bias = self._unless(layer, long, f"long {masking}")
+        short = _attention(layer, q, bias)
+        mask = layer.mask if masking.padding else None
         if mask is None:
             sizes = build.node("Shape", [q], {"start": 0, "end": 2})
             mask = build.node("Expand", [build.ints(1), sizes])
         heads = (found.heads, found.size, found.scores.scale)
-        blocks = windowed(build, (q, k, v), mask, layer.masking, heads)
+        blocks = windowed(build, (q, k, v), mask, masking, heads)
         return build.choose(long, blocks, [short])
 
     def _padded(self, layer: _Layer) -> ir.Value:
         build, found, mask = layer.build, layer.found, layer.mask
         assert mask is not None  # noqa: S101  # seen by `apply`
-        q, (k, heads) = layer.queries, layer.shared(found.scores.keys)
-        v, _ = layer.shared(found.values)
+        q = layer.queries
         long = build.node("Greater", [build.length(mask), build.scalar(SHORT)])
         unpadded = build.node("ReduceMin", [mask], {"keepdims": 0})
         unpadded = build.node("Cast", [unpadded], {"to": ir.DataType.BOOL})
@@ -192,7 +191,7 @@ class _Fusion:
             self._lazy[key] = build.choose(flash, [zero()], _hidden_keys(build, mask, q))
         inputs = [q, layer.own(found.scores.keys), layer.own(found.values)]
         whole = ir.node("MultiHeadAttention", inputs, _heads_and_scale(found), domain=MICROSOFT)
-        return build.choose(flash, [whole], [_attention([q, k, v, self._lazy[key]], heads, found)])
+        return build.choose(flash, [whole], [_attention(layer, q, self._lazy[key])])
 
     def _unless(self, layer: _Layer, condition: ir.Value, name: str) -> ir.Value:
         """The bias of a layer, computed only where ``condition`` is false, for all layers once."""
@@ -202,6 +201,12 @@ class _Fusion:
         return self._lazy[key]
 
 
+def _biased(layer: _Layer) -> ir.Value:
+    build, q = layer.build, layer.queries
+    bias = build.node("Expand", [layer.bias, _all_queries(build, q)])
+    return build.add(_attention(layer, q, bias))
+
+
 def _positions(heads: ir.Value) -> object:
     """Positions of ``[batch, heads, positions, head size]``: a number, or a symbol."""
     assert heads.shape is not None  # noqa: S101  # seen by `find_attention`
@@ -209,31 +214,34 @@ def _positions(heads: ir.Value) -> object:
 
 
 def _hidden_keys(build: Builder, mask: ir.Value, queries: ir.Value) -> list[ir.Node]:
-    """The padding as bias, ``[batch, 1, queries, keys]``, for a branch.
-
-    ``Attention`` broadcasts no queries, of which there is but one where a layer is computed for the
-    pooled token alone.
-    """
+    """The padding as bias, ``[batch, 1, queries, keys]``, for a branch."""
     lowest = build.constant("lowest", np.array(np.finfo(np.float32).min, np.float32))
-    length = build.node("Shape", [queries], {"start": 1, "end": 2})
-    one = build.ints(1)
-    sizes = build.node("Concat", [one, one, length, one], {"axis": 0})
+    sizes = _all_queries(build, queries)
     branch = Listing()
-    hidden = branch.node("Sub", [one, mask])
+    hidden = branch.node("Sub", [build.ints(1), mask])
     hidden = branch.node("Cast", [hidden], {"to": ir.DataType.FLOAT})
     row = branch.node("Unsqueeze", [branch.node("Mul", [hidden, lowest]), build.ints(1, 2)])
     branch.node("Expand", [row, sizes])
     return branch.nodes
 
 
-def _attention(inputs: Sequence[ir.Value | None], heads: int, found: Attention) -> ir.Node:
+def _all_queries(build: Builder, tokens: ir.Value) -> ir.Value:
+    """What to expand a bias to: ``Attention`` broadcasts batch and heads, and no queries."""
+    length, one = build.node("Shape", [tokens], {"start": 1, "end": 2}), build.ints(1)
+    return build.node("Concat", [one, one, length, one], {"axis": 0})
+
+
+def _attention(layer: _Layer, queries: ir.Value, bias: ir.Value) -> ir.Node:
     """The standard's operator; keys and values may have fewer heads than queries."""
+    found = layer.found
+    keys, heads = layer.shared(found.scores.keys)
+    values, _ = layer.shared(found.values)
     attributes: dict[str, int | float] = {
         "q_num_heads": found.heads,
         "kv_num_heads": heads,
         "scale": found.scores.scale,
     }
-    return ir.node("Attention", inputs, attributes)
+    return ir.node("Attention", [queries, keys, values, bias], attributes)
 
 
 def _heads_and_scale(found: Attention) -> dict[str, int | float]:
