@@ -127,7 +127,9 @@ def _matrix(path: str, column: pa.Array) -> NDArray[Any]:
 def _no_vectors(path: str, file: parquet.ParquetFile) -> NDArray[Any]:
     kind = file.schema_arrow.field(EMBEDDING).type
     _check_type(path, kind)
-    return np.empty((0, max(0, getattr(kind, "list_size", 0))), kind.value_type.to_pandas_dtype())
+    # Not by to_pandas_dtype, which needs pandas in pyarrow before 26.
+    empty: NDArray[Any] = pyarrow().array([], kind.value_type).to_numpy(zero_copy_only=False)
+    return empty.reshape(0, max(0, getattr(kind, "list_size", 0)))
 
 
 def _check_type(path: str, kind: pa.DataType) -> None:
