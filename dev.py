@@ -2,8 +2,9 @@
 """Set-up, demonstration and tests of fmrt in one file, with nothing installed but Python.
 
 python3 dev.py demo     export all-MiniLM-L6-v2, verify it, embed a corpus, search in it
-python3 dev.py test     the tests, then the runtime's tests from the built wheel without torch;
-                        test -m slow runs the slow ones
+python3 dev.py test     the tests; then from the built wheel, without torch and with the oldest
+                        versions that pyproject.toml allows, the runtime's tests and fmrt verify
+                        of freshly exported bundles; test -m slow runs the slow tests alone
 python3 dev.py check    lint, types, import layers
 python3 dev.py bench    the benchmarks, and the README's table and plot from them; names of suites,
                         as in benchmarks/test_NAME.py, run these alone
@@ -30,7 +31,8 @@ DEMO = ROOT / "demo"
 SUPPORTED = ((3, 11), (3, 13))
 TORCH_CPU_HOST = "download.pytorch.org"
 HUB_HOST = "huggingface.co"
-# What the runtime's own tests need beside the wheel.
+# What the runtime can have, and what its own tests need beside.
+RUNTIME_EXTRAS = ("parquet", "image", "audio")
 RUNTIME_TESTS = ("hypothesis", "onnx", "psutil", "pytest")
 
 
@@ -73,7 +75,7 @@ def demo() -> None:
 
 
 def test(*arguments: str) -> None:
-    """The tests, a process a core; without arguments then the runtime's from the built wheel."""
+    """The tests, a process a core; without arguments then those of the built wheel."""
     # Exports are mostly Python: a thread a process loses nothing, and two would fight for a core.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     run(python(), "-m", "pytest", "--numprocesses", "auto", "--dist", "worksteal", *arguments)
@@ -100,16 +102,43 @@ def bench(*suites: str) -> None:
 
 
 def test_wheel() -> None:
-    """Run tests/runtime on the wheel, in an environment of its own and away from the checkout."""
+    """Try the wheel with the oldest versions allowed, in an environment of its own.
+
+    Away from the checkout: tests/runtime, then every variant of freshly exported bundles.
+    """
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
+        environment, bundles = place / "venv", place / "bundles"
+        run(python(), "-m", "tests.export.bundles", str(bundles))
         run(python(), "-m", "build", "--wheel", "--outdir", name, ".")
         wheel = next(place.glob("*.whl"))
-        venv.create(place / "venv", with_pip=True)
-        install(place / "venv", f"{wheel}[parquet]", *RUNTIME_TESTS)
+        versions = place / "oldest.txt"
+        versions.write_text(oldest())
+        venv.create(environment, with_pip=True)
+        extras = ",".join(RUNTIME_EXTRAS)
+        install(environment, f"{wheel}[{extras}]", *RUNTIME_TESTS, versions=versions)
         shutil.copytree(ROOT / "tests/runtime", place / "tests")
         shutil.copy(ROOT / "pyproject.toml", place)
-        run(python(place / "venv"), "-m", "pytest", "-p", "no:cacheprovider", "tests", cwd=place)
+        run(python(environment), "-m", "pytest", "-p", "no:cacheprovider", "tests", cwd=place)
+        for bundle in sorted(bundles.iterdir()):
+            fmrt("verify", str(bundle), environment=environment, cwd=place)
+
+
+def oldest() -> str:
+    """The pinned versions, but the runtime's requirements at their lower bounds."""
+    import tomllib  # noqa: PLC0415  # an older Python gets as far as main's message
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = [project["optional-dependencies"][extra] for extra in RUNTIME_EXTRAS]
+    bounds = [line.replace(">=", "==") for line in sum(extras, project["dependencies"])]
+    names = {package(line) for line in bounds}
+    pinned = CONSTRAINTS.read_text().splitlines()
+    return "\n".join([*(line for line in pinned if package(line) not in names), *bounds, ""])
+
+
+def package(requirement: str) -> str:
+    """Normalized name in front of ``==``."""
+    return requirement.partition("==")[0].replace("_", "-").lower()
 
 
 def set_up() -> None:
@@ -134,8 +163,8 @@ def set_up() -> None:
     stamp.write_text(wanted)
 
 
-def install(environment: Path, *what: str) -> None:
-    """Install with the pinned versions; PyTorch's CPU build where its index can be reached."""
+def install(environment: Path, *what: str, versions: Path = CONSTRAINTS) -> None:
+    """Install with the versions of a file; PyTorch's CPU build where its index can be reached."""
     index: tuple[str, ...] = ()
     if sys.platform == "linux" and reachable(TORCH_CPU_HOST):
         index = ("--extra-index-url", f"https://{TORCH_CPU_HOST}/whl/cpu")
@@ -146,7 +175,7 @@ def install(environment: Path, *what: str) -> None:
         "install",
         "--disable-pip-version-check",
         "--constraint",
-        str(CONSTRAINTS),
+        str(versions),
         *index,
         *what,
     )
@@ -178,10 +207,10 @@ def python(environment: Path = VENV) -> str:
     return str(binaries(environment) / "python")
 
 
-def fmrt(*arguments: str) -> None:
+def fmrt(*arguments: str, environment: Path = VENV, cwd: Path = ROOT) -> None:
     """Run the command line as a user does, and show it."""
     print(f"\n$ fmrt {shown(arguments)}", flush=True)
-    subprocess.run([str(binaries(VENV) / "fmrt"), *arguments], check=True, cwd=ROOT)
+    run(str(binaries(environment) / "fmrt"), *arguments, cwd=cwd)
 
 
 def run(*command: str, cwd: Path = ROOT) -> None:

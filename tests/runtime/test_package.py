@@ -25,6 +25,8 @@ NEVER = (
     "pandas",
     "scipy",
     "PIL",
+    "soundfile",
+    "soxr",
 )
 
 
