@@ -2,7 +2,8 @@
 
 Single precision stay:
 
-- the head: everything behind the first output, so that pooling and normalization add up in it;
+- the head: everything behind the first output, and what that alone reads, so that pooling and
+  normalization add up in it: fp16 has no 2,049 tokens, and no 1e-9 to divide by in place of 0;
 - angles and indices: everything in front of a sine, a cosine or a cast to integers, since a
   position of 1,000 times a frequency has no exact half;
 - the graph's inputs and outputs, so that callers see no difference.
@@ -172,7 +173,17 @@ def _single_nodes(graph: ir.Graph) -> set[ir.Node]:
     angles = {node for node in graph if node.op_type in ANGLES}
     indices = {node for node in graph if _makes_indices(node)}
     plain = {node for node in graph if node.op_type in SINGLE}
-    return angles | plain | _behind(graph.outputs[0]) | _ahead(angles | indices)
+    return angles | plain | _head(graph) | _ahead(angles | indices)
+
+
+def _head(graph: ir.Graph) -> set[ir.Node]:
+    """The nodes behind the first output, and those that no other node reads."""
+    found = _behind(graph.outputs[0])
+    for node in reversed(graph):
+        readers = {use.node for out in node.outputs for use in out.uses()}
+        if readers and readers <= found and not any(out.is_graph_output() for out in node.outputs):
+            found.add(node)
+    return found
 
 
 def _behind(value: ir.Value) -> set[ir.Node]:
