@@ -30,6 +30,8 @@ from export.rewrite.masks import CAUSAL, MASK, NONE, PADDING, Masking, Maskings
 from export.rewrite.rotary import rotated_tokens
 
 MICROSOFT = "com.microsoft"
+# Inputs behind query, key and value up to the key padding mask.
+KEY_MASK = 2
 
 
 def fuse_attention_for_cuda(model: ir.Model) -> int:
@@ -41,6 +43,13 @@ def fuse_attention_for_cuda(model: ir.Model) -> int:
         CommonSubexpressionEliminationPass()(model)
         RemoveUnusedNodesPass()(model)
     return count
+
+
+def masks_padding_alone(attention: ir.Node) -> bool:
+    """Whether a layer that this pass made hides the padding of texts and nothing else."""
+    _, _, _, *masks = attention.inputs
+    causal = attention.attributes.get_int("unidirectional", 0)
+    return len(masks) == KEY_MASK and masks[-1] is not None and not causal
 
 
 class _Fusion:
