@@ -19,7 +19,7 @@ from export.part import Loaded, Part
 from export.precision import full_precision
 from export.quantize import MIN_COSINE, check_schemes, quantize_bundle
 from export.reference import write_references
-from export.rewrite import optimize_for_cpu, optimize_for_cuda
+from export.rewrite import optimize_for_cpu, optimize_for_cuda, pack_for_cuda
 from export.rewrite.half import HALF_TYPES, to_half
 from export.source import Overrides, first_line, weights_sha256
 from export.task_head import verified_heads, write_head
@@ -46,6 +46,8 @@ PACKAGES = (
 OUTPUTS = ("pooled", "patch")
 PORTABLE = ("fp32", "", "any")
 FUSED_CPU = ("fp32-cpu", "_cpu", "cpu")
+# Precisions of which a GPU gets a graph without padding too, where that can be had.
+PACKED = ("fp16",)
 
 
 def export_model(
@@ -87,8 +89,9 @@ def export_model(
         quantize: schemes of quantized variants to add, as of `quantize_bundle`.
         min_cosine: as of `quantize_bundle`.
         calibration: as of `quantize_bundle`.
-        cuda: whether to add variants in fp32, fp16 and bf16 for GPUs; checked on a GPU where there
-            is one, else on the CPU as far as it can run them.
+        cuda: whether to add variants in fp32, fp16 and bf16 for GPUs, of encoders of texts in fp16
+            without padding too; checked on a GPU where there is one, else on the CPU as far as it
+            can run them.
         overwrite: whether ``out`` may replace a bundle.
         report: takes lines that say what was chosen and what is being done.
 
@@ -199,9 +202,17 @@ def _refusing(why: str) -> Iterator[None]:
         raise ExportError(f"{why}: {first_line(e)}") from e
 
 
-def _variant(part: Part, name: str, suffix: str, provider: str, precision: str = "fp32") -> Variant:
+def _variant(
+    part: Part,
+    name: str,
+    suffix: str,
+    provider: str,
+    precision: str = "fp32",
+    *,
+    packed: bool = False,
+) -> Variant:
     file = f"onnx/{part.stem}{suffix}.onnx"
-    return Variant(name, file, provider, precision, "", 0, part.tower.modality)
+    return Variant(name, file, provider, precision, "", 0, part.tower.modality, packed=packed)
 
 
 def _cuda_variants(portable: ir.Model, part: Part, directory: Path) -> list[Variant]:
@@ -217,6 +228,10 @@ def _cuda_variants(portable: ir.Model, part: Part, directory: Path) -> list[Vari
         written.append(
             write_graph(graph, directory, _variant(part, name, suffix, "cuda", precision))
         )
+        if precision in PACKED and pack_for_cuda(graph):
+            names = f"{name}-packed", f"{suffix}_packed"
+            packed = _variant(part, *names, "cuda", precision, packed=True)
+            written.append(write_graph(graph, directory, packed))
     return written
 
 

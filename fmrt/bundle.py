@@ -112,7 +112,8 @@ class Bundle:
         """Pick a variant: by name or precision, or the best that needs no asking.
 
         The best is fp32, and on GPUs fp16 when its parity has been measured; of one precision the
-        one made for ``provider``, or else the portable one.
+        one made for ``provider``, or else the portable one. One without padding comes first where
+        its parity has been measured on ``provider`` itself, and else last.
 
         Raises:
             VariantNotFoundError: no such variant, or it does not run on ``provider``.
@@ -139,10 +140,10 @@ class Bundle:
             for precision in PREFERRED.get(provider, ("fp32",)):
                 found = [v for v in fits if v.precision == precision and _trusted(v)]
                 if found:
-                    return min(found, key=lambda v: v.provider == "any")
+                    return min(found, key=_rank)
         named = [v for v in fits if v.name == name]
         # A precision stands for its variant made for the provider, else for the portable one.
-        named += sorted((v for v in fits if v.precision == name), key=lambda v: v.provider == "any")
+        named += sorted((v for v in fits if v.precision == name), key=_rank)
         if named:
             return named[0]
         names = ", ".join(v.name for v in fits) or "none"
@@ -237,6 +238,12 @@ class Bundle:
 def _trusted(variant: Variant) -> bool:
     """Whether a variant may be taken without being asked for."""
     return variant.precision == "fp32" or variant.parity is not None
+
+
+def _rank(variant: Variant) -> tuple[bool, int]:
+    """Of variants of one precision that a provider takes, the best has the lowest."""
+    proven = variant.packed and variant.checked_on == variant.provider
+    return variant.provider == "any", -1 if proven else int(variant.packed)
 
 
 def sha256(path: Path) -> str:

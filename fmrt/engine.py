@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fmrt.bundle import Bundle
 from fmrt.cores import available_cores
 from fmrt.disk_cache import DiskCache
-from fmrt.errors import InputError
+from fmrt.errors import InputError, OptionError
 from fmrt.manifest import Tower, Variant
 from fmrt.preprocess import make_preprocessor
 from fmrt.preprocess.base import Encoded, Feeds, Preprocessor
@@ -114,7 +114,7 @@ class Engine:
     Raises:
         BundleError: missing, corrupt, or no such variant.
         ProviderError: the provider cannot be had.
-        OptionError: the bundle does not embed that modality.
+        OptionError: the bundle does not embed that modality, or CUDA graphs of a packed variant.
         MissingExtraError: a package that the modality needs is not installed.
     """
 
@@ -131,6 +131,11 @@ class Engine:
         self.tower: Tower = bundle.manifest.tower(modality)
         self.shape = self.tower.shape(bundle.manifest.dim)
         self.variant: Variant = bundle.variant(variant, target.name, self.tower.modality)
+        if self.variant.packed and device_options is not None and device_options.cuda_graphs:
+            raise OptionError(
+                f"CUDA graphs need tensors of one size, which {self.variant.name} has not; choose "
+                f"variant {self.variant.name.removesuffix('-packed')}, or no CUDA graphs"
+            )
         self.provider = target.spec
         self.preprocess = make_preprocessor(bundle, self.tower)
         graph = bundle.graph(self.variant)

@@ -83,6 +83,8 @@ class Variant:
         quality: of a quantized variant.
         padded: whether items of different lengths may share a batch, padded. Rounding to 8 bits
             makes a whole step of the last bit that padding changes in attention.
+        packed: whether the graph takes the padding out of a batch, and so computes tensors of
+            another size for every batch.
     """
 
     name: str
@@ -97,6 +99,7 @@ class Variant:
     external: Mapping[str, FileRecord] = field(default_factory=dict)
     quality: Quality | None = None
     padded: bool = True
+    packed: bool = False
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fmrt.bundle import Bundle, HeadReference, Reference
 from fmrt.cores import available_cores
 from fmrt.engine import Engine
-from fmrt.errors import VerificationError
+from fmrt.errors import BundleError, VerificationError
 from fmrt.manifest import Parity, Variant
 from fmrt.prompt import Prompt
 from fmrt.segment import SegmentEngine
@@ -58,6 +58,7 @@ class ParityReport:
     """Outcome of one variant's check: what was measured, on which provider, over how many items.
 
     ``modality`` is that of a tower; of a head it is its task and the output that was compared.
+    ``error`` says why a variant does not run on its provider, and then nothing was measured.
     """
 
     variant: str
@@ -66,6 +67,7 @@ class ParityReport:
     parity: Parity
     items: int
     passed: bool
+    error: str | None = None
 
 
 def verify_bundle(
@@ -73,9 +75,11 @@ def verify_bundle(
 ) -> Iterator[ParityReport]:
     """Check one variant, or all that run on ``provider``, over every reference item.
 
+    Among all, one made for the provider that does not run there fails, and the others go on.
+
     Raises:
         BundleError: a file is missing or corrupt, or there is no such variant.
-        ProviderError: the provider cannot be had.
+        ProviderError: the provider cannot be had, or does not run ``variant`` or a portable graph.
     """
     for name in bundle.manifest.files:
         bundle.file(name)
@@ -84,15 +88,33 @@ def verify_bundle(
     if variant is not None and not fits:
         bundle.variant(variant, name_of_provider)  # raises, with the names that there are
     for found in fits:
-        engine = checking_engine(bundle, found, provider)
         try:
-            yield check(engine, bundle.reference(found.modality))
-        finally:
-            engine.close()
+            report = _checked(bundle, found, provider)
+        except BundleError:
+            raise
+        except Exception as e:  # what kernels raise has no common base
+            if variant is not None or found.provider == "any":
+                raise
+            report = _failed(found, provider, e)
+        yield report
     for head in bundle.manifest.heads:
         for found in _fitting(head.variants, variant, name_of_provider):
             decoder = SegmentEngine(bundle, provider=provider, decoder=found.name)
             yield from check_head(decoder, bundle)
+
+
+def _checked(bundle: Bundle, variant: Variant, provider: str) -> ParityReport:
+    engine = checking_engine(bundle, variant, provider)
+    try:
+        return check(engine, bundle.reference(variant.modality))
+    finally:
+        engine.close()
+
+
+def _failed(variant: Variant, provider: str, error: Exception) -> ParityReport:
+    reason = str(error).strip().partition("\n")[0]
+    nothing = Parity(float("inf"), -1.0, -1.0)
+    return ParityReport(variant.name, variant.modality, provider, nothing, 0, False, reason)
 
 
 def checking_engine(bundle: Bundle, variant: Variant, provider: str) -> Engine:

@@ -56,12 +56,17 @@ def run(args: argparse.Namespace) -> int:
     if args.record:
         recorded = record_parity(bundle, reports)
         print(f"recorded in {bundle.path}: {', '.join(recorded) or 'nothing new'}", flush=True)
-    failed = [report.variant for report in reports if not report.passed]
+    failed = [report for report in reports if not report.passed]
     if failed:
-        raise VerificationError(
-            f"{args.bundle}: not PyTorch's vectors: {', '.join(failed)}; export the model again"
-        )
+        raise VerificationError(f"{args.bundle}: {_failures(failed)}")
     return 0
+
+
+def _failures(failed: Sequence[ParityReport]) -> str:
+    wrong = ", ".join(report.variant for report in failed if report.error is None)
+    said = [f"not PyTorch's vectors: {wrong}; export the model again"] if wrong else []
+    said += [f"{r.variant} does not run: {r.error}" for r in failed if r.error is not None]
+    return "; ".join(said)
 
 
 def _table(reports: Sequence[ParityReport]) -> str:
@@ -70,7 +75,7 @@ def _table(reports: Sequence[ParityReport]) -> str:
 
 
 def _row(report: ParityReport) -> tuple[str, ...]:
-    verdict = "ok" if report.passed else "FAILED"
+    verdict = "ok" if report.passed else "FAILED" if report.error is None else "DOES NOT RUN"
     items = f"{report.items:,}"
-    cells = parity_cells(report.parity)
+    cells = parity_cells(report.parity if report.error is None else None)
     return (report.variant, report.modality, report.provider, items, *cells, verdict)

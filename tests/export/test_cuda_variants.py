@@ -25,7 +25,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> fmrt.Bundle:
     model = save_tiny(next(t for t in TINY if t.model_type == "bert"), directory / "model")
     said: list[str] = []
     found = fmrt.export_model(model, directory / "bundle", cuda=True, report=said.append)
-    assert not NO_GPU or any("bf16-cuda unmeasured, as the CPU cannot" in line for line in said)
+    for name in ("bf16-cuda", "fp16-cuda-packed") if NO_GPU else ():
+        assert any(f"kept {name} unmeasured, as the CPU cannot run it" in line for line in said)
     return found
 
 
@@ -37,7 +38,11 @@ def test_variants_say_where_they_were_measured(bundle: fmrt.Bundle) -> None:
     assert half.parity.min_cosine > 0.9999
     if NO_GPU:
         assert half.checked_on == "cpu"
-        assert (found["bf16-cuda"].parity, found["bf16-cuda"].checked_on) == (None, None)
+        for name in ("bf16-cuda", "fp16-cuda-packed"):
+            assert (found[name].parity, found[name].checked_on) == (None, None)
+    packed = found["fp16-cuda-packed"]
+    assert (packed.file, packed.provider) == ("onnx/model_fp16_cuda_packed.onnx", "cuda")
+    assert [v.name for v in found.values() if v.packed] == ["fp16-cuda-packed"]
     assert half.size < 0.8 * found["fp32"].size
 
 
@@ -71,6 +76,17 @@ def test_bf16_is_fp16_with_another_type(bundle: fmrt.Bundle) -> None:
     types = {ir.DataType.FLOAT16: ir.DataType.BFLOAT16}
     for x, y in zip(a.graph.initializers.values(), b.graph.initializers.values(), strict=True):
         assert types.get(x.dtype, x.dtype) == y.dtype
+
+
+def test_packed_is_fp16_without_its_padding(bundle: fmrt.Bundle) -> None:
+    paths = (bundle.path / f"onnx/model_fp16_cuda{s}.onnx" for s in ("", "_packed"))
+    padded, packed = map(ir.load, paths)
+    operators = {node.op_type for node in packed.graph} - {node.op_type for node in padded.graph}
+    assert operators >= {"RemovePadding", "PackedMultiHeadAttention", "RestorePadding"}
+    own, theirs = (model.graph.initializers for model in (packed, padded))
+    assert set(own) <= set(theirs)
+    for name, value in own.items():
+        assert value.const_value.tobytes() == theirs[name].const_value.tobytes()
 
 
 def test_positions_and_minus_infinity_survive() -> None:
@@ -110,7 +126,8 @@ def test_positions_and_minus_infinity_survive() -> None:
 
 def test_fp16_of_a_finished_bundle_keeps_angles_single(tmp_path: Path) -> None:
     model = save_tiny(next(t for t in TINY if t.model_type == "llama"), tmp_path / "model")
-    fmrt.export_model(model, tmp_path / "bundle")
+    exported = fmrt.export_model(model, tmp_path / "bundle", cuda=True)
+    assert not any(v.packed for v in exported.manifest.variants), "its attention is causal"
     texts = tmp_path / "texts.txt"
     texts.write_text("\n".join(f"one cat number {i}" for i in range(48)))
     fmrt.quantize_bundle(tmp_path / "bundle", ["fp16"], calibration=texts)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +18,13 @@ from fmrt.bundle import record_of
 from fmrt.errors import (
     BundleCorruptError,
     BundleNotFoundError,
+    OptionError,
     ProviderError,
     SchemaVersionError,
     VariantNotFoundError,
     VerificationError,
 )
+from fmrt.manifest import Manifest, Parity, Variant
 
 GRAPH = "onnx/model.onnx"
 REFERENCE = "reference.safetensors"
@@ -130,3 +134,40 @@ def test_the_cuda_provider_says_how_to_get_it(bundle) -> None:
         pytest.skip("this ONNX Runtime has CUDA")
     with pytest.raises(ProviderError, match=r"pip install .*onnxruntime-gpu"):
         fmrt.Embedder(bundle, provider="cuda")
+
+
+def test_a_gpu_takes_a_packed_variant_once_it_was_measured_there(bundle) -> None:
+    opened = fmrt.Bundle.open(bundle)
+    (fp32,) = opened.manifest.variants
+    parity = Parity(1e-4, 1.0, 1.0)
+    cuda = replace(fp32, provider="cuda", precision="fp16")
+    padded = replace(cuda, name="fp16-cuda", parity=parity, checked_on="cpu")
+    packed = replace(cuda, name="fp16-cuda-packed", packed=True)
+    measured = replace(packed, parity=parity, checked_on="cuda")
+
+    def chosen(*variants: Variant, name: str | None = None, provider: str = "cuda") -> str:
+        manifest = replace(opened.manifest, variants=variants)
+        manifest.write(bundle)
+        assert Manifest.read(bundle) == manifest
+        return fmrt.Bundle.open(bundle).variant(name, provider).name
+
+    # fmrt quantize puts the variant that it makes again last.
+    for first, second in itertools.permutations((padded, packed)):
+        assert chosen(fp32, first, second) == "fp16-cuda"
+        assert chosen(fp32, first, second, name="fp16") == "fp16-cuda"
+        assert chosen(fp32, first, second, name="fp16-cuda-packed") == "fp16-cuda-packed"
+    for first, second in itertools.permutations((padded, measured)):
+        assert chosen(fp32, first, second) == "fp16-cuda-packed"
+        assert chosen(fp32, first, second, name="fp16") == "fp16-cuda-packed"
+        assert chosen(fp32, first, second, name="fp16-cuda") == "fp16-cuda"
+        assert chosen(fp32, first, second, provider="cpu") == "fp32"
+    elsewhere = replace(measured, checked_on="cpu")
+    assert chosen(fp32, elsewhere, padded) == "fp16-cuda"
+    assert chosen(fp32, packed) == "fp32"
+
+
+def test_cuda_graphs_of_a_packed_variant_are_refused(bundle) -> None:
+    edit(bundle, lambda m: m["variants"][0].update(packed=True, name="fp32-packed"))
+    with pytest.raises(OptionError, match=r"CUDA graphs .* choose variant fp32, or no CUDA graphs"):
+        fmrt.Embedder(bundle, cuda_graphs=True)
+    fmrt.Embedder(bundle).close()

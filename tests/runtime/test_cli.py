@@ -482,6 +482,46 @@ def test_a_full_disk_is_one_line(tiny_bundle):
     assert done.stderr == b"fmrt: error: No space left on device\n"
 
 
+def test_verify_records_the_others_beside_a_variant_that_does_not_run(
+    tiny_bundle, tmp_path, capsys
+):
+    """As one whose operators another version of ONNX Runtime, or another device, lacks."""
+    import onnx
+
+    bundle = shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    path = bundle / "onnx/model_packed.onnx"
+    graph = onnx.load(bundle / "onnx/model.onnx")
+    look_up = graph.graph.node[0]
+    look_up.output[0] = "padded"
+    node = onnx.helper.make_node
+    more = [
+        node("Squeeze", ["padded"], ["rows"]),
+        node("Cast", ["attention_mask"], ["offsets"], to=onnx.TensorProto.INT32),
+        node("RestorePadding", ["rows", "offsets"], ["word_vectors"], domain="com.microsoft"),
+    ]
+    rest = list(graph.graph.node)[1:]
+    del graph.graph.node[1:]
+    graph.graph.node.extend([*more, *rest])
+    graph.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    onnx.save(graph, path)
+    record = record_of(path)
+    manifest = Manifest.read(bundle)
+    own = Variant("own", "onnx/model_packed.onnx", "cpu", "fp32", record.sha256, record.size)
+    replace(manifest, variants=(own, *manifest.variants)).write(bundle)
+    assert main(["verify", str(bundle), "--record"]) == 1
+    said = capsys.readouterr()
+    assert "DOES NOT RUN" in said.out
+    assert "recorded in" in said.out
+    assert said.err.count("\n") == 1
+    assert "own does not run: provider 'cpu' cannot run" in said.err
+    assert "RestorePadding" in said.err
+    found = {v.name: v.parity for v in Manifest.read(bundle).variants}
+    assert found["own"] is None
+    assert found["fp32"].min_cosine > 0.9999
+    assert main(["verify", str(bundle), "--variant", "own"]) == 1
+    assert "cannot run" in capsys.readouterr().err
+
+
 def test_verify_records_what_was_not_measured(tiny_bundle, tmp_path, capsys):
     bundle = shutil.copytree(tiny_bundle, tmp_path / "bundle")
     assert main(["verify", str(bundle)]) == 0
