@@ -15,9 +15,10 @@ import numpy as np
 import onnx_ir as ir
 
 from export.graph_file import write_graph
-from export.quantize.context import Context
+from export.quantize.context import Context, Made
 from export.quantize.items import Items, given_items, own_items
 from export.quantize.scheme import SCHEMES, Form
+from export.rewrite import pack_for_cuda
 from fmrt.bundle import Bundle
 from fmrt.cores import cpu_name
 from fmrt.engine import Engine
@@ -112,7 +113,7 @@ def _tower(
         say(f"quantizing {base.name} of {tower.modality}s to {form.variant}")
         graph = ir.load(bundle.graph(base))
         context = Context(bundle, tower, graph, items, target, say)
-        made.append(_variant(context, form, work))
+        made += _variants(context, form, work)
     return made
 
 
@@ -141,9 +142,28 @@ def _stem(bundle: Bundle, modality: str) -> str:
     )
 
 
-def _variant(context: Context, form: Form, work: Path) -> Variant:
-    """A variant made, measured, and written to ``work``."""
+def _variants(context: Context, form: Form, work: Path) -> list[Variant]:
+    """A variant made, measured, and written to ``work``, and the packed one that goes with it."""
     made = form.make(context)
+    variant = _measured_variant(context, form, made, work)
+    return [variant, *_packed(context, variant, made.model, work)]
+
+
+def _packed(context: Context, variant: Variant, model: ir.Model, work: Path) -> list[Variant]:
+    """The graph without its padding, where the bundle has that of the variant to be replaced."""
+    name = f"{variant.name}-packed"
+    there = any(
+        (v.name, v.modality) == (name, variant.modality) for v in context.bundle.manifest.variants
+    )
+    if not there or not pack_for_cuda(model):
+        return []
+    file = variant.file.replace(".onnx", "_packed.onnx")
+    blank = Variant(name, file, variant.provider, variant.precision, "", 0, variant.modality)
+    context.say(f"made {name} again, unmeasured; on a GPU: fmrt verify --provider cuda --record")
+    return [write_graph(model, work, dataclasses.replace(blank, packed=True))]
+
+
+def _measured_variant(context: Context, form: Form, made: Made, work: Path) -> Variant:
     modality = context.tower.modality
     file = f"onnx/{_stem(context.bundle, modality)}{form.suffix}.onnx"
     blank = Variant(form.variant, file, form.provider, form.precision, "", 0, modality)

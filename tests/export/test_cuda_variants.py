@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -78,7 +79,7 @@ def test_bf16_is_fp16_with_another_type(bundle: fmrt.Bundle) -> None:
         assert types.get(x.dtype, x.dtype) == y.dtype
 
 
-def test_packed_is_fp16_without_its_padding(bundle: fmrt.Bundle) -> None:
+def assert_packed_is_fp16(bundle: fmrt.Bundle) -> None:
     paths = (bundle.path / f"onnx/model_fp16_cuda{s}.onnx" for s in ("", "_packed"))
     padded, packed = map(ir.load, paths)
     operators = {node.op_type for node in packed.graph} - {node.op_type for node in padded.graph}
@@ -87,6 +88,30 @@ def test_packed_is_fp16_without_its_padding(bundle: fmrt.Bundle) -> None:
     assert set(own) <= set(theirs)
     for name, value in own.items():
         assert value.const_value.tobytes() == theirs[name].const_value.tobytes()
+
+
+def test_packed_is_fp16_without_its_padding(bundle: fmrt.Bundle) -> None:
+    assert_packed_is_fp16(bundle)
+
+
+def test_packed_is_made_again_with_fp16(bundle: fmrt.Bundle, tmp_path: Path) -> None:
+    """And is as unmeasured as it was at first."""
+    copy = fmrt.Bundle.open(shutil.copytree(bundle.path, tmp_path / "bundle"))
+    (half,) = (v for v in copy.manifest.variants if v.name == "fp16-cuda")
+    measured = tuple(
+        replace(v, parity=half.parity, checked_on="cuda") if v.packed else v
+        for v in copy.manifest.variants
+    )
+    replace(copy.manifest, variants=measured).write(copy.path)
+    assert fmrt.Bundle.open(copy.path).variant(provider="cuda").packed
+    texts = tmp_path / "texts.txt"
+    texts.write_text("\n".join(f"one cat number {i}" for i in range(48)))
+    made = fmrt.quantize_bundle(copy.path, ["fp16"], calibration=texts)
+    (packed,) = (v for v in made.manifest.variants if v.packed)
+    assert packed.parity is None
+    assert made.variant(provider="cuda").name == "fp16-cuda"
+    assert made.graph(packed)
+    assert_packed_is_fp16(made)
 
 
 def test_positions_and_minus_infinity_survive() -> None:
