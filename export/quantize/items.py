@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 
 from fmrt.errors import MissingExtraError, OptionError
 
-# How many a text model is calibrated on, and judged by; of other modalities a quarter.
-CALIBRATION, HELD_OUT = 256, 128
+# How many a model is calibrated on, and judged by, at most; of drawn images and sounds fewer.
+CALIBRATION, HELD_OUT = 512, 128
+DRAWN = 96
 FEWEST = 8
 SKIPPED = frozenset({"site-packages", "test", "tests"})
 SIDE = 256
@@ -48,7 +49,7 @@ def own_items(modality: str) -> Items:
     if modality == "text":
         return _texts()
     draw: Callable[[int], object] = {"image": _image, "audio": _sound}[modality]
-    return _split([draw(seed) for seed in range((CALIBRATION + HELD_OUT) // 4)])
+    return _split([draw(seed) for seed in range(DRAWN)])
 
 
 def given_items(path: Path, modality: str) -> Items:
