@@ -213,9 +213,12 @@ class Engine:
         return (window.complete() for window in running)
 
     @property
-    def padded(self) -> bool:
-        """Whether items of different lengths may share a batch."""
-        return self.preprocess.padded and self.variant.padded
+    def longest_padded(self) -> int | None:
+        """Length of the longest item that may share a batch with other lengths; None for any."""
+        if not (self.preprocess.padded and self.variant.padded):
+            return 0
+        most = self._session.longest_padded
+        return None if most is None else most * self.preprocess.stride
 
     @property
     def batch_tokens(self) -> int:
@@ -313,7 +316,7 @@ class Engine:
             plan = plan_batches(
                 lengths,
                 budget,
-                padded=self.padded,
+                longest_padded=self.longest_padded,
                 workers=1 if options.fixed else workers,
             )
             return [partial(batch, session, places) for places in plan]

@@ -24,7 +24,11 @@ SMALLEST_SHARE = 8
 
 
 def plan_batches(
-    lengths: NDArray[np.int64], batch_tokens: int, *, padded: bool = True, workers: int = 1
+    lengths: NDArray[np.int64],
+    batch_tokens: int,
+    *,
+    longest_padded: int | None = None,
+    workers: int = 1,
 ) -> list[Rows]:
     """Rows grouped into batches of like length, longest first.
 
@@ -36,7 +40,8 @@ def plan_batches(
     Args:
         lengths: tokens of each row, int64 ``[n]``.
         batch_tokens: the budget.
-        padded: whether rows of different lengths may share a batch.
+        longest_padded: tokens of the longest row that may share a batch with rows of other
+            lengths; None for any.
         workers: that take batches at the same time.
     """
     if len(lengths) == 1:
@@ -51,7 +56,7 @@ def plan_batches(
         share = int(left[start]) // (2 * workers) if workers > 1 else batch_tokens
         size = max(1, min(batch_tokens, max(least, share)) // max(1, longest))
         rows = order[start : start + size]
-        if not padded:
+        if longest_padded is not None and longest > longest_padded:
             rows = rows[lengths[rows] == longest]
         batches.append(rows)
         start += len(rows)

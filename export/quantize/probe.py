@@ -36,7 +36,7 @@ class Probe:
         encoded = preprocess.encode([preprocess.load(item) for item in items], prompt, "truncate")
         constants = preprocess.constants(prompt)
         # Without padding: the activations of padding are no one's.
-        batches = plan_batches(encoded.lengths, BATCH_TOKENS, padded=False)
+        batches = plan_batches(encoded.lengths, BATCH_TOKENS, longest_padded=0)
         self._batches: list[Batch] = [(rows, encoded.feeds(rows) | constants) for rows in batches]
         self._count = len(items)
 

@@ -151,7 +151,10 @@ def _lengths(engine: Engine, items: Sequence[object]) -> tuple[NDArray[np.int64]
     for window in cut:
         lengths = preprocess.encode(window, "", "truncate").lengths
         plan = plan_batches(
-            lengths, engine.batch_tokens, padded=engine.padded, workers=engine.workers
+            lengths,
+            engine.batch_tokens,
+            longest_padded=engine.longest_padded,
+            workers=engine.workers,
         )
         computed += sum(len(rows) * int(lengths[rows].max()) for rows in plan)
         found.append(lengths)

@@ -83,6 +83,7 @@ class DeviceSession:
         self.workers: int | None = streams
         self.batch_tokens: int | None = batch_tokens
         self.window_items: int | None = window_items
+        self.longest_padded: int | None = None
         self._inputs = input_names(session)
         self._graphs = graphs
         self._streams: queue.SimpleQueue[_Stream] = queue.SimpleQueue()

@@ -19,6 +19,9 @@ Feeds = Mapping[str, NDArray[Any]]
 # scalar loop, and BiasGelu takes the bias from the Gemm that adds it for free. See
 # docs/performance.md.
 SLOW_CPU_FUSIONS = ["SkipLayerNormFusion", "BiasGeluFusion"]
+# Flash attention takes no padding, and is faster for texts longer than this, see
+# `export.rewrite.fused_attention`; without it the scores of all queries and keys are held at once.
+LONGEST_PADDED = 256
 
 
 class HostSession:
@@ -37,6 +40,7 @@ class HostSession:
     workers: int | None = None
     batch_tokens: int | None = None
     window_items: int | None = None
+    longest_padded: int | None = LONGEST_PADDED
 
     def __init__(self, path: Path, output: str, intra_op_threads: int = 1) -> None:
         options = session_options(intra_op_threads)

@@ -19,11 +19,14 @@ class Session(Protocol):
         workers: batches to run at the same time; None for one a core.
         batch_tokens: most positions of a batch by default; None for the scheduler's own default.
         window_items: items to sort by length together; None for the scheduler's own default.
+        longest_padded: positions of the longest item that may share a batch with items of other
+            lengths; None for any.
     """
 
     workers: int | None
     batch_tokens: int | None
     window_items: int | None
+    longest_padded: int | None
 
     def run(self, feeds: Feeds) -> NDArray[np.float32]:
         """The embedding of one batch, float32 ``[batch, dim]``; unknown feeds are dropped."""
@@ -40,6 +43,7 @@ class SeveralSessions:
         self.workers: int | None = sum(session.workers or 1 for session in sessions)
         self.batch_tokens = sessions[0].batch_tokens
         self.window_items = sessions[0].window_items
+        self.longest_padded = sessions[0].longest_padded
         self._sessions = sessions
         self._running = [0] * len(sessions)
         self._lock = threading.Lock()

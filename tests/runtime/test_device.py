@@ -223,7 +223,7 @@ def test_ort_out_of_memory_is_recognised_and_split(tmp_path: Path) -> None:
 class Busy:
     """A device that takes as long as it is told to."""
 
-    workers, batch_tokens, window_items = 2, 100, 1000
+    workers, batch_tokens, window_items, longest_padded = 2, 100, 1000, None
 
     def __init__(self) -> None:
         self.runs = 0

@@ -27,6 +27,15 @@ def test_every_row_is_in_one_batch_and_batches_keep_the_budget(lengths, batch_to
         assert len(rows) == 1 or len(rows) * longest <= batch_tokens
 
 
+@given(lengths, st.integers(1, 2000), st.integers(0, 600))
+def test_rows_that_may_not_be_padded_are_not(lengths, batch_tokens, longest_padded) -> None:
+    batches = plan_batches(lengths, batch_tokens, longest_padded=longest_padded)
+    assert sorted(np.concatenate([[], *batches]).tolist()) == list(range(len(lengths)))
+    for rows in batches:
+        longest = int(lengths[rows].max())
+        assert longest <= longest_padded or set(lengths[rows].tolist()) == {longest}
+
+
 @given(lengths, st.integers(1, 2000), st.integers(2, 5))
 def test_workers_end_together(lengths, batch_tokens, workers) -> None:
     batches = plan_batches(lengths, batch_tokens, workers=workers)
