@@ -27,7 +27,15 @@ from export.trace import OPSETS, trace
 from fmrt._version import __version__
 from fmrt.bundle import Bundle, record_of
 from fmrt.errors import ExportError, FmrtError, OptionError, ProviderError
-from fmrt.manifest import MANIFEST_FILE, REFERENCE_FILE, Manifest, Parity, Source, Variant
+from fmrt.manifest import (
+    MANIFEST_FILE,
+    REFERENCE_FILE,
+    Manifest,
+    Parity,
+    Source,
+    TextInput,
+    Variant,
+)
 from fmrt.session import resolve_provider
 from fmrt.verify import check, checking_engine
 
@@ -180,7 +188,9 @@ def _write(loaded: Loaded, directory: Path, opset: int | None, say: Report, *, c
         variants.append(write_graph(graph, directory, _variant(part, *PORTABLE)))
         if cuda:
             variants += _cuda_variants(graph, part, directory)
-        optimize_for_cpu(graph, part.tower.embedding_output)
+        of = part.tower.input
+        longest = of.max_length if isinstance(of, TextInput) else None
+        optimize_for_cpu(graph, part.tower.embedding_output, longest)
         variants.append(write_graph(graph, directory, _variant(part, *FUSED_CPU)))
     written = [write_head(part, loaded.model_type, directory, opset) for part in heads]
     loaded.write_configuration(directory, [*variants, *(v for h in written for v in h.variants)])

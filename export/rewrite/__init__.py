@@ -17,7 +17,9 @@ from export.rewrite.rms_norm import fuse_rms_norm
 from export.rewrite.sums import fuse_sums
 
 
-def optimize_for_cpu(model: ir.Model, embedding: str | None = None) -> dict[str, int]:
+def optimize_for_cpu(
+    model: ir.Model, embedding: str | None = None, longest: int | None = None
+) -> dict[str, int]:
     """Rewrite a portable graph in place for ONNX Runtime's CPU kernels.
 
     Vectors stay the same within float32 rounding. A pass that finds nothing to do changes nothing.
@@ -25,6 +27,7 @@ def optimize_for_cpu(model: ir.Model, embedding: str | None = None) -> dict[str,
     Args:
         model: the graph.
         embedding: name of the only output that is needed, where that is so; others may be dropped.
+        longest: tokens of the longest text, where that is known.
 
     Returns:
         How often each pass applied, by name.
@@ -33,7 +36,7 @@ def optimize_for_cpu(model: ir.Model, embedding: str | None = None) -> dict[str,
         simplify_attention,
         fuse_rms_norm,
         partial(compute_pooled_token_alone, embedding=embedding),
-        fuse_attention,
+        partial(fuse_attention, longest=longest),
         projections_to_gemm,
     )
     return {getattr(run, "func", run).__name__: run(model) for run in passes}

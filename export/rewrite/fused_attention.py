@@ -7,8 +7,8 @@ sequence]`` or ``[batch, heads, sequence, head size]``.
 After, by what the mask hides:
 
 - nothing (images): ``MultiHeadAttention`` (com.microsoft) without a mask, which is flash attention;
-- padding: an ``If``; the same for long texts without padding, and for any other batch the
-  standard's ``Attention`` with the padding as bias, which is faster on short ones;
+- padding: the standard's ``Attention`` with the padding as bias, which is faster on short texts;
+  where texts may be long, an ``If`` with flash attention for those without padding;
 - later keys (decoders), and all but a window of earlier ones: ``GroupQueryAttention``, whose
   kernel is flash attention too, skips what is later, and shares keys between heads without copies.
   Padding behind a text is later than all of it, and needs no mask. An ``If`` takes a batch with
@@ -52,9 +52,14 @@ OPSET = 23
 SHORT = 256
 
 
-def fuse_attention(model: ir.Model) -> int:
-    """Apply the pass in place, behind `simplify_attention`; returns the layers changed."""
-    fusion = _Fusion(model)
+def fuse_attention(model: ir.Model, longest: int | None = None) -> int:
+    """Apply the pass in place, behind `simplify_attention`; returns the layers changed.
+
+    Args:
+        model: the graph.
+        longest: tokens of the longest text, where that is known.
+    """
+    fusion = _Fusion(model, longest)
     count = sum(fusion.apply(node) for node in list(model.graph) if node.op_type == "Softmax")
     if count:
         model.opset_imports[MICROSOFT] = 1
@@ -106,8 +111,9 @@ class _Layer:
 
 
 class _Fusion:
-    def __init__(self, model: ir.Model) -> None:
+    def __init__(self, model: ir.Model, longest: int | None) -> None:
         self._graph = model.graph
+        self._long = longest is None or longest > SHORT
         self._maskings = Maskings(model)
         self._mask = next((v for v in model.graph.inputs if v.name == MASK), None)
         self._lazy: dict[tuple[str | ir.Value, ...], ir.Value] = {}
@@ -181,12 +187,15 @@ class _Fusion:
     def _padded(self, layer: _Layer) -> ir.Value:
         build, found, mask = layer.build, layer.found, layer.mask
         assert mask is not None  # noqa: S101  # seen by `apply`
-        q = layer.queries
+        q, key = layer.queries, ("padding", str(_positions(found.scores.queries)))
+        if not self._long:
+            if key not in self._lazy:
+                self._lazy[key] = build.add(*_hidden_keys(build, mask, q))
+            return build.add(_attention(layer, q, self._lazy[key]))
         long = build.node("Greater", [build.length(mask), build.scalar(SHORT)])
         unpadded = build.node("ReduceMin", [mask], {"keepdims": 0})
         unpadded = build.node("Cast", [unpadded], {"to": ir.DataType.BOOL})
         flash = build.node("And", [long, unpadded])
-        key = ("padding", str(_positions(found.scores.queries)))
         if key not in self._lazy:
             self._lazy[key] = build.choose(flash, [zero()], _hidden_keys(build, mask, q))
         inputs = [q, layer.own(found.scores.keys), layer.own(found.values)]

@@ -176,6 +176,17 @@ def test_nothing_as_large_as_all_scores_is_computed_for_long_texts(
     assert not squares()
 
 
+def test_texts_that_are_never_long_have_one_path() -> None:
+    graph = traced("bert")
+    fast = graph.clone()
+    optimize_for_cpu(fast, longest=256)
+    found = operators(fast)
+    assert (found["Attention"], found["If"], found["MultiHeadAttention"]) == (2, 0, 0)
+    for mask in masks(3, 40):
+        feeds = feeds_of(graph, mask)
+        assert np.abs(run(graph, feeds)[1] - run(fast, feeds)[1]).max() <= 4e-6
+
+
 @pytest.mark.parametrize("kind", ["bert", "modernbert", "qwen3"])
 def test_a_batch_of_padding_alone_gives_no_nan(kind: str) -> None:
     graph = traced(kind).clone()
