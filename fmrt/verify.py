@@ -225,11 +225,7 @@ def _head_report(engine: SegmentEngine, name: str, got: Vectors, expected: Vecto
 
 def check(engine: Engine, reference: Reference) -> ParityReport:
     """Compare an engine's vectors for the reference items with PyTorch's."""
-    vectors = np.empty_like(reference.embeddings)
-    for prompt in dict.fromkeys(reference.prompts):
-        rows = [i for i, p in enumerate(reference.prompts) if p == prompt]
-        vectors[rows] = engine.vectors([reference.items[i] for i in rows], prompt)
-    parity = measure(vectors, reference.embeddings)
+    parity = measure(reference_vectors(engine, reference), reference.embeddings)
     passed = passes(parity, engine.variant, reference.embeddings)
     return ParityReport(
         engine.variant.name,
@@ -239,6 +235,15 @@ def check(engine: Engine, reference: Reference) -> ParityReport:
         len(reference.items),
         passed,
     )
+
+
+def reference_vectors(engine: Engine, reference: Reference) -> Vectors:
+    """Vectors of the reference items, each with its prompt, float32 as PyTorch's."""
+    vectors = np.empty_like(reference.embeddings)
+    for prompt in dict.fromkeys(reference.prompts):
+        rows = [i for i, p in enumerate(reference.prompts) if p == prompt]
+        vectors[rows] = engine.vectors([reference.items[i] for i in rows], prompt)
+    return vectors
 
 
 def measure(vectors: Vectors, expected: Vectors) -> Parity:

@@ -17,6 +17,7 @@ import onnx_ir as ir
 from export.graph_file import write_graph
 from export.quantize.context import Context, Made
 from export.quantize.items import Items, given_items, own_items
+from export.quantize.refusal import why_refused
 from export.quantize.scheme import SCHEMES, Form
 from export.rewrite import pack_for_cuda
 from fmrt.bundle import Bundle
@@ -180,7 +181,7 @@ def _measured_variant(context: Context, form: Form, made: Made, work: Path) -> V
         written = dataclasses.replace(written, padded=False)
         trial = _trial(context.bundle, written, work)
         context.say("  padding changes its vectors: batches will be of one length")
-    speed, parity = _measured(context, trial)
+    speed, parity = _measured(context, form, made.model, trial)
     quality = Quality(
         len(context.items.held_out),
         score.mean,
@@ -234,7 +235,7 @@ def _padding_matters(context: Context, trial: Bundle) -> bool:
     return bool(np.abs(together - alone).max() > SAME * max(1.0, float(np.abs(alone).max())))
 
 
-def _measured(context: Context, trial: Bundle) -> tuple[float, Parity]:
+def _measured(context: Context, form: Form, model: ir.Model, trial: Bundle) -> tuple[float, Parity]:
     """Speed as a multiple of the CPU's fp32 variant, and parity with PyTorch.
 
     Raises:
@@ -243,12 +244,11 @@ def _measured(context: Context, trial: Bundle) -> tuple[float, Parity]:
     modality = context.tower.modality
     engines = [Engine(trial, name, modality=modality) for name in (None, "trial")]
     try:
-        report = check(engines[1], trial.reference(modality))
+        reference = trial.reference(modality)
+        report = check(engines[1], reference)
         if not report.passed:
-            raise ExportError(
-                f"not PyTorch's vectors: max abs error {report.parity.max_abs_error:.2g}, "
-                f"worst cosine {report.parity.min_cosine:.6f}"
-            )
+            why = why_refused(context, model, engines[1], reference)
+            raise ExportError(f"{form.variant} fails, so that nothing is added: {why}")
         ratios = []
         for _ in range(ROUNDS + 1):
             seconds = [_seconds(engine, context.items.held_out) for engine in engines]

@@ -27,12 +27,13 @@ ROWS, BYTES = 6144, 48 << 20
 
 
 class Probe:
-    """One tower's preprocessing with a fixed list of items."""
+    """One tower's preprocessing with a fixed list of items, and a prompt in front of each."""
 
-    def __init__(self, bundle: Bundle, tower: Tower, items: Sequence[object]) -> None:
+    def __init__(
+        self, bundle: Bundle, tower: Tower, items: Sequence[object], prompt: str = ""
+    ) -> None:
         self._tower = tower
         preprocess = make_preprocessor(bundle, tower)
-        prompt = ""
         encoded = preprocess.encode([preprocess.load(item) for item in items], prompt, "truncate")
         constants = preprocess.constants(prompt)
         # Without padding: the activations of padding are no one's.
@@ -72,6 +73,10 @@ class Probe:
             for name, value in values.items():
                 found[name] = max(found[name], float(np.abs(value).max(initial=0.0)))
         return found
+
+    def values(self, model: ir.Model, names: Sequence[str]) -> Mapping[str, NDArray[Any]]:
+        """Some tensors, of the first batch alone."""
+        return next(self._run(model, names))[1]
 
     def _run(
         self, model: ir.Model, names: Sequence[str]

@@ -406,6 +406,27 @@ def test_images_and_sounds_take_the_same_schemes(modality: str, tmp_path: Path) 
     assert np.abs(together - alone).max() <= 1e-5 * max(1.0, np.abs(alone).max())
 
 
+def test_a_refusal_names_the_sound_that_pytorch_makes_zero(tmp_path: Path) -> None:
+    """A random HuBERT has no biases: silence is zero in PyTorch and in fp16, but not in int8."""
+    hubert = next(tiny for tiny in AUDIO if tiny.name == "hubert")
+    out = fmrt.export_model(save_audio(hubert, tmp_path / "model"), tmp_path / "bundle")
+    quantize_bundle(out.path, ["fp16"])
+    before = files(out.path)
+    why = r"int8-cpu fails.* worst cosine 0\.0+, of sound 5 of the reference.* is zero, .*fp16"
+    with pytest.raises(ExportError, match=why):
+        quantize_bundle(out.path, ["fp16", "int8"], min_cosine=LOW)
+    assert files(out.path) == before
+
+
+@pytest.mark.slow
+def test_a_refusal_counts_the_choices_of_experts_that_rounding_changes(tmp_path: Path) -> None:
+    experts = next(tiny for tiny in DECODERS if tiny.model_type == "gpt_oss")
+    out = fmrt.export_model(save_tiny(experts, tmp_path / "model"), tmp_path / "bundle")
+    why = r"q4 fails.* worst cosine 0\.\d+, of the text '.*Rounding changes [1-9]\d* of its \d+ cho"
+    with pytest.raises(ExportError, match=why):
+        quantize_bundle(out.path, ["int4"], min_cosine=0.5)
+
+
 def test_half_precision_survives_values_beyond_its_range(plain: Path, tmp_path: Path) -> None:
     """A residual stream of a hundred thousand: the nodes that see it stay in float32."""
     copy = tmp_path / "bundle"
