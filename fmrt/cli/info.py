@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from fmrt.manifest import AudioInput, ImageInput, TextInput, Tower
     from fmrt.session import Placement
 
+    # Of a graph that does not load, the reason.
+    Placements = dict[str, Placement | str]
+
 
 def add_parser(subparsers: Subparsers) -> None:
     """Add the command to the program's."""
@@ -37,31 +40,56 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the manifest, for people or as JSON."""
+    """Print the manifest, for people or as JSON, and where nodes run.
+
+    Raises:
+        ProviderError: a graph does not load on the provider; the others have been printed.
+    """
     from fmrt.bundle import Bundle  # noqa: PLC0415  # start-up stays quick
+    from fmrt.errors import ProviderError  # noqa: PLC0415
 
     bundle = Bundle.open(args.bundle)
     placements = _placements(bundle, args.provider) if args.provider else {}
-    if args.json:
-        placed = {name: dataclasses.asdict(p) for name, p in placements.items()}
-        more = {"placements": placed} if placed else {}
-        print(json.dumps(dataclasses.asdict(bundle.manifest) | more, indent=2))
-        return 0
-    lines = table(("bundle", str(bundle.path)), _facts(bundle))
-    print(f"{lines}\n\n{variants_table(bundle.manifest.graphs)}")
-    if placements:
-        rows = [(file, str(placement)) for file, placement in placements.items()]
-        print(f"\n{table(('graph', 'where its nodes run'), rows)}")
+    print(_json(bundle, placements) if args.json else _for_people(bundle, placements), flush=True)
+    failed = [f"{file} {what}" for file, what in placements.items() if isinstance(what, str)]
+    if failed:
+        raise ProviderError(f"{args.bundle}: {'; '.join(failed)}")
     return 0
 
 
-def _placements(bundle: Bundle, provider: str) -> dict[str, Placement]:
-    """Where the nodes of each graph that a provider takes run, by file."""
+def _json(bundle: Bundle, placements: Placements) -> str:
+    placed = {
+        file: {"error": what} if isinstance(what, str) else dataclasses.asdict(what)
+        for file, what in placements.items()
+    }
+    more = {"placements": placed} if placed else {}
+    return json.dumps(dataclasses.asdict(bundle.manifest) | more, indent=2)
+
+
+def _for_people(bundle: Bundle, placements: Placements) -> str:
+    facts = table(("bundle", str(bundle.path)), _facts(bundle))
+    parts = [facts, variants_table(bundle.manifest.graphs)]
+    if placements:
+        rows = [(file, str(what)) for file, what in placements.items()]
+        parts.append(table(("graph", "where its nodes run"), rows))
+    return "\n\n".join(parts)
+
+
+def _placements(bundle: Bundle, provider: str) -> Placements:
+    """Where the nodes of each graph that a provider takes run, by file; of others why not."""
+    from fmrt.errors import FmrtError  # noqa: PLC0415  # start-up stays quick
     from fmrt.session import node_placement, resolve_provider  # noqa: PLC0415
 
     target = resolve_provider(provider)
-    fits = [v for v in bundle.manifest.graphs if v.provider in ("any", target.name)]
-    return {v.file: node_placement(bundle.graph(v), target) for v in fits}
+    found: Placements = {}
+    for variant in bundle.manifest.graphs:
+        if variant.provider not in ("any", target.name):
+            continue
+        try:
+            found[variant.file] = node_placement(bundle.graph(variant), target)
+        except FmrtError as e:
+            found[variant.file] = f"does not load: {e}"
+    return found
 
 
 def _facts(bundle: Bundle) -> list[tuple[str, str]]:

@@ -75,4 +75,4 @@ def node_placement(path: Path, target: Target) -> Placement:
     for part in session.get_provider_graph_assignment_info():
         counts = nodes.setdefault(ours.get(part.ep_name, part.ep_name), Counter())
         counts.update(node.op_type for node in part.get_nodes())
-    return Placement(target.name, nodes)
+    return Placement(target.name, {name: dict(counts) for name, counts in nodes.items()})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -482,13 +483,11 @@ def test_a_full_disk_is_one_line(tiny_bundle):
     assert done.stderr == b"fmrt: error: No space left on device\n"
 
 
-def test_verify_records_the_others_beside_a_variant_that_does_not_run(
-    tiny_bundle, tmp_path, capsys
-):
+def with_a_variant_that_does_not_run(tiny_bundle, folder):
     """As one whose operators another version of ONNX Runtime, or another device, lacks."""
     import onnx
 
-    bundle = shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    bundle = shutil.copytree(tiny_bundle, folder / "bundle")
     path = bundle / "onnx/model_packed.onnx"
     graph = onnx.load(bundle / "onnx/model.onnx")
     look_up = graph.graph.node[0]
@@ -508,6 +507,13 @@ def test_verify_records_the_others_beside_a_variant_that_does_not_run(
     manifest = Manifest.read(bundle)
     own = Variant("own", "onnx/model_packed.onnx", "cpu", "fp32", record.sha256, record.size)
     replace(manifest, variants=(own, *manifest.variants)).write(bundle)
+    return bundle
+
+
+def test_verify_records_the_others_beside_a_variant_that_does_not_run(
+    tiny_bundle, tmp_path, capsys
+):
+    bundle = with_a_variant_that_does_not_run(tiny_bundle, tmp_path)
     assert main(["verify", str(bundle), "--record"]) == 1
     said = capsys.readouterr()
     assert "DOES NOT RUN" in said.out
@@ -520,6 +526,23 @@ def test_verify_records_the_others_beside_a_variant_that_does_not_run(
     assert found["fp32"].min_cosine > 0.9999
     assert main(["verify", str(bundle), "--variant", "own"]) == 1
     assert "cannot run" in capsys.readouterr().err
+
+
+def test_info_lists_the_others_beside_a_graph_that_does_not_load(tiny_bundle, tmp_path, capsys):
+    bundle = with_a_variant_that_does_not_run(tiny_bundle, tmp_path)
+    assert main(["info", str(bundle), "--provider", "cpu"]) == 1
+    said = capsys.readouterr()
+    broken, other = said.out.splitlines()[-2:]
+    assert re.match(r"onnx/model_packed.onnx +does not load: .*RestorePadding", broken)
+    assert re.match(r"onnx/model.onnx +(\d+) of \1 nodes on cpu$", other)
+    assert said.err.count("\n") == 1
+    assert "onnx/model_packed.onnx does not load: provider 'cpu' cannot run" in said.err
+    assert main(["info", str(bundle), "--provider", "cpu", "--json"]) == 1
+    placed = json.loads(capsys.readouterr().out)["placements"]
+    assert "RestorePadding" in placed["onnx/model_packed.onnx"]["error"]
+    assert placed["onnx/model.onnx"]["nodes"]["cpu"]
+    assert main(["info", str(bundle), "--provider", "nonsense"]) == 1
+    assert capsys.readouterr().out == ""
 
 
 def test_verify_records_what_was_not_measured(tiny_bundle, tmp_path, capsys):
