@@ -13,6 +13,7 @@ from fmrt.verify import measure, reference_vectors
 
 NAMES = {"text": "text", "image": "image", "audio": "sound"}
 SHOWN = 40
+FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
 
 
 def why_refused(context: Context, model: ir.Model, engine: Engine, reference: Reference) -> str:
@@ -52,12 +53,8 @@ def why_refused(context: Context, model: ir.Model, engine: Engine, reference: Re
 def _chosen_otherwise(
     context: Context, model: ir.Model, reference: Reference, row: int
 ) -> tuple[int, int]:
-    """Rows of all ``TopK`` over float32 in which the two graphs choose otherwise; all rows."""
-    names = [
-        str(node.outputs[1].name)
-        for node in context.base.graph
-        if node.op_type == "TopK" and _is_float(node.inputs[0])
-    ]
+    """Rows of all ``TopK`` over floats in which the two graphs choose otherwise; all rows."""
+    names = [name for name in _choices(context.base) if name in _choices(model)]
     if not names:
         return 0, 0
     probe = Probe(context.bundle, context.tower, [reference.items[row]], reference.prompts[row])
@@ -66,5 +63,11 @@ def _chosen_otherwise(
     return sum(int(rows.sum()) for rows in moved), sum(rows.size for rows in moved)
 
 
-def _is_float(value: ir.Value | None) -> bool:
-    return value is not None and value.dtype == ir.DataType.FLOAT
+def _choices(model: ir.Model) -> list[str]:
+    """Names of the indices of the largest of some floats; sorting whole numbers is no choice."""
+    found = (node for node in model.graph if node.op_type == "TopK")
+    return [
+        str(node.outputs[1].name)
+        for node in found
+        if node.inputs[0] is not None and node.inputs[0].dtype in FLOATS
+    ]
