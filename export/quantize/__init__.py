@@ -2,7 +2,8 @@
 
 ``scheme`` is the table of what can be asked for, one file a scheme (``fp16``, ``int8``, ``int4``),
 ``sites`` finds the matrix products, ``items`` and ``probe`` calibrate, ``recipe`` and ``rounding``
-decide how numbers are rounded, ``emit`` and ``tables`` write it into the graph, and ``bundle`` runs
+decide how numbers are rounded, ``emit`` and ``tables`` write it into the graph, ``attention`` and
+``steps`` keep padding out of the vectors, ``refusal`` says why a graph failed, and ``bundle`` runs
 all that. What was measured, and what was rejected, is in docs/quantization.md.
 """
 

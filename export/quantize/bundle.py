@@ -19,6 +19,7 @@ from export.quantize.context import Context, Made
 from export.quantize.items import Items, given_items, own_items
 from export.quantize.refusal import why_refused
 from export.quantize.scheme import SCHEMES, Form
+from export.quantize.steps import padding_moves
 from export.rewrite import pack_for_cuda
 from fmrt.bundle import Bundle
 from fmrt.cores import cpu_name
@@ -176,8 +177,7 @@ def _measured_variant(context: Context, form: Form, made: Made, work: Path) -> V
         )
     own_provider = form.provider in ("any", "cpu")
     trial = _trial(context.bundle, written, work)
-    # What a graph chooses by its batch is right either way, but not the same to the last bit.
-    if form.rounds and (_chooses(made.model) or _padding_matters(context, trial)):
+    if form.rounds and (padding_moves(context, made.model) or _padding_matters(context, trial)):
         written = dataclasses.replace(written, padded=False)
         trial = _trial(context.bundle, written, work)
         context.say("  padding changes its vectors: batches will be of one length")
@@ -217,10 +217,6 @@ def _trial(bundle: Bundle, variant: Variant, work: Path) -> Bundle:
     manifest = bundle.manifest
     variants = (*manifest.variants, moved)
     return Bundle(bundle.path, dataclasses.replace(manifest, variants=variants))
-
-
-def _chooses(model: ir.Model) -> bool:
-    return any(node.op_type == "If" for node in model.graph)
 
 
 def _padding_matters(context: Context, trial: Bundle) -> bool:

@@ -16,7 +16,7 @@ from fmrt.bundle import Bundle
 from fmrt.cores import available_cores
 from fmrt.manifest import Tower
 from fmrt.preprocess import make_preprocessor
-from fmrt.scheduler import plan_batches
+from fmrt.scheduler import Rows, plan_batches
 from fmrt.session import SLOW_CPU_FUSIONS
 
 Array = NDArray[np.float32]
@@ -27,19 +27,28 @@ ROWS, BYTES = 6144, 48 << 20
 
 
 class Probe:
-    """One tower's preprocessing with a fixed list of items, and a prompt in front of each."""
+    """One tower's preprocessing with a fixed list of items, and a prompt in front of each.
+
+    Attributes:
+        lengths: of the items as the scheduler counts them, int64 ``[n]``.
+    """
 
     def __init__(
         self, bundle: Bundle, tower: Tower, items: Sequence[object], prompt: str = ""
     ) -> None:
         self._tower = tower
         preprocess = make_preprocessor(bundle, tower)
-        encoded = preprocess.encode([preprocess.load(item) for item in items], prompt, "truncate")
-        constants = preprocess.constants(prompt)
+        loaded = [preprocess.load(item) for item in items]
+        encoded = self._encoded = preprocess.encode(loaded, prompt, "truncate")
+        self._constants = preprocess.constants(prompt)
         # Without padding: the activations of padding are no one's.
         batches = plan_batches(encoded.lengths, BATCH_TOKENS, longest_padded=0)
-        self._batches: list[Batch] = [(rows, encoded.feeds(rows) | constants) for rows in batches]
+        self._batches: list[Batch] = [(rows, self._feeds(rows)) for rows in batches]
         self._count = len(items)
+        self.lengths = encoded.lengths
+
+    def _feeds(self, rows: Rows) -> dict[str, NDArray[Any]]:
+        return self._encoded.feeds(rows) | self._constants
 
     def vectors(self, model: ir.Model) -> Array:
         """Embeddings of the items, ``[n, ...]``, in their order."""
@@ -74,18 +83,25 @@ class Probe:
                 found[name] = max(found[name], float(np.abs(value).max(initial=0.0)))
         return found
 
+    def runs(
+        self, model: ir.Model, names: Sequence[str], batches: Sequence[Rows]
+    ) -> Iterator[Mapping[str, Array]]:
+        """Some tensors of other batches, padded as the runtime does."""
+        for _, values in self._run(model, names, [(rows, self._feeds(rows)) for rows in batches]):
+            yield values
+
     def values(self, model: ir.Model, names: Sequence[str]) -> Mapping[str, NDArray[Any]]:
         """Some tensors, of the first batch alone."""
         return next(self._run(model, names))[1]
 
     def _run(
-        self, model: ir.Model, names: Sequence[str]
+        self, model: ir.Model, names: Sequence[str], batches: Sequence[Batch] | None = None
     ) -> Iterator[tuple[Batch, Mapping[str, Array]]]:
         with tempfile.TemporaryDirectory() as folder:
             session = _session(_exposed(model, names), Path(folder))
             inputs = {i.name for i in session.get_inputs()}
             inputs |= {i.name for i in session.get_overridable_initializers()}
-            for batch in self._batches:
+            for batch in self._batches if batches is None else batches:
                 feeds = {name: value for name, value in batch[1].items() if name in inputs}
                 yield batch, dict(zip(names, session.run(list(names), feeds), strict=True))
 

@@ -208,6 +208,17 @@ def test_padding_that_matters_keeps_batches_to_one_length(
     assert apart == {"int8-cpu", "q8"}
 
 
+def test_what_is_rounded_is_compared_bit_by_bit(tmp_path: Path, lines: Path) -> None:
+    """One query over all keys, as in front of CLS pooling, adds them in an order of their number.
+
+    Vectors may all be the same nevertheless: few values are at the edge of a step.
+    """
+    model = save_tiny(Tiny("bert", "wordpiece"), tmp_path / "model")
+    out = fmrt.export_model(model, tmp_path / "bundle", pooling="cls")
+    made = quantize_bundle(out.path, ["int8"], min_cosine=LOW, calibration=lines)
+    assert {v.name for v in made.manifest.variants if not v.padded} == {"int8-cpu"}
+
+
 def test_norms_add_the_biases_of_products_with_a_scale_a_row(bundle: Path) -> None:
     graph = ir.load(bundle / "onnx/model_int8_cpu.onnx").graph
     adds = [node for node in graph if node.op_type == "Add"]
@@ -381,6 +392,8 @@ def test_fused_decoders_and_windows_take_the_same_schemes(
     options = {"min_cosine": LOW, "calibration": lines}
     out = fmrt.export_model(model, tmp_path / "bundle", quantize=[*SCHEMES], **options)
     assert [v.name for v in out.manifest.variants if v.quality is not None] == [*ALL]
+    # By windows, and by the operator of causal attention.
+    assert {v.name for v in out.manifest.variants if not v.padded} == {"int8-cpu"}
     texts = [*TEXTS, *LINES[:9], "one red cat " * 15]
     for variant in ON_CPU:
         together = embed(out.path, variant, texts)
