@@ -27,11 +27,15 @@ from export.quantize.rounding import round_weights
 from export.quantize.sites import Site, find_sites
 from export.quantize.tables import quantize_tables
 from fmrt.errors import ExportError
+from fmrt.manifest import TextInput
 
 # The rounding solves for all features of a site at once, which takes their third power in time.
 MOST_FEATURES = 6144
 # Bytes of calibration rows that are held at once.
 MEMORY = 1 << 30
+# Texts of more tokens than this keep flash attention, and with it batches of one length: the scores
+# of all their queries and keys at once would be large.
+MOST_SCORED = 512
 Plan = tuple[Recipe, list[Rounded]]
 
 
@@ -86,6 +90,8 @@ class _Quantizer:
     def __init__(self, context: Context, sites: Sequence[Site], *, fused: bool) -> None:
         self._context = context
         self._fused = fused
+        of = context.tower.input
+        self._long = isinstance(of, TextInput) and of.max_length > MOST_SCORED
         self._sites = sites
         self._plans: dict[str, Plan] = {}
         groups = _within_memory(sites)
@@ -114,7 +120,7 @@ class _Quantizer:
 
     def _only(self, sites: Sequence[Site]) -> ir.Model:
         model = self._context.base.clone()
-        if self._fused:
+        if self._fused and not self._long:
             attend_by_one_path(model)
         names = {site.x.name for site in sites}
         writer = Writer(model, "int8")
