@@ -31,6 +31,7 @@ class Probe:
 
     Attributes:
         lengths: of the items as the scheduler counts them, int64 ``[n]``.
+        padded: whether items of different lengths may share a batch.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Probe:
         self._batches: list[Batch] = [(rows, self._feeds(rows)) for rows in batches]
         self._count = len(items)
         self.lengths = encoded.lengths
+        self.padded = preprocess.padded
 
     def _feeds(self, rows: Rows) -> dict[str, NDArray[Any]]:
         return self._encoded.feeds(rows) | self._constants

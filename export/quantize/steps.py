@@ -28,12 +28,14 @@ ITEMS = 16
 
 def padding_moves(context: Context, model: ir.Model) -> bool:
     """Whether what a graph rounds is not the same to the last bit beside a longer item."""
+    items = context.items.held_out[:ITEMS]
+    probe = Probe(context.bundle, context.tower, items)
+    if not probe.padded:
+        return False
     if any(node.op_type in PADDING_SHOWS for node in model.graph):
         return True
     rounded = (n.inputs[0] for n in model.graph if n.op_type == "QuantizeLinear")
     names = list(dict.fromkeys(str(value.name) for value in rounded if value is not None))
-    items = context.items.held_out[:ITEMS]
-    probe = Probe(context.bundle, context.tower, items)
     order = np.argsort(probe.lengths, kind="stable")
     pairs = [(a, b) for a, b in pairwise(order) if probe.lengths[a] < probe.lengths[b]]
     batches = [np.array(rows) for a, b in pairs for rows in ([a], [a, b])]
