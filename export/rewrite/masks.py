@@ -27,6 +27,7 @@ MASKED = -1e30
 # The longest text that is tried, and what is a number and not "to the end" in a slice.
 LONGEST = 4_200
 UNBOUNDED = 1 << 30
+PRODUCTS = frozenset({"Conv", "Einsum", "Gemm", "MatMul"})
 # Rank of the scores, [batch, heads, queries, keys].
 SCORES = 4
 
@@ -106,6 +107,8 @@ def masking_of(model: ir.Model, name: str) -> Masking | None:
     """
     part = model.clone()
     found = [v for node in part.graph for v in node.outputs if v.name == name]
+    if any(map(_from_products, found)):
+        return None
     long = max(4, 3 + max(_numbers(part, found), default=0))
     if not found or long > LONGEST:
         return None
@@ -121,6 +124,24 @@ def masking_of(model: ir.Model, name: str) -> Masking | None:
         return NONE
     candidates = _candidates(*results[-1])
     return next((c for c in candidates if all(_hides(c, *result) for result in results)), None)
+
+
+def _from_products(value: ir.Value) -> bool:
+    """Whether a value is computed from the content of a matrix product, not only from its shape.
+
+    Then it is more than a mask, and to try it would be to run layers on the longest text.
+    """
+    seen: set[ir.Node] = set()
+    waiting = [value.producer()]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen or node.op_type == "Shape":
+            continue
+        if node.op_type in PRODUCTS:
+            return True
+        seen.add(node)
+        waiting += [i.producer() for i in node.inputs if i is not None]
+    return False
 
 
 def _session(part: ir.Model) -> ort.InferenceSession:

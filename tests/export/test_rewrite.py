@@ -16,6 +16,7 @@ import onnxruntime as ort
 import pytest
 
 from export.load import load_model
+from export.rewrite import masks as masks_of_graphs
 from export.rewrite import optimize_for_cpu
 from export.source import Overrides
 from export.trace import trace
@@ -193,6 +194,19 @@ def test_a_batch_of_padding_alone_gives_no_nan(kind: str) -> None:
     optimize_for_cpu(graph)
     feeds = {i.name: np.zeros((2, 5), np.int64) for i in graph.graph.inputs}
     assert all(np.isfinite(out).all() for out in run(graph, feeds))
+
+
+def test_a_bias_out_of_products_is_no_mask_and_is_not_tried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    x = ir.val("x", dtype=ir.DataType.FLOAT, shape=["b", 1, "s", "s"])
+    product = ir.node("MatMul", [x, x])
+    bias = ir.node("Neg", product.outputs)
+    bias.outputs[0].name = "bias"
+    graph = ir.Graph([x], bias.outputs, nodes=[product, bias], name="main", opset_imports={"": 20})
+    # Long texts through layers would fill the memory.
+    monkeypatch.setattr(masks_of_graphs, "_session", lambda _: pytest.fail("it was tried"))
+    assert masks_of_graphs.masking_of(ir.Model(graph, ir_version=10), "bias") is None
 
 
 def test_a_graph_without_the_patterns_stays_as_it_is() -> None:
