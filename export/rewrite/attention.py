@@ -27,10 +27,11 @@ import onnx_ir as ir
 from onnx_ir.passes.common import IdentityEliminationPass, RemoveUnusedNodesPass
 from onnxscript.rewriter.pattern import RewriteRuleClassBase, RewriteRuleSet
 
+from export.rewrite.building import HEADS_OUTSIDE
+
 # The axes of [batch, heads, sequence, head size] with the last two exchanged.
 KEYS_TRANSPOSED = [0, 1, 3, 2]
-# From [batch, sequence, heads, head size] to heads, without and with that.
-HEADS_OUTSIDE = [0, 2, 1, 3]
+# From [batch, sequence, heads, head size] to heads with that.
 HEADS_TURNED = [0, 2, 3, 1]
 
 

@@ -116,7 +116,7 @@ class _Fusion:
         self._long = longest is None or longest > SHORT
         self._maskings = Maskings(model)
         self._mask = next((v for v in model.graph.inputs if v.name == MASK), None)
-        self._lazy: dict[tuple[str | ir.Value, ...], ir.Value] = {}
+        self._shared: dict[tuple[str | ir.Value, ...], ir.Value] = {}
 
     def apply(self, softmax: ir.Node) -> bool:
         """Replace the attention around a softmax; False when it is of another form."""
@@ -165,7 +165,7 @@ class _Fusion:
 
         if not masking.padding:
             return build.add(*attend())
-        assert layer.mask is not None  # noqa: S101  # seen by `apply`
+        assert layer.mask is not None  # noqa: S101  # seen by `_form`
         at_end = _padded_at_the_end(build, layer.mask)
         bias = self._unless(layer, at_end, "padded at the end")
         return build.choose(at_end, attend(), attend(bias))
@@ -186,28 +186,30 @@ class _Fusion:
 
     def _padded(self, layer: _Layer) -> ir.Value:
         build, found, mask = layer.build, layer.found, layer.mask
-        assert mask is not None  # noqa: S101  # seen by `apply`
+        assert mask is not None  # noqa: S101  # seen by `_form`
         q, key = layer.queries, ("padding", str(_positions(found.scores.queries)))
         if not self._long:
-            if key not in self._lazy:
-                self._lazy[key] = build.add(*_hidden_keys(build, mask, q))
-            return build.add(_attention(layer, q, self._lazy[key]))
+            bias = self._once(key, lambda: build.add(*_hidden_keys(build, mask, q)))
+            return build.add(_attention(layer, q, bias))
         long = build.node("Greater", [build.length(mask), build.scalar(SHORT)])
         unpadded = build.node("ReduceMin", [mask], {"keepdims": 0})
         unpadded = build.node("Cast", [unpadded], {"to": ir.DataType.BOOL})
         flash = build.node("And", [long, unpadded])
-        if key not in self._lazy:
-            self._lazy[key] = build.choose(flash, [zero()], _hidden_keys(build, mask, q))
+        bias = self._once(key, lambda: build.choose(flash, [zero()], _hidden_keys(build, mask, q)))
         inputs = [q, layer.own(found.scores.keys), layer.own(found.values)]
         whole = ir.node("MultiHeadAttention", inputs, _heads_and_scale(found), domain=MICROSOFT)
-        return build.choose(flash, [whole], [_attention(layer, q, self._lazy[key])])
+        return build.choose(flash, [whole], [_attention(layer, q, bias)])
 
     def _unless(self, layer: _Layer, condition: ir.Value, name: str) -> ir.Value:
         """The bias of a layer, computed only where ``condition`` is false, for all layers once."""
         key: tuple[str | ir.Value, ...] = (name, *layer.found.scores.biases)
-        if key not in self._lazy:
-            self._lazy[key] = layer.build.choose_or_zero(condition, layer.bias)
-        return self._lazy[key]
+        return self._once(key, lambda: layer.build.choose_or_zero(condition, layer.bias))
+
+    def _once(self, key: tuple[str | ir.Value, ...], make: Callable[[], ir.Value]) -> ir.Value:
+        """A bias that the first layer makes and all others of the same ``key`` read."""
+        if key not in self._shared:
+            self._shared[key] = make()
+        return self._shared[key]
 
 
 def _biased(layer: _Layer) -> ir.Value:
