@@ -172,6 +172,12 @@ class Embedder:
         engine = self._engine(modality, items[:1])
         post = self._postprocess(engine, truncate_dim, normalize, precision)
         prompt = self._prompt(engine, prompt_name, prompt)
+        if len(items) == 1 and not show_progress:
+            _check(batch_tokens, on_too_long)
+            truncation = Truncation()
+            vector = post(engine.one(items[0], prompt, on_too_long, truncation))
+            _warn_if_cut(truncation, engine, on_too_long)
+            return np.ascontiguousarray(vector)
         stream = self._vectors(
             engine, items, _same, post, prompt, batch_tokens, on_too_long, dedupe=dedupe
         )
@@ -384,15 +390,13 @@ class Embedder:
         dedupe: bool = False,
         group_of: Callable[[T], Hashable] | None = None,
     ) -> Iterator[tuple[list[T], NDArray[Any]]]:
-        check_on_too_long(on_too_long)
-        if batch_tokens is not None and batch_tokens < 1:
-            raise OptionError(f"batch_tokens={batch_tokens}; give at least 1")
+        _check(batch_tokens, on_too_long)
         truncation = Truncation()
         stream = engine.stream(
             items,
             raw_of,
             prompt=prompt,
-            on_too_long="error" if on_too_long == "error" else "truncate",
+            on_too_long=on_too_long,
             batch_tokens=batch_tokens,
             truncation=truncation,
             on_error=on_error,
@@ -403,11 +407,22 @@ class Embedder:
         def vectors() -> Iterator[tuple[list[T], NDArray[Any]]]:
             for window, raw in stream:
                 yield window, post(raw)
-            if truncation.cut and on_too_long == "truncate-and-warn":
-                message = truncation.message(engine.preprocess)
-                warnings.warn(message, TruncationWarning, stacklevel=3)
+            _warn_if_cut(truncation, engine, on_too_long, 1)
 
         return vectors()
+
+
+def _check(batch_tokens: int | None, on_too_long: str) -> None:
+    check_on_too_long(on_too_long)
+    if batch_tokens is not None and batch_tokens < 1:
+        raise OptionError(f"batch_tokens={batch_tokens}; give at least 1")
+
+
+def _warn_if_cut(truncation: Truncation, engine: Engine, on_too_long: str, frames: int = 0) -> None:
+    """Warn the caller of the caller, ``frames`` further up."""
+    if truncation.cut and on_too_long == "truncate-and-warn":
+        message = truncation.message(engine.preprocess)
+        warnings.warn(message, TruncationWarning, stacklevel=3 + frames)
 
 
 def _same(item: object) -> object:

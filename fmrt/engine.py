@@ -31,6 +31,7 @@ OnError = Callable[[T, InputError], None]
 
 # Bytes of a graph above which its weights are not loaded a second time for few and short items.
 MOST_WEIGHTS_TWICE = 1 << 29
+ONLY = np.zeros(1, np.int64)  # the rows of a single item
 
 
 @dataclass
@@ -40,7 +41,7 @@ class Truncation:
     Attributes:
         items: items seen.
         cut: items that were longer than the model takes.
-        longest: length of the longest before it was cut.
+        longest: length of the longest that was cut, before.
     """
 
     items: int = 0
@@ -50,8 +51,10 @@ class Truncation:
     def add(self, encoded: Encoded) -> None:
         """Count one window."""
         self.items += len(encoded.lengths)
-        self.cut += int((encoded.untruncated > encoded.lengths).sum())
-        self.longest = max(self.longest, int(encoded.untruncated.max(initial=0)))
+        cut = encoded.untruncated > encoded.lengths
+        if cut.any():
+            self.cut += int(cut.sum())
+            self.longest = max(self.longest, int(encoded.untruncated[cut].max()))
 
     def message(self, preprocess: Preprocessor) -> str:
         """One line that says how many items were cut and how long they were."""
@@ -142,14 +145,14 @@ class Engine:
         self._open = partial(
             open_session, graph, target, self.tower.embedding_output, device_options
         )
-        on_host = target.name == "cpu"
-        self.tuning = tuning or (load_tuning(self.variant) if on_host else Tuning())
+        self._on_host = target.name == "cpu"
+        self.tuning = tuning or (load_tuning(self.variant) if self._on_host else Tuning())
         self._session = self._open(self.tuning.intra_op_threads or 1)
         workers = self.tuning.workers or self._session.workers or available_cores()
         self._workers = Workers(workers)
         # Of their own: a loader that waits behind a window's batches would stop the next window.
         self._loaders = Workers(self.tuning.workers or available_cores())
-        self._alone = self._make_alone() if on_host else None
+        self._alone = self._make_alone() if self._on_host else None
         self._cache: DiskCache | None = None
 
     def stream(
@@ -177,7 +180,7 @@ class Engine:
             items: any objects.
             raw_of: what to embed of an item.
             prompt: in front of every text.
-            on_too_long: ``truncate`` or ``error``.
+            on_too_long: ``error``, or anything else to truncate.
             batch_tokens: most positions of a batch, padding included.
             truncation: counts what was cut.
             on_error: takes each item that cannot be embedded, which is then left out.
@@ -211,6 +214,45 @@ class Engine:
         )
         running = self._workers.run(self._job(window, options) for window in cut)
         return (window.complete() for window in running)
+
+    def one(
+        self,
+        item: object,
+        prompt: str = "",
+        on_too_long: str = "truncate",
+        truncation: Truncation | None = None,
+    ) -> Vectors:
+        """The vector of one item, float32 ``[1, dim]``, as `stream` gives it.
+
+        On the CPU it goes straight to the session that has all cores. The weights that went by
+        have pushed Python's data out of the caches, which makes every line of it dear.
+
+        Raises:
+            InputError: an item that cannot be embedded.
+        """
+        truncation = truncation or Truncation()
+        if self._cache is not None or not self._on_host:
+            stream = self.stream(
+                [item],
+                lambda item: item,
+                prompt=prompt,
+                on_too_long=on_too_long,
+                truncation=truncation,
+            )
+            return next(stream)[1]
+        try:
+            loaded = self.preprocess.load(item)
+        except InputError as e:
+            raise type(e)(e.reason, 0) from None
+        encoded = self.preprocess.encode([loaded], prompt, on_too_long)
+        for error in encoded.errors.values():
+            raise type(error)(error.reason, 0)
+        truncation.add(encoded)
+        feeds = {**encoded.feeds(ONLY), **self.preprocess.constants(prompt)}
+        if self._alone is None:
+            return self._session.run(feeds)
+        with self._alone.session() as session:
+            return (session or self._session).run(feeds)
 
     @property
     def longest_padded(self) -> int | None:
@@ -303,7 +345,9 @@ class Engine:
         for row, error in sorted(encoded.errors.items()):
             options.reject(window[row].item, type(error)(error.reason, window[row].position))
         options.truncation.add(encoded)
-        good = np.array([row for row in range(len(window)) if row not in encoded.errors], np.int64)
+        good = np.arange(len(window))
+        if encoded.errors:
+            good = np.delete(good, list(encoded.errors))
         constants = self.preprocess.constants(options.prompt)
         share = self._share(encoded, good, constants, options.memories(window[0].item))
         rows = good[share.first[share.rows]]
@@ -323,7 +367,8 @@ class Engine:
 
         few = options.alone and window[0].position == 0 and int(lengths.sum()) <= budget
         left = self._few(calls) if few else calls(self._session, self._workers.count)
-        return _Window([window[row].item for row in good], out, share), left
+        items = [window[row].item for row in good.tolist()]
+        return _Window(items, out, share), left
 
     def _share(
         self,

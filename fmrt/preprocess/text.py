@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import compress
+from itertools import chain, compress
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +50,11 @@ class Tokens:
 
     def feeds(self, rows: NDArray[np.int64]) -> Feeds:
         """Model inputs of some rows, right-padded, each int64 ``[rows, longest]``."""
+        if len(self.lengths) == len(rows) == 1:  # a query is not to wait for what batches need
+            ids = self.ids[None]
+            types = np.zeros(ids.shape, np.int64) if self.type_ids is None else self.type_ids[None]
+            ones = np.ones(ids.shape, np.int64)
+            return {"input_ids": ids, "attention_mask": ones, "token_type_ids": types}
         lengths = self.lengths[rows][:, None]
         columns = np.arange(int(lengths.max()))
         mask = columns < lengths
@@ -130,17 +135,18 @@ class TextPreprocessor:
         """
         prompted = [prompt + text for text in loaded] if prompt else list(loaded)
         encodings = self._encoded(prompted)
-        untruncated = np.fromiter(map(self._untruncated, encodings), np.int64, len(encodings))
+        counts = [self._untruncated(encoding) for encoding in encodings]
         errors: dict[int, InputError] = {}
-        for i in np.flatnonzero(untruncated == 0):
-            errors[int(i)] = InputError("the tokenizer gives no tokens for it; remove the text")
-        if on_too_long == "error":
-            for i in np.flatnonzero(untruncated > self._spec.max_length):
-                errors[int(i)] = TextTooLongError(
-                    f"{untruncated[i]:,} tokens, and the model takes {self._spec.max_length:,}; "
+        limit = self._spec.max_length
+        for i, count in enumerate(counts):
+            if count == 0:
+                errors[i] = InputError("the tokenizer gives no tokens for it; remove the text")
+            elif count > limit and on_too_long == "error":
+                errors[i] = TextTooLongError(
+                    f"{count:,} tokens, and the model takes {limit:,}; "
                     "shorten it or allow truncation"
                 )
-        return self._gather(encodings, untruncated, errors)
+        return self._gather(encodings, np.array(counts, np.int64), errors)
 
     def shown(self, length: int) -> str:
         """E.g. ``256 tokens``."""
@@ -200,10 +206,11 @@ class TextPreprocessor:
             for encoding in encodings:
                 encoding.pad(self._spec.max_length, pad_id=self._spec.pad_token_id)
         total = int(lengths.sum())
-        ids = np.fromiter((i for e in encodings for i in e.ids), np.int64, total)
+        ids = np.fromiter(chain.from_iterable([e.ids for e in encodings]), np.int64, total)
         types = None
         if self._has_types:
-            types = np.fromiter((i for e in encodings for i in e.type_ids), np.int64, total)
+            found = chain.from_iterable([e.type_ids for e in encodings])
+            types = np.fromiter(found, np.int64, total)
         return Tokens(ids, types, lengths, untruncated, errors, self._spec.pad_token_id)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 
+from fmrt.session.huge_pages import huge_pages
 from fmrt.session.several import Session
 
 
@@ -61,6 +62,8 @@ class Alone:
 
     def _run(self, opened: Future[Session]) -> None:
         try:
-            opened.set_result(self._open())
+            with huge_pages():
+                session = self._open()
+            opened.set_result(session)
         except BaseException as e:  # raised where the session is asked for
             opened.set_exception(e)

@@ -95,6 +95,23 @@ def test_truncation_is_reported(embedder) -> None:
     embedder.embed([LONG], on_too_long="truncate")  # and warnings are errors here
 
 
+def test_one_text_has_a_way_of_its_own_to_the_same_result(embedder, tmp_path) -> None:
+    for options in ({}, {"prompt_name": "query"}, {"truncate_dim": 5}, {"precision": "binary"}):
+        (stream,) = embedder.embed_iter(["the red cat"], **options)
+        assert np.array_equal(embedder.embed(["the red cat"], **options), stream[None])
+    with pytest.warns(TruncationWarning, match=r"1 of 1 texts .* longest 42 tokens") as record:
+        embedder.embed([LONG])
+    assert [warning.filename for warning in record] == [__file__]
+    with pytest.raises(TextTooLongError, match="item 0: 42 tokens"):
+        embedder.embed([LONG], on_too_long="error")
+    with pytest.raises(InputError, match="item 0: expected a string"):
+        embedder.embed([3])
+    with fmrt.Embedder(embedder._bundle, cache=tmp_path) as cached:
+        first, again = cached.embed(["the red cat"]), cached.embed(["the red cat"])
+    assert np.array_equal(first, again)
+    assert np.array_equal(first, embedder.embed(["the red cat"]))
+
+
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
