@@ -23,6 +23,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from benchmarks.corpus import docstrings
+from benchmarks.roofline import encoder_flops, sgemm_flops_per_second
 from fmrt.cores import available_cores, cpu_name
 
 HERE = Path(__file__).resolve().parent
@@ -31,6 +32,8 @@ RESULTS = HERE / "results.json"
 # Vectors of all fp32 peers must be as near as this to fmrt's; int8 ones by cosine.
 MOST_DIFFERENCE = 2e-5
 LEAST_COSINE_INT8 = 0.99
+# A turn of the matrix products alone.
+PRODUCTS_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -175,14 +178,19 @@ def opened(
 def measure(
     kind: Kind, peers: Sequence[Peer], runners: Mapping[str, Runner], rounds: int, bundle: Path
 ) -> dict[str, Any]:
-    """Let the peers take turns; facts of each by name."""
-    tokens = count_tokens(kind, bundle)
+    """Let the peers take turns, and the matrix products that all of them compute; facts by name."""
+    lengths = token_counts(kind, bundle)
+    tokens = sum(lengths)
+    config = json.loads((model_directory() / "config.json").read_text())
+    flops = encoder_flops(config, lengths)
     order: dict[str, Any] = {"texts": kind.texts}
     if kind.repeats > 1:
         order = {"query": kind.texts[0], "repeats": kind.repeats}
     check(kind, peers, runners)
     seconds: dict[str, list[list[float]]] = {peer.name: [] for peer in peers}
+    products = []
     for turn in range(rounds):
+        products.append(flops / sgemm_flops_per_second(config, PRODUCTS_SECONDS))
         for peer in peers[turn % len(peers) :] + peers[: turn % len(peers)]:
             seconds[peer.name].append(runners[peer.name].order(**order))
             time.sleep(0.1)
@@ -194,13 +202,23 @@ def measure(
         "tokens": tokens,
         "rounds": rounds,
         "peers": facts,
-        "fmrt_is_faster": {
-            name: statistics.median(
-                statistics.median(theirs) / statistics.median(ours)
-                for theirs, ours in zip(times, seconds["fmrt"], strict=True)
-            )
-            for name, times in seconds.items()
+        "fmrt_is_faster": _ratios(seconds, [statistics.median(s) for s in seconds["fmrt"]]),
+        "matrix_products": {
+            "seconds": products,
+            "are_faster": _ratios(seconds, products) if kind.repeats == 1 else {},
         },
+    }
+
+
+def _ratios(
+    seconds: Mapping[str, Sequence[Sequence[float]]], others: Sequence[float]
+) -> dict[str, float]:
+    """Medians over the rounds of each peer's seconds to those of another."""
+    return {
+        name: statistics.median(
+            statistics.median(theirs) / other for theirs, other in zip(times, others, strict=True)
+        )
+        for name, times in seconds.items()
     }
 
 
@@ -234,12 +252,12 @@ def check(kind: Kind, peers: Sequence[Peer], runners: Mapping[str, Runner]) -> N
             assert cosine.min() >= LEAST_COSINE_INT8, f"{peer.name}: cosine {cosine.min()}"
 
 
-def count_tokens(kind: Kind, bundle: Path) -> int:
-    """Tokens of all texts, without padding."""
+def token_counts(kind: Kind, bundle: Path) -> list[int]:
+    """Tokens of each text, without padding."""
     tokenizer = Tokenizer.from_file(str(bundle / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.enable_truncation(kind.max_length)
-    return sum(len(e.ids) for e in tokenizer.encode_batch(list(kind.texts)))
+    return [len(e.ids) for e in tokenizer.encode_batch(list(kind.texts))]
 
 
 def versions(python: Path, packages: Sequence[str]) -> dict[str, str]:
