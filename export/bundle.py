@@ -33,7 +33,6 @@ from fmrt.manifest import (
     Manifest,
     Parity,
     Source,
-    TextInput,
     Variant,
 )
 from fmrt.session import resolve_provider
@@ -188,9 +187,7 @@ def _write(loaded: Loaded, directory: Path, opset: int | None, say: Report, *, c
         variants.append(write_graph(graph, directory, _variant(part, *PORTABLE)))
         if cuda:
             variants += _cuda_variants(graph, part, directory)
-        of = part.tower.input
-        longest = of.max_length if isinstance(of, TextInput) else None
-        optimize_for_cpu(graph, part.tower.embedding_output, longest)
+        optimize_for_cpu(graph, part.tower.embedding_output, part.tower.longest_text)
         variants.append(write_graph(graph, directory, _variant(part, *FUSED_CPU)))
     written = [write_head(part, loaded.model_type, directory, opset) for part in heads]
     loaded.write_configuration(directory, [*variants, *(v for h in written for v in h.variants)])

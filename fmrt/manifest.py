@@ -261,6 +261,11 @@ class Tower:
         """Of an item's embedding whose vectors have ``width`` elements."""
         return (width,) if self.grid is None else (self.grid[0] * self.grid[1], width)
 
+    @property
+    def longest_text(self) -> int | None:
+        """Most tokens of a text; None for a tower of other items."""
+        return self.input.max_length if isinstance(self.input, TextInput) else None
+
 
 @dataclass(frozen=True)
 class Head:

@@ -27,7 +27,6 @@ from export.quantize.rounding import round_weights
 from export.quantize.sites import Site, find_sites
 from export.quantize.tables import quantize_tables
 from fmrt.errors import ExportError
-from fmrt.manifest import TextInput
 
 # The rounding solves for all features of a site at once, which takes their third power in time.
 MOST_FEATURES = 6144
@@ -90,8 +89,7 @@ class _Quantizer:
     def __init__(self, context: Context, sites: Sequence[Site], *, fused: bool) -> None:
         self._context = context
         self._fused = fused
-        of = context.tower.input
-        self._long = isinstance(of, TextInput) and of.max_length > MOST_SCORED
+        self._long = (context.tower.longest_text or 0) > MOST_SCORED
         self._sites = sites
         self._plans: dict[str, Plan] = {}
         groups = _within_memory(sites)

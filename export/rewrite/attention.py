@@ -27,10 +27,8 @@ import onnx_ir as ir
 from onnx_ir.passes.common import IdentityEliminationPass, RemoveUnusedNodesPass
 from onnxscript.rewriter.pattern import RewriteRuleClassBase, RewriteRuleSet
 
-from export.rewrite.building import HEADS_OUTSIDE
+from export.rewrite.building import HEADS_OUTSIDE, LAST_TWO_EXCHANGED
 
-# The axes of [batch, heads, sequence, head size] with the last two exchanged.
-KEYS_TRANSPOSED = [0, 1, 3, 2]
 # From [batch, sequence, heads, head size] to heads with that.
 HEADS_TURNED = [0, 2, 3, 1]
 
@@ -88,13 +86,13 @@ class _TransposedKeys(RewriteRuleClassBase):  # type: ignore[misc]  # onnxscript
         return op.MatMul(op.Mul(query, scale), op.Mul(keys, scale))
 
     def check(self, _: Any, key: ir.Value, scale: ir.Value | None = None, **__: Any) -> bool:
-        whole = key.shape is not None and len(key.shape) == len(KEYS_TRANSPOSED)
+        whole = key.shape is not None and len(key.shape) == len(LAST_TWO_EXCHANGED)
         return whole and (not self._scaled or (scale is not None and _scalar(scale) is not None))
 
     def rewrite(
         self, op: Any, query: Any, key: Any, scale: ir.Value | None = None, **_: Any
     ) -> Any:
-        keys = op.Transpose(key, perm=KEYS_TRANSPOSED)
+        keys = op.Transpose(key, perm=LAST_TWO_EXCHANGED)
         if scale is None:
             return op.MatMul(query, keys)
         squared = op.Constant(value_float=(_scalar(scale) or 0.0) ** 2)
@@ -114,7 +112,7 @@ class _KeysAtOnce(RewriteRuleClassBase):  # type: ignore[misc]  # onnxscript has
         heads = op.Transpose(key, perm=HEADS_OUTSIDE)
         assert key.shape is not None  # noqa: S101  # by check
         heads.shape, heads.type = ir.Shape([key.shape[i] for i in HEADS_OUTSIDE]), key.type
-        return op.MatMul(query, op.Transpose(heads, perm=KEYS_TRANSPOSED))
+        return op.MatMul(query, op.Transpose(heads, perm=LAST_TWO_EXCHANGED))
 
 
 class _MaskedRows(RewriteRuleClassBase):  # type: ignore[misc]  # onnxscript has no types

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from export.rewrite.walking import RMS_NORM, producer
 
+# Axes of [batch, sequence, heads, head size], and of what that becomes, in a transposition's order.
 HEADS_OUTSIDE = (0, 2, 1, 3)
+LAST_TWO_EXCHANGED = (0, 1, 3, 2)
 
 
 class Builder:

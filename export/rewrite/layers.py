@@ -7,10 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from export.rewrite.building import HEADS_OUTSIDE, LAST_TWO_EXCHANGED
 from export.rewrite.walking import constant, producer, same_axes, single_use
-
-HEADS_OUTSIDE = (0, 2, 1, 3)
-LAST_TWO_EXCHANGED = (0, 1, 3, 2)
 
 
 @dataclass(frozen=True)
