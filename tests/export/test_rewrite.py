@@ -21,6 +21,7 @@ from export.rewrite import optimize_for_cpu
 from export.rewrite.row_blocks import feed_forward_in_blocks, join_blocks
 from export.source import Overrides
 from export.trace import trace
+from fmrt.session import count_products
 from tests.export.models import TINY, save_tiny
 
 # How often each pass applies to two layers, in the order of `optimize_for_cpu`. The linear layers
@@ -322,6 +323,23 @@ def test_blocks_of_rows_keep_every_bit(form: Callable[[Drawing, ir.Value], ir.Va
         assert np.array_equal(want, got), rows
 
 
+def test_operations_in_blocks_are_counted(tmp_path: Path) -> None:
+    draw = Drawing(["rows", WIDTH])
+    whole = draw.model(gated(draw, draw.x))
+    cut = whole.clone()
+    feed_forward_in_blocks(cut, 4096)
+    feeds = [{"x": np.ones((rows, WIDTH), np.float32)} for rows in (100, 3072)]
+    for name, model in (("whole", whole), ("cut", cut)):
+        ir.save(model, tmp_path / name)
+    output = str(whole.graph.outputs[0].name)
+    want, got = (count_products(tmp_path / name, output, feeds) for name in ("whole", "cut"))
+    assert [one.flops for one in got] == [one.flops for one in want]
+    assert sorted(got[0].weights) == sorted(want[0].weights)
+    # As many rows, in six blocks.
+    parts = [(rows // 6, *sizes) for rows, *sizes in want[1].weights] * 6
+    assert sorted(got[1].weights) == sorted(parts)
+
+
 def test_rows_on_a_grid_are_put_into_blocks_too() -> None:
     draw = Drawing(["images", "height", 20, WIDTH])
     whole = draw.model(behind_norm(draw, draw.x))
@@ -374,7 +392,9 @@ def test_what_others_read_stays_outside_of_blocks() -> None:
 CUT = {"bert": 2, "t5": 2, "modernbert": 2, "gemma3_text": 2, "qwen3": 1, "phi3": 1, "mixtral": 0}
 
 
-@pytest.mark.parametrize("kind", CUT)
+@pytest.mark.parametrize(
+    "kind", [k if k in QUICK else pytest.param(k, marks=pytest.mark.slow) for k in CUT]
+)
 def test_layers_of_long_texts_are_computed_in_blocks(kind: str) -> None:
     pooling = "lasttoken" if kind in ("qwen3", "phi3", "mixtral") else None
     graph = traced(kind, pooling)
