@@ -5,6 +5,9 @@ The benchmark's clock runs on a whole round of turns; the ratios are in ``extra_
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -82,6 +85,15 @@ def test_threads(benchmark: Any, bundle: Path, batches: Callable[[int], Feeds]) 
             "twice as many workers as cores": lambda: run(one, feeds, 2 * cores),
         },
     )
+
+
+def test_query(benchmark: Any, bundle: Path) -> None:
+    """In a process of its own, as the pages of this one are those of the export."""
+    command = [sys.executable, "-m", "benchmarks.query", str(bundle)]
+    done = benchmark.pedantic(
+        lambda: subprocess.run(command, capture_output=True, text=True, check=True), rounds=1
+    )
+    benchmark.extra_info["ratios"] = json.loads(done.stdout)
 
 
 def test_pooled_token(benchmark: Any, tmp_path: Path, batches: Callable[[int], Feeds]) -> None:

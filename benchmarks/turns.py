@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -47,14 +48,16 @@ def run(model: Any, feeds: Feeds, workers: int, output: str = "sentence_embeddin
 
 
 def compare(benchmark: Any, ways: Mapping[str, Callable[[], None]], rounds: int = ROUNDS) -> None:
-    """Let the ways take turns; speed ratios to the first are medians over the rounds."""
+    """Let the ways take turns, each round from another on; ratios to the first are medians."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
+    order = deque(ways)
 
     def turn() -> None:
-        for name, way in ways.items():
+        for name in order:
             start = time.perf_counter()
-            way()
+            ways[name]()
             seconds[name].append(time.perf_counter() - start)
+        order.rotate()
 
     benchmark.pedantic(turn, rounds=rounds, warmup_rounds=1)
     first = next(iter(ways))
