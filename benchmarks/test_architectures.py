@@ -29,7 +29,6 @@ from export.rewrite.fused_attention import fuse_attention
 from export.rewrite.gemm import projections_to_gemm
 from export.rewrite.pooled_token import compute_pooled_token_alone
 from export.rewrite.rms_norm import fuse_rms_norm
-from export.rewrite.row_blocks import SHORT, feed_forward_in_blocks
 from export.source import Overrides
 from export.trace import trace
 from fmrt.cores import available_cores
@@ -73,13 +72,9 @@ LAYERS = {
 SPECIAL = {"pad_token_id": 0, "bos_token_id": 101, "eos_token_id": 102}
 SPECIAL |= {"cls_token_id": 101, "sep_token_id": 102}
 NATURAL = 48
-# Tokens of a short text's turn.
-QUERIES = 600
 ROUNDS = 3
 LENGTHS = (512, 2048)
-LONGEST = 8192
 SIMPLIFIED, NORM, FUSED = "simplified", "and RMS norm fused", "and attention fused"
-BLOCKS = "and feed-forward in blocks"
 POOLED = "and the pooled token alone"
 Passes = list[Callable[[ir.Model], int]]
 
@@ -104,13 +99,10 @@ def graphs(request: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
 
 def behind_passes(graph: ir.Model, place: Path) -> dict[str, Path]:
     pooled = partial(compute_pooled_token_alone, embedding="sentence_embedding")
-    blocks = partial(feed_forward_in_blocks, longest=LONGEST)
-    fused = [simplify_attention, fuse_rms_norm, pooled, fuse_attention, projections_to_gemm]
     ways: dict[str, Passes] = {
         SIMPLIFIED: [simplify_attention, pooled, projections_to_gemm],
         NORM: [simplify_attention, fuse_rms_norm, pooled, projections_to_gemm],
-        FUSED: fused,
-        BLOCKS: [*fused, blocks],
+        FUSED: [simplify_attention, fuse_rms_norm, pooled, fuse_attention, projections_to_gemm],
     }
     files: dict[str, Path] = {}
     for name, passes in ways.items():
@@ -142,16 +134,6 @@ def test_long_texts(benchmark: Any, graphs: dict[str, Path], length: int) -> Non
     take_turns(benchmark, graphs, [padded([text]) for text in texts])
 
 
-@pytest.mark.parametrize("length", [12, *(n for n in LENGTHS if n > SHORT), LONGEST])
-def test_blocks(benchmark: Any, graphs: dict[str, Path], length: int) -> None:
-    """One text on one thread; a query is to lose nothing."""
-    text = np.random.default_rng(0).integers(999, 29000, length).tolist()
-    feeds = [padded([text])] * max(1, QUERIES // length)
-    pair = {name: session(graphs[name], SLOW_CPU_FUSIONS) for name in (FUSED, BLOCKS)}
-    ways = {name: alternative(model, feeds, 1) for name, model in pair.items()}
-    compare(benchmark, ways, ROUNDS)
-
-
 def take_turns(benchmark: Any, graphs: dict[str, Path], feeds: Feeds) -> None:
     ways = {
         name: alternative(session(file, SLOW_CPU_FUSIONS), feeds) for name, file in graphs.items()
@@ -159,13 +141,13 @@ def take_turns(benchmark: Any, graphs: dict[str, Path], feeds: Feeds) -> None:
     compare(benchmark, ways, ROUNDS)
 
 
-def alternative(model: Any, feeds: Feeds, workers: int | None = None) -> Callable[[], None]:
+def alternative(model: Any, feeds: Feeds) -> Callable[[], None]:
     names = [i.name for i in model.get_inputs()]
     known = [{name: feed[name] for name in names} for feed in feeds]
-    return partial(run, model, known, workers or available_cores())
+    return partial(run, model, known, available_cores())
 
 
-@pytest.mark.parametrize("length", [*LENGTHS, LONGEST])
+@pytest.mark.parametrize("length", [*LENGTHS, 8192])
 def test_memory(benchmark: Any, graphs: dict[str, Path], length: int) -> None:
     """One thread, one text; the process has nothing but the graph."""
     found = benchmark.pedantic(

@@ -30,11 +30,9 @@ from fmrt.errors import ExportError, FmrtError, OptionError, ProviderError
 from fmrt.manifest import (
     MANIFEST_FILE,
     REFERENCE_FILE,
-    ImageInput,
     Manifest,
     Parity,
     Source,
-    Tower,
     Variant,
 )
 from fmrt.session import resolve_provider
@@ -189,7 +187,7 @@ def _write(loaded: Loaded, directory: Path, opset: int | None, say: Report, *, c
         variants.append(write_graph(graph, directory, _variant(part, *PORTABLE)))
         if cuda:
             variants += _cuda_variants(graph, part, directory)
-        optimize_for_cpu(graph, part.tower.embedding_output, _longest(part.tower))
+        optimize_for_cpu(graph, part.tower.embedding_output, part.tower.longest_text)
         variants.append(write_graph(graph, directory, _variant(part, *FUSED_CPU)))
     written = [write_head(part, loaded.model_type, directory, opset) for part in heads]
     loaded.write_configuration(directory, [*variants, *(v for h in written for v in h.variants)])
@@ -209,12 +207,6 @@ def _refusing(why: str) -> Iterator[None]:
         raise
     except Exception as e:
         raise ExportError(f"{why}: {first_line(e)}") from e
-
-
-def _longest(tower: Tower) -> int | None:
-    """Positions of the longest item, where the manifest says that."""
-    of = tower.input
-    return of.tokens if isinstance(of, ImageInput) else tower.longest_text
 
 
 def _variant(

@@ -21,7 +21,6 @@ from export.quantize.refusal import why_refused
 from export.quantize.scheme import SCHEMES, Form
 from export.quantize.steps import padding_moves
 from export.rewrite import pack_for_cuda
-from export.rewrite.row_blocks import join_blocks
 from fmrt.bundle import Bundle
 from fmrt.cores import cpu_name
 from fmrt.engine import Engine
@@ -115,8 +114,6 @@ def _tower(
         base = _base(bundle, form, tower.modality)
         say(f"quantizing {base.name} of {tower.modality}s to {form.variant}")
         graph = ir.load(bundle.graph(base))
-        if form.rounds:
-            join_blocks(graph)  # what is inside of bodies would not be found
         context = Context(bundle, tower, graph, items, target, say)
         made += _variants(context, form, work)
     return made

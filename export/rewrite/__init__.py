@@ -14,7 +14,6 @@ from export.rewrite.fused_attention import fuse_attention
 from export.rewrite.gemm import projections_to_gemm
 from export.rewrite.pooled_token import compute_pooled_token_alone
 from export.rewrite.rms_norm import fuse_rms_norm
-from export.rewrite.row_blocks import feed_forward_in_blocks
 from export.rewrite.sums import fuse_sums
 
 
@@ -28,7 +27,7 @@ def optimize_for_cpu(
     Args:
         model: the graph.
         embedding: name of the only output that is needed, where that is so; others may be dropped.
-        longest: positions of the longest item, such as a text's tokens, where that is known.
+        longest: tokens of the longest text, where that is known.
 
     Returns:
         How often each pass applied, by name.
@@ -39,7 +38,6 @@ def optimize_for_cpu(
         partial(compute_pooled_token_alone, embedding=embedding),
         partial(fuse_attention, longest=longest),
         projections_to_gemm,
-        partial(feed_forward_in_blocks, longest=longest),
     )
     return {getattr(run, "func", run).__name__: run(model) for run in passes}
 

@@ -80,8 +80,6 @@ class _Flattening:
                 self._copy(node, [self._twins[node.inputs[0]], *node.inputs[1:]])
         elif node.op_type in UNARY and node.inputs[0] in self._twins:
             self._copy(node, [self._twins[node.inputs[0]]])
-        elif node.op_type == "Split" and node.attributes.get_int("axis", 0) in (-1, TOKENS - 1):
-            self._split(node)
         elif node.op_type in BINARY and any(i in self._twins for i in node.inputs):
             self._binary(node)
 
@@ -117,24 +115,6 @@ class _Flattening:
         features = self._features(node.outputs[0])
         if all(self._features(i) == features or _is_broadcast(i) for i in node.inputs):
             self._copy(node, [i if _is_broadcast(i) else self._flat(i, node) for i in node.inputs])
-
-    def _split(self, node: ir.Node) -> None:
-        """Into features, as of a gate and what it lets through."""
-        if node.inputs[0] not in self._twins or None in map(self._features, node.outputs):
-            return
-        inputs = [self._twins[node.inputs[0]], *node.inputs[1:]]
-        attributes = [a for a in node.attributes.values() if a.name != "axis"]
-        twin = ir.Node(
-            "",
-            "Split",
-            inputs,
-            [*attributes, ir.AttrInt64("axis", -1)],
-            num_outputs=len(node.outputs),
-        )
-        self._graph.insert_after(node, twin)
-        for old, new in zip(node.outputs, twin.outputs, strict=True):
-            new.dtype = ir.DataType.FLOAT
-            self._twins[old] = new
 
     def _copy(self, node: ir.Node, inputs: list[ir.Value | None]) -> None:
         self._twins[node.outputs[0]] = self._insert(

@@ -7,7 +7,7 @@ import functools
 import itertools
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +18,8 @@ import pytest
 from export.load import load_model
 from export.rewrite import masks as masks_of_graphs
 from export.rewrite import optimize_for_cpu
-from export.rewrite.row_blocks import feed_forward_in_blocks, join_blocks
 from export.source import Overrides
 from export.trace import trace
-from fmrt.session import count_products
 from tests.export.models import TINY, save_tiny
 
 # How often each pass applies to two layers, in the order of `optimize_for_cpu`. The linear layers
@@ -33,8 +31,6 @@ PASSES = (
     "fuse_attention",
     "projections_to_gemm",
 )
-# Only where an item may be long.
-BLOCKS = "feed_forward_in_blocks"
 APPLIED = {
     "bert": (4, 0, 0, 2, 12),
     "distilbert": (4, 0, 0, 2, 12),
@@ -116,7 +112,7 @@ def test_passes_apply_and_keep_the_vectors(kind: str) -> None:
     graph = traced(kind)
     fast = graph.clone()
     applied = optimize_for_cpu(fast)
-    assert applied == {**dict(zip(PASSES, APPLIED[kind], strict=True)), BLOCKS: 0}
+    assert applied == dict(zip(PASSES, APPLIED[kind], strict=True))
     found = operators(fast)
     assert found["Gemm"] == applied["projections_to_gemm"]
     assert {name: found[name] for name in FUSED.get(kind, {})} == FUSED.get(kind, {})
@@ -220,203 +216,3 @@ def test_a_graph_without_the_patterns_stays_as_it_is() -> None:
     model = ir.Model(graph, ir_version=10)
     assert set(optimize_for_cpu(model).values()) == {0}
     assert [n.op_type for n in model.graph] == ["Relu"]
-
-
-# Around one block and two, and with rows left over.
-ROWS = (1, 511, 512, 513, 1023, 1024, 1025, 1537, 2049)
-WIDTH, WIDE = 8, 24
-Nodes = list[ir.Node]
-
-
-class Drawing:
-    """A graph made node by node, with random weights."""
-
-    def __init__(self, shape: list[str | int]) -> None:
-        self.x = ir.val("x", dtype=ir.DataType.FLOAT, shape=shape)
-        self.nodes: Nodes = []
-        self.weights: list[ir.Value] = []
-
-    def node(self, op_type: str, *inputs: ir.Value, **attributes: int) -> ir.Value:
-        return self.nodes_of(op_type, *inputs, **attributes)[0]
-
-    def nodes_of(
-        self, op_type: str, *inputs: ir.Value, outputs: int = 1, **attributes: int
-    ) -> list[ir.Value]:
-        self.nodes.append(ir.node(op_type, inputs, attributes, num_outputs=outputs))
-        for value in self.nodes[-1].outputs:
-            value.name = f"v{len(self.nodes)}_{value.index()}"
-        return list(self.nodes[-1].outputs)
-
-    def weight(self, *shape: int) -> ir.Value:
-        name = f"w{len(self.weights)}"
-        content = np.random.default_rng(len(self.weights)).standard_normal(shape).astype(np.float32)
-        value = ir.val(name, dtype=ir.DataType.FLOAT, const_value=ir.tensor(content, name=name))
-        value.shape = ir.Shape(shape)
-        self.weights.append(value)
-        return value
-
-    def gemm(self, x: ir.Value, features: int, columns: int) -> ir.Value:
-        return self.node("Gemm", x, self.weight(features, columns), self.weight(columns))
-
-    def product(self, x: ir.Value, features: int, columns: int) -> ir.Value:
-        return self.node("MatMul", x, self.weight(features, columns))
-
-    def model(self, *outputs: ir.Value) -> ir.Model:
-        for value in outputs:
-            value.dtype = ir.DataType.FLOAT
-        graph = ir.Graph(
-            [self.x],
-            outputs,
-            nodes=self.nodes,
-            initializers=self.weights,
-            name="drawn",
-            opset_imports={"": 23},
-        )
-        return ir.Model(graph, ir_version=10)
-
-
-def plain(draw: Drawing, x: ir.Value) -> ir.Value:
-    return draw.gemm(draw.node("Gelu", draw.gemm(x, WIDTH, WIDE)), WIDE, WIDTH)
-
-
-def behind_norm(draw: Drawing, x: ir.Value) -> ir.Value:
-    normal = draw.node("LayerNormalization", x, draw.weight(WIDTH), axis=len(x.shape or ()) - 1)
-    inside = draw.node("Relu", draw.product(normal, WIDTH, WIDE))
-    return draw.node("Add", x, draw.product(inside, WIDE, WIDTH))
-
-
-def gated(draw: Drawing, x: ir.Value) -> ir.Value:
-    gate = draw.product(x, WIDTH, WIDE)
-    gate = draw.node("Mul", gate, draw.node("Sigmoid", gate))
-    inside = draw.node("Mul", gate, draw.product(x, WIDTH, WIDE))
-    return draw.node("Add", draw.product(inside, WIDE, WIDTH), x)
-
-
-def packed(draw: Drawing, x: ir.Value) -> ir.Value:
-    both = draw.product(x, WIDTH, 2 * WIDE)
-    gate, up = draw.nodes_of("Split", both, outputs=2, axis=-1, num_outputs=2)
-    return draw.product(draw.node("Mul", draw.node("Gelu", gate), up), WIDE, WIDTH)
-
-
-def bodies(model: ir.Model) -> list[list[str]]:
-    scans = [node for node in model.graph if node.op_type == "Scan"]
-    return [[node.op_type for node in s.attributes["body"].as_graph()] for s in scans]
-
-
-@pytest.mark.parametrize("form", [plain, behind_norm, gated, packed])
-def test_blocks_of_rows_keep_every_bit(form: Callable[[Drawing, ir.Value], ir.Value]) -> None:
-    draw = Drawing(["rows", WIDTH])
-    # Twice, the second of what the first gives.
-    whole = draw.model(form(draw, form(draw, draw.x)))
-    cut = whole.clone()
-    assert feed_forward_in_blocks(cut, 2048) == 2
-    # Nothing is left outside, and no weight is there twice.
-    names = [node.op_type for node in whole.graph]
-    assert bodies(cut) == [names[: len(names) // 2]] * 2
-    assert not {"Gemm", "MatMul", "Mul", "Gelu"} & {node.op_type for node in cut.graph}
-    floats = [v.name for v in cut.graph.initializers.values() if v.dtype == ir.DataType.FLOAT]
-    assert sorted(floats) == sorted(v.name for v in draw.weights)
-    before, after = session(whole), session(cut)
-    for rows in ROWS:
-        x = np.random.default_rng(rows).standard_normal((rows, WIDTH)).astype(np.float32)
-        (want,), (got,) = before.run(None, {"x": x}), after.run(None, {"x": x})
-        assert np.array_equal(want, got), rows
-
-
-def test_operations_in_blocks_are_counted(tmp_path: Path) -> None:
-    draw = Drawing(["rows", WIDTH])
-    whole = draw.model(gated(draw, draw.x))
-    cut = whole.clone()
-    feed_forward_in_blocks(cut, 4096)
-    feeds = [{"x": np.ones((rows, WIDTH), np.float32)} for rows in (100, 3072)]
-    for name, model in (("whole", whole), ("cut", cut)):
-        ir.save(model, tmp_path / name)
-    output = str(whole.graph.outputs[0].name)
-    want, got = (count_products(tmp_path / name, output, feeds) for name in ("whole", "cut"))
-    assert [one.flops for one in got] == [one.flops for one in want]
-    assert sorted(got[0].weights) == sorted(want[0].weights)
-    # As many rows, in six blocks.
-    parts = [(rows // 6, *sizes) for rows, *sizes in want[1].weights] * 6
-    assert sorted(got[1].weights) == sorted(parts)
-
-
-def test_rows_on_a_grid_are_put_into_blocks_too() -> None:
-    draw = Drawing(["images", "height", 20, WIDTH])
-    whole = draw.model(behind_norm(draw, draw.x))
-    cut = whole.clone()
-    assert feed_forward_in_blocks(cut, 2048) == 1
-    for images, height in ((1, 3), (2, 40), (3, 7), (1, 77)):
-        x = np.random.default_rng(0).standard_normal((images, height, 20, WIDTH))
-        feeds = {"x": x.astype(np.float32)}
-        (want,), (got,) = run(whole, feeds), run(cut, feeds)
-        assert np.array_equal(want, got)
-
-
-def over_rows(draw: Drawing, x: ir.Value) -> ir.Value:
-    inside = draw.node("Softmax", draw.product(x, WIDTH, WIDE), axis=0)
-    return draw.product(inside, WIDE, WIDTH)
-
-
-def transposed(draw: Drawing, x: ir.Value) -> ir.Value:
-    inside = draw.node("Gelu", draw.product(x, WIDTH, WIDE))
-    turned = draw.node("Transpose", draw.node("Transpose", inside))
-    return draw.product(turned, WIDE, WIDTH)
-
-
-def narrow(draw: Drawing, x: ir.Value) -> ir.Value:
-    return draw.gemm(draw.node("Gelu", draw.gemm(x, WIDTH, WIDTH)), WIDTH, WIDTH)
-
-
-def by_position(draw: Drawing, x: ir.Value) -> ir.Value:
-    inside = draw.node("Add", draw.product(x, WIDTH, WIDE), draw.weight(16, WIDE))
-    return draw.product(inside, WIDE, WIDTH)
-
-
-@pytest.mark.parametrize("form", [over_rows, transposed, narrow, by_position])
-def test_what_is_no_work_on_rows_alone_stays(form: Callable[[Drawing, ir.Value], ir.Value]) -> None:
-    draw = Drawing(["rows", WIDTH])
-    model = draw.model(form(draw, draw.x))
-    before = ir.to_proto(model)
-    assert feed_forward_in_blocks(model, 2048) == 0
-    assert ir.to_proto(model) == before
-
-
-def test_what_others_read_stays_outside_of_blocks() -> None:
-    draw = Drawing(["rows", WIDTH])
-    up = draw.gemm(draw.x, WIDTH, WIDE)
-    model = draw.model(draw.gemm(draw.node("Gelu", up), WIDE, WIDTH), up)
-    assert feed_forward_in_blocks(model, 2048) == 0
-
-
-# Feed-forward parts of two layers; the last one of one token is not worth it.
-CUT = {"bert": 2, "t5": 2, "modernbert": 2, "gemma3_text": 2, "qwen3": 1, "phi3": 1, "mixtral": 0}
-
-
-@pytest.mark.parametrize(
-    "kind", [k if k in QUICK else pytest.param(k, marks=pytest.mark.slow) for k in CUT]
-)
-def test_layers_of_long_texts_are_computed_in_blocks(kind: str) -> None:
-    pooling = "lasttoken" if kind in ("qwen3", "phi3", "mixtral") else None
-    graph = traced(kind, pooling)
-    whole, cut = graph.clone(), graph.clone()
-    assert optimize_for_cpu(whole, "sentence_embedding", 1024)[BLOCKS] == 0
-    assert optimize_for_cpu(cut, "sentence_embedding", 2048)[BLOCKS] == CUT[kind]
-    joined = ir.from_proto(ir.to_proto(cut))
-    assert join_blocks(joined) == CUT[kind]
-    assert not bodies(joined)
-    sessions = [session(model) for model in (whole, cut, joined)]
-    for shape in ((1, 9), (4, 256), (5, 205), (8, 260)):
-        for mask in itertools.islice(masks(*shape), 2):
-            feeds = feeds_of(graph, mask)
-            want, got, back = (s.run(["sentence_embedding"], feeds)[0] for s in sessions)
-            assert np.array_equal(want, got)
-            assert np.array_equal(want, back)
-
-
-@pytest.mark.parametrize("longest", [None, 256, 1024])
-def test_graphs_of_short_texts_stay_the_same_to_the_byte(longest: int | None) -> None:
-    model = traced("modernbert").clone()
-    optimize_for_cpu(model, longest=1024)
-    before = ir.to_proto(model).SerializeToString()
-    assert feed_forward_in_blocks(model, longest) == 0
-    assert ir.to_proto(model).SerializeToString() == before
