@@ -21,6 +21,8 @@ BATCH_TOKENS = 512
 WINDOW_ITEMS = 8192
 # Batches at a window's end are not made smaller than this part of the budget.
 SMALLEST_SHARE = 8
+# What a batch costs beside its tokens, as a part of the budget.
+BATCH_COST = 1 / 128
 
 
 def plan_batches(
@@ -35,7 +37,8 @@ def plan_batches(
     Every row is in exactly one batch. A batch holds at most ``batch_tokens`` tokens, padding
     included, unless it is a single row that is longer. Towards the end batches shrink to half of a
     worker's share of what is left, so that the workers end together (guided self-scheduling,
-    Polychronopoulos and Kuck 1987).
+    Polychronopoulos and Kuck 1987). A batch ends early, but not before its half, where a token then
+    costs least: where the next row is much shorter, it would be padding for the most part.
 
     Args:
         lengths: tokens of each row, int64 ``[n]``.
@@ -58,6 +61,10 @@ def plan_batches(
         rows = order[start : start + size]
         if longest_padded is not None and longest > longest_padded:
             rows = rows[lengths[rows] == longest]
+        elif lengths[rows[-1]] < longest and start + len(rows) < len(order):
+            computed = np.arange(1, len(rows) + 1) * longest + BATCH_COST * batch_tokens
+            half = (len(rows) - 1) // 2
+            rows = rows[: half + 1 + np.argmin((computed / np.cumsum(lengths[rows]))[half:])]
         batches.append(rows)
         start += len(rows)
     return batches

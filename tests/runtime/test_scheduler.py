@@ -59,6 +59,15 @@ def test_sorting_leaves_little_padding(lengths, batch_tokens) -> None:
         assert waste <= batch_tokens * np.log(lengths.max() / lengths.min()) + 1e-6
 
 
+def test_a_batch_ends_where_the_next_row_would_be_mostly_padding() -> None:
+    lengths = np.array([100] * 3 + [10] * 60)
+    sizes = [len(rows) for rows in plan_batches(lengths, 512)]
+    assert sizes == [3, 51, 9]
+    # But it keeps its half, as small batches cost more than padding.
+    sizes = [len(rows) for rows in plan_batches(np.array([100] + [60] * 60), 512)]
+    assert sizes[0] == 3
+
+
 @given(st.lists(st.text(max_size=30)), st.integers(1, 9), st.integers(1, 60))
 def test_windows_cut_a_stream_in_order(items, most_items, most_characters) -> None:
     cut = list(windows(items, len, most_characters, most_items))
