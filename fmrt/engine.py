@@ -224,8 +224,8 @@ class Engine:
     ) -> Vectors:
         """The vector of one item, float32 ``[1, dim]``, as `stream` gives it.
 
-        On the CPU it goes straight to the session that has all cores. The weights that went by
-        have pushed Python's data out of the caches, which makes every line of it dear.
+        On the CPU it goes straight to the session that has all cores, unless vectors are kept on
+        disk. A model's weights push all else out of the caches, and Python is slow behind them.
 
         Raises:
             InputError: an item that cannot be embedded.

@@ -206,10 +206,10 @@ class TextPreprocessor:
             for encoding in encodings:
                 encoding.pad(self._spec.max_length, pad_id=self._spec.pad_token_id)
         total = int(lengths.sum())
-        ids = np.fromiter(chain.from_iterable([e.ids for e in encodings]), np.int64, total)
+        ids = np.fromiter(chain.from_iterable(e.ids for e in encodings), np.int64, total)
         types = None
         if self._has_types:
-            found = chain.from_iterable([e.type_ids for e in encodings])
+            found = chain.from_iterable(e.type_ids for e in encodings)
             types = np.fromiter(found, np.int64, total)
         return Tokens(ids, types, lengths, untruncated, errors, self._spec.pad_token_id)
 
