@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 import fmrt
-from benchmarks.turns import session
+from benchmarks.turns import ratios, session
 from fmrt.cores import available_cores
 from fmrt.session import SLOW_CPU_FUSIONS
 from fmrt.session.huge_pages import huge_pages
@@ -45,11 +45,11 @@ def main(bundle: str) -> None:
             "Engine.stream": lambda: list(engine.stream([QUERY], lambda text: text)),
             "Engine.one": lambda: engine.one(QUERY),
         }
-        print(json.dumps(ratios(ways)))
+        print(json.dumps(ratios(medians(ways))))
 
 
-def ratios(ways: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """Medians over rounds, each in an order of its own, of median times to the first way's."""
+def medians(ways: dict[str, Callable[[], object]]) -> dict[str, list[float]]:
+    """Median seconds of each way in every round; each round has an order of its own."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     order = random.Random(0)
     for _ in range(ROUNDS):
@@ -61,11 +61,7 @@ def ratios(ways: dict[str, Callable[[], object]]) -> dict[str, float]:
                 ways[name]()
                 times.append(time.perf_counter() - start)
             seconds[name].append(statistics.median(times))
-    first = next(iter(seconds.values()))
-    return {
-        name: statistics.median(a / b for a, b in zip(first, times, strict=True))
-        for name, times in seconds.items()
-    }
+    return seconds
 
 
 if __name__ == "__main__":

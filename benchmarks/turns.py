@@ -6,7 +6,7 @@ import statistics
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,11 +60,14 @@ def compare(benchmark: Any, ways: Mapping[str, Callable[[], None]], rounds: int 
         order.rotate()
 
     benchmark.pedantic(turn, rounds=rounds, warmup_rounds=1)
-    first = next(iter(ways))
-    benchmark.extra_info["ratios"] = {
-        name: statistics.median(
-            a / b for a, b in zip(seconds[first][-rounds:], times[-rounds:], strict=True)
-        )
+    benchmark.extra_info["ratios"] = ratios({n: times[-rounds:] for n, times in seconds.items()})
+
+
+def ratios(seconds: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """Speeds of the ways to that of the first, medians over the rounds."""
+    first = next(iter(seconds.values()))
+    return {
+        name: statistics.median(a / b for a, b in zip(first, times, strict=True))
         for name, times in seconds.items()
     }
 

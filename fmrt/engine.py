@@ -243,10 +243,10 @@ class Engine:
         try:
             loaded = self.preprocess.load(item)
         except InputError as e:
-            raise type(e)(e.reason, 0) from None
+            raise e.at(0) from None
         encoded = self.preprocess.encode([loaded], prompt, on_too_long)
         for error in encoded.errors.values():
-            raise type(error)(error.reason, 0)
+            raise error.at(0)
         truncation.add(encoded)
         feeds = {**encoded.feeds(ONLY), **self.preprocess.constants(prompt)}
         if self._alone is None:
@@ -322,7 +322,7 @@ class Engine:
             try:
                 loaded = self.preprocess.load(raw_of(item))
             except InputError as e:
-                return item, type(e)(e.reason, position)
+                return item, e.at(position)
             # A window holds its results too, and vectors of patches outweigh the pixels.
             results = 0 if self.tower.grid is None else 4 * math.prod(self.shape)
             return _Item(position, item, loaded, self.preprocess.weight(loaded) + results)
@@ -343,7 +343,7 @@ class Engine:
             [entry.loaded for entry in window], options.prompt, options.on_too_long
         )
         for row, error in sorted(encoded.errors.items()):
-            options.reject(window[row].item, type(error)(error.reason, window[row].position))
+            options.reject(window[row].item, error.at(window[row].position))
         options.truncation.add(encoded)
         good = np.arange(len(window))
         if encoded.errors:

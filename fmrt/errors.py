@@ -71,6 +71,10 @@ class InputError(FmrtError, ValueError):
         self.reason = reason
         super().__init__(reason if index is None else f"item {index}: {reason}")
 
+    def at(self, index: int) -> InputError:
+        """The same error of the item at a position."""
+        return type(self)(self.reason, index)
+
 
 class TextTooLongError(InputError):
     """A text has more tokens than the model's ``max_length`` and truncation was not allowed."""
