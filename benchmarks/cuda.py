@@ -43,8 +43,8 @@ import fmrt
 from benchmarks.corpus import docstrings
 from benchmarks.gpu import hardware, matmul_flops_per_second, sampled
 from benchmarks.roofline import encoder_flops
-from export.quiet import quiet
 from fmrt.errors import FmrtError
+from fmrt.export.quiet import quiet
 from fmrt.session import Session, node_placement, open_session, resolve_provider
 
 Way = Callable[[], NDArray[Any]]

@@ -11,7 +11,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from export.quantize.rounding import round_weights
+from fmrt.export.quantize.rounding import round_weights
 
 ROWS, FEATURES, COLUMNS = (1, 2, 7, 64), (5, 64, 383, 1536), 33
 

@@ -23,15 +23,15 @@ from transformers import CONFIG_MAPPING, AutoModel, AutoTokenizer, ViTImageProce
 from benchmarks.conftest import MODEL
 from benchmarks.peers.runner import padded
 from benchmarks.turns import Feeds, as_bytes, compare, run, session
-from export.load import load_model
-from export.rewrite.attention import simplify_attention
-from export.rewrite.fused_attention import fuse_attention
-from export.rewrite.gemm import projections_to_gemm
-from export.rewrite.pooled_token import compute_pooled_token_alone
-from export.rewrite.rms_norm import fuse_rms_norm
-from export.source import Overrides
-from export.trace import trace
 from fmrt.cores import available_cores
+from fmrt.export.load import load_model
+from fmrt.export.rewrite.attention import simplify_attention
+from fmrt.export.rewrite.fused_attention import fuse_attention
+from fmrt.export.rewrite.gemm import projections_to_gemm
+from fmrt.export.rewrite.pooled_token import compute_pooled_token_alone
+from fmrt.export.rewrite.rms_norm import fuse_rms_norm
+from fmrt.export.source import Overrides
+from fmrt.export.trace import trace
 from fmrt.scheduler import plan_batches
 from fmrt.session import SLOW_CPU_FUSIONS
 

@@ -21,11 +21,11 @@ import fmrt
 from benchmarks.conftest import MODEL
 from benchmarks.peers.runner import padded
 from benchmarks.turns import Feeds, as_bytes, compare, run, session
-from export.rewrite import optimize_for_cpu
-from export.rewrite.attention import simplify_attention
-from export.rewrite.fused_attention import fuse_attention
-from export.rewrite.gemm import projections_to_gemm
 from fmrt.cores import available_cores
+from fmrt.export.rewrite import optimize_for_cpu
+from fmrt.export.rewrite.attention import simplify_attention
+from fmrt.export.rewrite.fused_attention import fuse_attention
+from fmrt.export.rewrite.gemm import projections_to_gemm
 from fmrt.scheduler import plan_batches
 from fmrt.session import SLOW_CPU_FUSIONS
 

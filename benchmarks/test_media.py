@@ -22,7 +22,7 @@ import transformers
 from PIL import Image
 
 import fmrt
-from export.quiet import quiet
+from fmrt.export.quiet import quiet
 
 ROUNDS = 5
 BATCHES = (1, 4, 8)

@@ -30,9 +30,9 @@ from sentence_transformers import SentenceTransformer
 import fmrt
 from benchmarks.conftest import MODEL
 from benchmarks.corpus import docstrings
-from export.quantize.items import calibration_docstrings
-from export.quiet import quiet
 from fmrt.bundle import record_of
+from fmrt.export.quantize.items import calibration_docstrings
+from fmrt.export.quiet import quiet
 from fmrt.manifest import Variant
 
 TEXTS = 600

@@ -19,7 +19,7 @@ from sentence_transformers import SentenceTransformer
 import fmrt
 from benchmarks.conftest import MODEL
 from benchmarks.roofline import encoder_flops, sgemm_flops_per_second
-from export.quiet import quiet
+from fmrt.export.quiet import quiet
 
 ROUNDS = 5
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from export.bundle import export_model
-    from export.quantize import quantize_bundle
+    from fmrt.export.bundle import export_model
+    from fmrt.export.quantize import quantize_bundle
 
 __all__ = ["export_model", "quantize_bundle"]
 
@@ -21,11 +21,11 @@ __all__ = ["export_model", "quantize_bundle"]
 def __getattr__(name: str) -> Any:  # noqa: ANN401
     """Import what is asked for and nothing else: `quantize_bundle` runs without torch."""
     if name == "export_model":
-        from export.bundle import export_model  # noqa: PLC0415
+        from fmrt.export.bundle import export_model  # noqa: PLC0415
 
         return export_model
     if name == "quantize_bundle":
-        from export.quantize import quantize_bundle  # noqa: PLC0415
+        from fmrt.export.quantize import quantize_bundle  # noqa: PLC0415
 
         return quantize_bundle
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

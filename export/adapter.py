@@ -18,9 +18,9 @@ from peft import LoraConfig, PeftConfig, inject_adapter_in_model, set_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import load_peft_weights
 
-from export.quiet import quiet
-from export.source import fetch, first_line, weights_sha256
 from fmrt.errors import ExportError, OptionError
+from fmrt.export.quiet import quiet
+from fmrt.export.source import fetch, first_line, weights_sha256
 from fmrt.manifest import Adapter
 
 ADAPTER_CONFIG = "adapter_config.json"

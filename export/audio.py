@@ -16,14 +16,14 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from torch.nn.utils.rnn import pad_sequence
 
-from export.backbone import load_backbone
-from export.feature_extractor import MASK, FeatureExtractor
-from export.layout import write_config
-from export.part import Loaded, Part
-from export.quiet import quiet
-from export.source import Choice, Overrides, check_missing
 from fmrt.bundle import Reference
 from fmrt.errors import OptionError
+from fmrt.export.backbone import load_backbone
+from fmrt.export.feature_extractor import MASK, FeatureExtractor
+from fmrt.export.layout import write_config
+from fmrt.export.part import Loaded, Part
+from fmrt.export.quiet import quiet
+from fmrt.export.source import Choice, Overrides, check_missing
 from fmrt.manifest import AudioInput, Tower, Variant
 from fmrt.preprocess.audio import decode
 from fmrt.preprocess.spectrogram import FEATURES_FILE

@@ -9,9 +9,9 @@ import torch
 import transformers
 from transformers import MODEL_MAPPING, AutoConfig, AutoModel, PretrainedConfig
 
-from export.quiet import quiet
-from export.source import first_line
 from fmrt.errors import ExportError
+from fmrt.export.quiet import quiet
+from fmrt.export.source import first_line
 
 
 def backbone_class(config: PretrainedConfig) -> Any:  # noqa: ANN401  # a model class

@@ -12,21 +12,21 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from export.adapter import merge
-from export.graph_file import write_graph
-from export.load import load_model
-from export.part import Loaded, Part
-from export.precision import full_precision
-from export.quantize import MIN_COSINE, check_schemes, quantize_bundle
-from export.reference import write_references
-from export.rewrite import optimize_for_cpu, optimize_for_cuda, pack_for_cuda
-from export.rewrite.half import HALF_TYPES, to_half
-from export.source import Overrides, first_line, weights_sha256
-from export.task_head import verified_heads, write_head
-from export.trace import OPSETS, trace
 from fmrt._version import __version__
 from fmrt.bundle import Bundle, record_of
 from fmrt.errors import ExportError, FmrtError, OptionError, ProviderError
+from fmrt.export.adapter import merge
+from fmrt.export.graph_file import write_graph
+from fmrt.export.load import load_model
+from fmrt.export.part import Loaded, Part
+from fmrt.export.precision import full_precision
+from fmrt.export.quantize import MIN_COSINE, check_schemes, quantize_bundle
+from fmrt.export.reference import write_references
+from fmrt.export.rewrite import optimize_for_cpu, optimize_for_cuda, pack_for_cuda
+from fmrt.export.rewrite.half import HALF_TYPES, to_half
+from fmrt.export.source import Overrides, first_line, weights_sha256
+from fmrt.export.task_head import verified_heads, write_head
+from fmrt.export.trace import OPSETS, trace
 from fmrt.manifest import (
     MANIFEST_FILE,
     REFERENCE_FILE,

@@ -9,7 +9,7 @@ import torch
 from sentence_transformers.base.modules import Transformer
 from transformers import AutoModel
 
-from export.quiet import quiet
+from fmrt.export.quiet import quiet
 
 
 def load_whole(transformer: Transformer, path: Path, device: str) -> None:

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from transformers import AutoFeatureExtractor
 
-from export.log_mel import KINDS
-from export.quiet import quiet
-from export.source import first_line
 from fmrt.errors import ExportError
+from fmrt.export.log_mel import KINDS
+from fmrt.export.quiet import quiet
+from fmrt.export.source import first_line
 from fmrt.manifest import AudioInput
 from fmrt.preprocess.audio import AudioPreprocessor, decode
 from fmrt.preprocess.spectrogram import FEATURES_FILE, Spectrogram

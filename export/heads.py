@@ -9,7 +9,7 @@ import torch
 from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import Tensor
 
-from export.source import TextSource
+from fmrt.export.source import TextSource
 
 # torch.clamp's lower bound in sentence-transformers' mean pooling.
 MIN_TOKENS = 1e-9

@@ -16,10 +16,10 @@ from torch.nn.functional import interpolate
 from transformers import AutoImageProcessor, BaseImageProcessor
 from transformers.image_utils import load_image
 
-from export.quiet import quiet
-from export.source import first_line
-from export.timm_transforms import FILE, is_timm, timm_input
 from fmrt.errors import ExportError
+from fmrt.export.quiet import quiet
+from fmrt.export.source import first_line
+from fmrt.export.timm_transforms import FILE, is_timm, timm_input
 from fmrt.manifest import ImageInput
 from fmrt.preprocess.image import ImagePreprocessor
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from sentence_transformers.sentence_transformer.modules import Pooling
 
-from export.source import TextSource
+from fmrt.export.source import TextSource
 from fmrt.manifest import Variant
 
 # Pooling's boolean keys, which text-embeddings-inference and others read.

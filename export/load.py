@@ -8,7 +8,8 @@ from pathlib import Path
 
 from transformers import AutoConfig, PretrainedConfig
 
-from export.adapter import (
+from fmrt.errors import ExportError, OptionError
+from fmrt.export.adapter import (
     ADAPTER_CONFIG,
     AdapterFiles,
     attach,
@@ -16,17 +17,16 @@ from export.adapter import (
     check_loaded,
     fetch_adapter,
 )
-from export.audio import load_audio
-from export.backbone import backbone_class
-from export.part import Loaded
-from export.quiet import quiet
-from export.sam import FAMILIES
-from export.segment import load_segmenter
-from export.source import MODULES_FILE, Choice, Overrides, check_device, fetch, first_line
-from export.text import load_text
-from export.towers import is_two_towers, load_towers
-from export.vision import PATCH, load_vision
-from fmrt.errors import ExportError, OptionError
+from fmrt.export.audio import load_audio
+from fmrt.export.backbone import backbone_class
+from fmrt.export.part import Loaded
+from fmrt.export.quiet import quiet
+from fmrt.export.sam import FAMILIES
+from fmrt.export.segment import load_segmenter
+from fmrt.export.source import MODULES_FILE, Choice, Overrides, check_device, fetch, first_line
+from fmrt.export.text import load_text
+from fmrt.export.towers import is_two_towers, load_towers
+from fmrt.export.vision import PATCH, load_vision
 
 LOADERS: dict[str, Callable[..., Loaded]] = {
     "pixel_values": load_vision,

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from export.heads import TextEmbedding
-from export.quiet import quiet
-from export.source import Choice, TextSource
+from fmrt.export.heads import TextEmbedding
+from fmrt.export.quiet import quiet
+from fmrt.export.source import Choice, TextSource
 
 # Two texts of different length: a batch of them has padding, and neither axis has size 1.
 EXAMPLE = ("An example of a text that a tokenizer splits.", "Another, shorter.")

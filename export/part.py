@@ -10,9 +10,9 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from export.adapter import AdapterFiles
-from export.source import Choice
 from fmrt.bundle import HeadReference, Reference
+from fmrt.export.adapter import AdapterFiles
+from fmrt.export.source import Choice
 from fmrt.manifest import Head, Tower, Variant
 
 

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from export.quiet import quiet
-from export.source import TextSource
 from fmrt.bundle import HeadReference, Reference
+from fmrt.export.quiet import quiet
+from fmrt.export.source import TextSource
 
 # Longest reference text. A model of 8,192 or 32,768 tokens would need minutes for a full one, here
 # and in every verification.

@@ -1,6 +1,7 @@
 """A plain torch checkpoint with a ResNet backbone -> a transformers model directory.
 
-``python -m export.resnet CHECKPOINT DIRECTORY`` writes what ``fmrt export DIRECTORY BUNDLE`` takes.
+``python -m fmrt.export.resnet CHECKPOINT DIRECTORY`` writes what ``fmrt export DIRECTORY BUNDLE``
+takes.
 
 Checkpoints of self-supervised training (SimCLR, BYOL, MoCo, ...) hold a state dict in torchvision's
 names, below prefixes such as ``module.encoder_q.``, beside projection heads. The architecture is
@@ -21,9 +22,9 @@ from torch import Tensor
 from transformers import BitImageProcessorPil, ResNetConfig, ResNetModel
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
-from export.quiet import quiet
-from export.source import first_line
 from fmrt.errors import ExportError, FmrtError
+from fmrt.export.quiet import quiet
+from fmrt.export.source import first_line
 
 Weights = dict[str, Tensor]
 # torchvision's children in order, for checkpoints of ``Sequential(*resnet.children())``.
@@ -165,7 +166,7 @@ def _last_line(error: Exception) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(
-        prog="python -m export.resnet",
+        prog="python -m fmrt.export.resnet",
         description="Make a model directory, which fmrt export takes, of a torch checkpoint with "
         "a ResNet backbone in torchvision's names.",
     )

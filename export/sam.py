@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from export.prompt_padding import pad_prompts
+from fmrt.export.prompt_padding import pad_prompts
 
 POOLED = "image_embeds"
 PROMPTS = ("input_points", "input_labels")

@@ -12,9 +12,9 @@ from PIL import Image
 from torch import Tensor
 from transformers.image_utils import load_image
 
-from export.image_processor import COMBINED, CONFIG, ImageProcessor, affine
-from export.quiet import quiet
 from fmrt.errors import ExportError
+from fmrt.export.image_processor import COMBINED, CONFIG, ImageProcessor, affine
+from fmrt.export.quiet import quiet
 from fmrt.manifest import ImageInput
 from fmrt.prompt import Prompt
 

@@ -16,10 +16,10 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense, Normalize, Transformer
 from sentence_transformers.sentence_transformer.modules import Dropout, LayerNorm, Pooling
 
-from export.encoder import load_whole, take_encoder
-from export.quiet import quiet
-from export.tokenizer import check_tokenizer
 from fmrt.errors import ExportError, OptionError
+from fmrt.export.encoder import load_whole, take_encoder
+from fmrt.export.quiet import quiet
+from fmrt.export.tokenizer import check_tokenizer
 
 POOLING_MODES: tuple[str, ...] = tuple(Pooling.POOLING_MODES)
 # Modules that a graph and a manifest can state. Anything else is refused by its name.
@@ -161,7 +161,7 @@ def fetch(name: str, revision: str | None) -> tuple[Path, str | None]:
     if path.exists():
         raise ExportError(
             f"{name} is a file; give a model's directory or hub id; for a torch checkpoint of a "
-            "ResNet see python -m export.resnet --help"
+            "ResNet see python -m fmrt.export.resnet --help"
         )
     try:
         path = _download(name, revision)

@@ -6,12 +6,12 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from export.graph_file import write_graph
-from export.part import HeadPart
-from export.rewrite import optimize_for_cpu
-from export.trace import trace
 from fmrt.bundle import Bundle
 from fmrt.errors import ExportError
+from fmrt.export.graph_file import write_graph
+from fmrt.export.part import HeadPart
+from fmrt.export.rewrite import optimize_for_cpu
+from fmrt.export.trace import trace
 from fmrt.manifest import Head, Manifest, Parity, Variant
 from fmrt.segment import SegmentEngine
 from fmrt.verify import ParityReport, check_head

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import torch
 
-from export.heads import TextEmbedding
-from export.layout import write_text_configuration
-from export.padding import EXAMPLE, Padding, find_padding
-from export.part import Loaded, Part
-from export.reference import make_reference
-from export.source import Overrides, TextSource, load_text_source
+from fmrt.export.heads import TextEmbedding
+from fmrt.export.layout import write_text_configuration
+from fmrt.export.padding import EXAMPLE, Padding, find_padding
+from fmrt.export.part import Loaded, Part
+from fmrt.export.reference import make_reference
+from fmrt.export.source import Overrides, TextSource, load_text_source
 from fmrt.manifest import TextInput, Tower
 from fmrt.preprocess import TOKENIZER_FILE
 

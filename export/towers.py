@@ -14,19 +14,19 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from transformers import AutoTokenizer
 
-from export.audio import AudioEmbedding, AudioSource, audio_part
-from export.backbone import load_backbone
-from export.feature_extractor import FeatureExtractor
-from export.image_processor import ImageProcessor
-from export.layout import save_tokenizer, write_config
-from export.part import Loaded, Part
-from export.quiet import quiet
-from export.reference import reference_texts
-from export.source import Choice, Overrides, check_missing, first_line
-from export.tokenizer import check_tokenizer
-from export.vision import ImageEmbedding, VisionSource, image_part
 from fmrt.bundle import Reference
 from fmrt.errors import ExportError, OptionError
+from fmrt.export.audio import AudioEmbedding, AudioSource, audio_part
+from fmrt.export.backbone import load_backbone
+from fmrt.export.feature_extractor import FeatureExtractor
+from fmrt.export.image_processor import ImageProcessor
+from fmrt.export.layout import save_tokenizer, write_config
+from fmrt.export.part import Loaded, Part
+from fmrt.export.quiet import quiet
+from fmrt.export.reference import reference_texts
+from fmrt.export.source import Choice, Overrides, check_missing, first_line
+from fmrt.export.tokenizer import check_tokenizer
+from fmrt.export.vision import ImageEmbedding, VisionSource, image_part
 from fmrt.manifest import TextInput, Tower, Variant
 from fmrt.preprocess import TOKENIZER_FILE
 from fmrt.preprocess.spectrogram import FEATURES_FILE

@@ -7,11 +7,11 @@ import torch
 from torch.export import Dim
 from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
 
-from export.exact_rules import take_constants_exactly
-from export.part import HeadPart, Part
-from export.quiet import quiet
-from export.source import first_line
 from fmrt.errors import ExportError
+from fmrt.export.exact_rules import take_constants_exactly
+from fmrt.export.part import HeadPart, Part
+from fmrt.export.quiet import quiet
+from fmrt.export.source import first_line
 
 # Below 18 torch's converter has no operators; ONNX Runtime of our range runs up to 24.
 OPSETS = range(18, 25)

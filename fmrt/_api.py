@@ -11,28 +11,28 @@ from fmrt.errors import MissingExtraError
 
 
 def export_model(model: str | Path, out: str | Path, **options: Any) -> Bundle:  # noqa: ANN401
-    """Export a Hugging Face model to a bundle; see `export.export_model` for the options.
+    """Export a Hugging Face model to a bundle; see `fmrt.export.export_model` for the options.
 
     Raises:
         MissingExtraError: torch, transformers or another package of ``fmrt[export]`` is missing.
         ExportError: the model cannot be exported, with the reason.
     """
     try:
-        from export import export_model as run  # noqa: PLC0415
+        from fmrt.export import export_model as run  # noqa: PLC0415
     except ModuleNotFoundError as e:
         raise MissingExtraError("Exporting a model", "export", e.name) from e
     return run(model, out, **options)
 
 
 def quantize_bundle(bundle: str | Path, schemes: Sequence[str], **options: Any) -> Bundle:  # noqa: ANN401
-    """Add quantized variants to a bundle; see `export.quantize.quantize_bundle` for the options.
+    """Add quantized variants to a bundle; see `fmrt.export.quantize_bundle` for the options.
 
     Raises:
         MissingExtraError: a package of ``fmrt[quantize]`` is missing.
         ExportError: a variant is not good enough; the bundle is as it was.
     """
     try:
-        from export import quantize_bundle as run  # noqa: PLC0415
+        from fmrt.export import quantize_bundle as run  # noqa: PLC0415
     except ModuleNotFoundError as e:
         raise MissingExtraError("Quantizing a bundle", "quantize", e.name) from e
     return run(bundle, schemes, **options)

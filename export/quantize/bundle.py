@@ -14,17 +14,17 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from export.graph_file import write_graph
-from export.quantize.context import Context, Made
-from export.quantize.items import Items, given_items, own_items
-from export.quantize.refusal import why_refused
-from export.quantize.scheme import SCHEMES, Form
-from export.quantize.steps import padding_moves
-from export.rewrite import pack_for_cuda
 from fmrt.bundle import Bundle
 from fmrt.cores import cpu_name
 from fmrt.engine import Engine
 from fmrt.errors import ExportError, OptionError
+from fmrt.export.graph_file import write_graph
+from fmrt.export.quantize.context import Context, Made
+from fmrt.export.quantize.items import Items, given_items, own_items
+from fmrt.export.quantize.refusal import why_refused
+from fmrt.export.quantize.scheme import SCHEMES, Form
+from fmrt.export.quantize.steps import padding_moves
+from fmrt.export.rewrite import pack_for_cuda
 from fmrt.manifest import Manifest, Parity, Quality, Tower, Variant
 from fmrt.verify import check
 

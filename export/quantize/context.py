@@ -10,9 +10,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from export.quantize.items import Items
-from export.quantize.probe import Probe
 from fmrt.bundle import Bundle
+from fmrt.export.quantize.items import Items
+from fmrt.export.quantize.probe import Probe
 from fmrt.manifest import Tower
 from fmrt.verify import measure
 

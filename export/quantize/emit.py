@@ -13,8 +13,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from export.quantize.recipe import STEPS, TINY, Recipe
-from export.quantize.sites import Linear, Site, constant
+from fmrt.export.quantize.recipe import STEPS, TINY, Recipe
+from fmrt.export.quantize.sites import Linear, Site, constant
 
 MICROSOFT = "com.microsoft"
 

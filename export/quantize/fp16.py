@@ -4,7 +4,7 @@
 computes that cast once at load, so products run as they do in fp32. An embedding table is cast
 behind its look-up instead, and stays in 16 bits in memory too.
 
-``compute_half``: `export.rewrite.half`, and what would overflow in float16 keeps float32 too.
+``compute_half``: `fmrt.export.rewrite.half`, and what would overflow in float16 keeps float32 too.
 Which nodes those are is measured: the fp32 graph runs on calibration items, and a node whose values
 come near float16's largest number is kept. So are sums over tokens and squares, since longer items
 than calibration's would reach it.
@@ -18,12 +18,12 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
-from export.quantize.context import Context, Made
-from export.quantize.emit import Writer
-from export.quantize.sites import constant
-from export.rewrite import optimize_for_cuda
-from export.rewrite.half import LARGEST, fill_types, in_range, to_half
 from fmrt.errors import ExportError
+from fmrt.export.quantize.context import Context, Made
+from fmrt.export.quantize.emit import Writer
+from fmrt.export.quantize.sites import constant
+from fmrt.export.rewrite import optimize_for_cuda
+from fmrt.export.rewrite.half import LARGEST, fill_types, in_range, to_half
 
 FULL = ir.DataType.FLOAT
 # A node keeps float32 when calibration comes within this factor of the largest number.

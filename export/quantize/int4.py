@@ -11,11 +11,11 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from export.quantize.context import Context, Made
-from export.quantize.emit import MICROSOFT, Writer
-from export.quantize.sites import Linear, find_sites
-from export.quantize.tables import quantize_tables
 from fmrt.errors import ExportError
+from fmrt.export.quantize.context import Context, Made
+from fmrt.export.quantize.emit import MICROSOFT, Writer
+from fmrt.export.quantize.sites import Linear, find_sites
+from fmrt.export.quantize.tables import quantize_tables
 
 BLOCK = 32
 BITS = 4

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from export.quantize.rounding import LARGEST
-from export.quantize.sites import Site
+from fmrt.export.quantize.rounding import LARGEST
+from fmrt.export.quantize.sites import Site
 
 Floats = NDArray[np.float32]
 STEPS = 255

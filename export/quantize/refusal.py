@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from export.quantize.context import Context
-from export.quantize.probe import Probe
 from fmrt.bundle import Reference
 from fmrt.engine import Engine
+from fmrt.export.quantize.context import Context
+from fmrt.export.quantize.probe import Probe
 from fmrt.verify import measure, reference_vectors
 
 NAMES = {"text": "text", "image": "image", "audio": "sound"}

@@ -1,7 +1,7 @@
 """Biases that a layer normalization adds for nothing, instead of a pass over the activations.
 
 Before: ``Add(Add(product, bias), norm)``, where ``norm`` is a layer normalization that only this
-residual sum reads, as the products behind it read their own (see `export.quantize.emit`).
+residual sum reads, as the products behind it read their own (see `fmrt.export.quantize.emit`).
 After: ``Add(product, norm')``, with the bias in the normalization's own.
 """
 
@@ -10,8 +10,8 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from export.quantize.emit import Writer
-from export.quantize.sites import constant
+from fmrt.export.quantize.emit import Writer
+from fmrt.export.quantize.sites import constant
 
 # Inputs of a layer normalization with a bias.
 WITH_BIAS = 3

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from export.quantize.context import Context, Made
-from export.quantize.fp16 import compute_half, store_half
-from export.quantize.int4 import weights_in_4_bits
-from export.quantize.int8 import fused_int8, standard_int8
+from fmrt.export.quantize.context import Context, Made
+from fmrt.export.quantize.fp16 import compute_half, store_half
+from fmrt.export.quantize.int4 import weights_in_4_bits
+from fmrt.export.quantize.int8 import fused_int8, standard_int8
 
 
 @dataclass(frozen=True)

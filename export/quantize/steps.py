@@ -14,8 +14,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from export.quantize.context import Context
-from export.quantize.probe import Probe
+from fmrt.export.quantize.context import Context
+from fmrt.export.quantize.probe import Probe
 
 Array = NDArray[np.float32]
 # ``If`` takes another branch for some batches. ``GroupQueryAttention`` computes the queries in

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from export.quantize.emit import Writer
-from export.quantize.sites import MATRIX, constant
+from fmrt.export.quantize.emit import Writer
+from fmrt.export.quantize.sites import MATRIX, constant
 
 LARGEST = 127
 # Smaller tables are not worth three nodes more.

@@ -7,14 +7,14 @@ from functools import partial
 
 import onnx_ir as ir
 
-from export.rewrite.attention import simplify_attention
-from export.rewrite.cuda_attention import fuse_attention_for_cuda
-from export.rewrite.cuda_packing import remove_padding
-from export.rewrite.fused_attention import fuse_attention
-from export.rewrite.gemm import projections_to_gemm
-from export.rewrite.pooled_token import compute_pooled_token_alone
-from export.rewrite.rms_norm import fuse_rms_norm
-from export.rewrite.sums import fuse_sums
+from fmrt.export.rewrite.attention import simplify_attention
+from fmrt.export.rewrite.cuda_attention import fuse_attention_for_cuda
+from fmrt.export.rewrite.cuda_packing import remove_padding
+from fmrt.export.rewrite.fused_attention import fuse_attention
+from fmrt.export.rewrite.gemm import projections_to_gemm
+from fmrt.export.rewrite.pooled_token import compute_pooled_token_alone
+from fmrt.export.rewrite.rms_norm import fuse_rms_norm
+from fmrt.export.rewrite.sums import fuse_sums
 
 
 def optimize_for_cpu(

@@ -27,7 +27,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import IdentityEliminationPass, RemoveUnusedNodesPass
 from onnxscript.rewriter.pattern import RewriteRuleClassBase, RewriteRuleSet
 
-from export.rewrite.building import HEADS_OUTSIDE, LAST_TWO_EXCHANGED
+from fmrt.export.rewrite.building import HEADS_OUTSIDE, LAST_TWO_EXCHANGED
 
 # From [batch, sequence, heads, head size] to heads with that.
 HEADS_TURNED = [0, 2, 3, 1]

@@ -24,10 +24,10 @@ from collections.abc import Sequence
 import onnx_ir as ir
 from onnx_ir.passes.common import CommonSubexpressionEliminationPass, RemoveUnusedNodesPass
 
-from export.rewrite.building import Builder
-from export.rewrite.layers import find_attention
-from export.rewrite.masks import CAUSAL, MASK, NONE, PADDING, Masking, Maskings
-from export.rewrite.rotary import rotated_tokens
+from fmrt.export.rewrite.building import Builder
+from fmrt.export.rewrite.layers import find_attention
+from fmrt.export.rewrite.masks import CAUSAL, MASK, NONE, PADDING, Masking, Maskings
+from fmrt.export.rewrite.rotary import rotated_tokens
 
 MICROSOFT = "com.microsoft"
 # Inputs behind query, key and value up to the key padding mask.

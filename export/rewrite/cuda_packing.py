@@ -25,10 +25,10 @@ from collections.abc import Set as AbstractSet
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from export.rewrite.building import Builder
-from export.rewrite.cuda_attention import MICROSOFT, masks_padding_alone
-from export.rewrite.masks import MASK
-from export.rewrite.walking import constant
+from fmrt.export.rewrite.building import Builder
+from fmrt.export.rewrite.cuda_attention import MICROSOFT, masks_padding_alone
+from fmrt.export.rewrite.masks import MASK
+from fmrt.export.rewrite.walking import constant
 
 ATTENTION = "MultiHeadAttention"
 # Standard operators that treat each number by itself, of one input and of two.

@@ -16,7 +16,7 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from export.rewrite.walking import RMS_NORM
+from fmrt.export.rewrite.walking import RMS_NORM
 
 UNARY = frozenset({"Erf", "Gelu", "Relu", "Sigmoid", "Tanh"})
 NORMS = frozenset({"LayerNormalization", RMS_NORM})

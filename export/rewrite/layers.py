@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from export.rewrite.building import HEADS_OUTSIDE, LAST_TWO_EXCHANGED
-from export.rewrite.walking import constant, producer, same_axes, single_use
+from fmrt.export.rewrite.building import HEADS_OUTSIDE, LAST_TWO_EXCHANGED
+from fmrt.export.rewrite.walking import constant, producer, same_axes, single_use
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,9 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import CommonSubexpressionEliminationPass, RemoveUnusedNodesPass
 
-from export.rewrite.building import Builder
-from export.rewrite.masks import MASK, NONE, Masking, Maskings
-from export.rewrite.walking import RMS_NORM, producer
+from fmrt.export.rewrite.building import Builder
+from fmrt.export.rewrite.masks import MASK, NONE, Masking, Maskings
+from fmrt.export.rewrite.walking import RMS_NORM, producer
 
 # Nodes that work on each element alone; their inputs broadcast.
 ELEMENTWISE = frozenset(

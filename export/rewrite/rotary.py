@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from export.rewrite.building import Builder
-from export.rewrite.walking import constant, producer
+from fmrt.export.rewrite.building import Builder
+from fmrt.export.rewrite.walking import constant, producer
 
 MICROSOFT = "com.microsoft"
 

@@ -17,8 +17,8 @@ import itertools
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from export.rewrite.building import Builder
-from export.rewrite.walking import constant, producer, single_use
+from fmrt.export.rewrite.building import Builder
+from fmrt.export.rewrite.walking import constant, producer, single_use
 
 MICROSOFT = "com.microsoft"
 

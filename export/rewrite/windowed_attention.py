@@ -13,8 +13,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from export.rewrite.building import Builder, Listing
-from export.rewrite.masks import Masking
+from fmrt.export.rewrite.building import Builder, Listing
+from fmrt.export.rewrite.masks import Masking
 
 MICROSOFT = "com.microsoft"
 # Blocks that attend together: the one in front, the queries' own, and the one behind.

@@ -20,7 +20,8 @@ Feeds = Mapping[str, NDArray[Any]]
 # docs/performance.md.
 SLOW_CPU_FUSIONS = ["SkipLayerNormFusion", "BiasGeluFusion"]
 # Flash attention takes no padding, and is faster for texts longer than this, see
-# `export.rewrite.fused_attention`; without it the scores of all queries and keys are held at once.
+# `fmrt.export.rewrite.fused_attention`; without it the scores of all queries and keys are held at
+# once.
 LONGEST_PADDED = 256
 
 

@@ -36,8 +36,8 @@ if find_spec("timm"):
     import_torchvision()
 
 # Before the fork: each process then starts with all of it loaded.
-import export.bundle  # noqa: F401
-from export.quiet import quiet
+import fmrt.export.bundle  # noqa: F401
+from fmrt.export.quiet import quiet
 from tests.conformance import outcome as outcomes
 from tests.conformance.docs import DOCS, render
 from tests.conformance.outcome import Outcome, outcome

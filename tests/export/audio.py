@@ -10,7 +10,7 @@ import torch
 import transformers
 from transformers import CONFIG_MAPPING, AutoModel
 
-from export.quiet import quiet
+from fmrt.export.quiet import quiet
 from tests.export.models import BART
 
 TRANSFORMER = {

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import fmrt
-from export.quiet import quiet
+from fmrt.export.quiet import quiet
 from tests.export.audio import AUDIO, save_audio
 from tests.export.models import TINY, save_tiny
 from tests.export.sam import save_segmenter

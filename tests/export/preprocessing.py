@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from export.feature_extractor import FeatureExtractor
-from export.image_processor import ImageProcessor, reference_images
+from fmrt.export.feature_extractor import FeatureExtractor
+from fmrt.export.image_processor import ImageProcessor, reference_images
 from fmrt.preprocess.audio import AudioPreprocessor, decode
 from fmrt.preprocess.image import ImagePreprocessor
 from fmrt.preprocess.spectrogram import FEATURES_FILE, Spectrogram

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 
-from export.quiet import quiet
+from fmrt.export.quiet import quiet
 
 
 class TorchEmbedder:

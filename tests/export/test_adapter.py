@@ -18,9 +18,9 @@ from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, AutoModelForCausalLM
 
 import fmrt
-from export.quiet import quiet
 from fmrt.cli import main
 from fmrt.errors import ExportError, FmrtError, OptionError
+from fmrt.export.quiet import quiet
 from tests.export.models import TINY, save_tiny
 from tests.export.reference import TorchEmbedder, assert_parity
 

@@ -14,8 +14,8 @@ import torch
 from transformers import AutoFeatureExtractor, AutoModel, ClapAudioModel
 
 import fmrt
-from export.quiet import quiet
 from fmrt.errors import InputError, TruncationWarning
+from fmrt.export.quiet import quiet
 from tests.export.audio import AUDIO, TinyAudio, save_audio
 from tests.export.reference import FILE_ERROR, assert_parity
 

@@ -15,9 +15,9 @@ import onnxruntime as ort
 import pytest
 from onnx.reference import ReferenceEvaluator
 
-from export.rewrite import optimize_for_cuda, pack_for_cuda
-from export.rewrite.half import to_half
-from export.rewrite.sums import fuse_sums
+from fmrt.export.rewrite import optimize_for_cuda, pack_for_cuda
+from fmrt.export.rewrite.half import to_half
+from fmrt.export.rewrite.sums import fuse_sums
 from tests.export.packed_operators import OPERATORS
 from tests.export.test_cuda_rewrite import feeds_of, run, traced
 

@@ -15,11 +15,11 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
-from export.load import load_model
-from export.rewrite import optimize_for_cuda
-from export.rewrite.masks import Masking, masking_of
-from export.source import Overrides
-from export.trace import trace
+from fmrt.export.load import load_model
+from fmrt.export.rewrite import optimize_for_cuda
+from fmrt.export.rewrite.masks import Masking, masking_of
+from fmrt.export.source import Overrides
+from fmrt.export.trace import trace
 from tests.export.models import TINY, save_tiny
 from tests.export.vision import VISION, save_vision
 

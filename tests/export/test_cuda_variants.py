@@ -13,8 +13,8 @@ import pytest
 import torch
 
 import fmrt
-from export.precision import full_precision
-from export.rewrite.half import ANGLES, to_half
+from fmrt.export.precision import full_precision
+from fmrt.export.rewrite.half import ANGLES, to_half
 from tests.export.models import TINY, save_tiny
 
 NO_GPU = "CUDAExecutionProvider" not in ort.get_available_providers()

@@ -11,8 +11,8 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 import fmrt
-from export.image_processor import ImageProcessor
-from export.quiet import quiet
+from fmrt.export.image_processor import ImageProcessor
+from fmrt.export.quiet import quiet
 from tests.conformance.docs import DOCS, render
 from tests.conformance.results import read_results
 from tests.conformance.scope import model_types

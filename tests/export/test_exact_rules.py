@@ -6,7 +6,7 @@ import onnx_ir as ir
 import pytest
 from onnxscript import optimizer
 
-from export.exact_rules import take_constants_exactly
+from fmrt.export.exact_rules import take_constants_exactly
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from sentence_transformers import SentenceTransformer
 
 import fmrt
 from benchmarks.corpus import docstrings
-from export.quiet import quiet
+from fmrt.export.quiet import quiet
 from tests.export.models import MINILM
 from tests.export.reference import TorchEmbedder, assert_parity
 

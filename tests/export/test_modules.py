@@ -13,7 +13,8 @@ from sentence_transformers.base.modules import Dense, Normalize, Transformer
 from sentence_transformers.sentence_transformer.modules import Dropout, LayerNorm, Pooling
 
 import fmrt
-from export.quiet import quiet
+from fmrt.export import heads
+from fmrt.export.quiet import quiet
 from tests.export.models import TINY, save_tiny
 from tests.export.reference import TorchEmbedder, assert_parity
 
@@ -197,7 +198,7 @@ def test_a_failure_leaves_the_old_bundle(
     before = (out / "fmrt.json").read_bytes()
     with pytest.raises(fmrt.FmrtError, match="overwrite"):
         fmrt.export_model(new_form, out)
-    monkeypatch.setattr("export.bundle.trace", lambda *_: 1 / 0)
+    monkeypatch.setattr("fmrt.export.bundle.trace", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         fmrt.export_model(new_form, out, overwrite=True)
     assert (out / "fmrt.json").read_bytes() == before
@@ -207,9 +208,7 @@ def test_a_failure_leaves_the_old_bundle(
 def test_a_wrong_graph_gives_no_bundle(
     new_form: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(
-        __import__("export.heads").heads.POOLINGS, "mean", lambda p: p.hidden[:, -1]
-    )
+    monkeypatch.setitem(heads.POOLINGS, "mean", lambda p: p.hidden[:, -1])
     with pytest.raises(fmrt.FmrtError, match="does not give PyTorch's vectors"):
         fmrt.export_model(new_form, tmp_path / "bundle")
     assert list(tmp_path.iterdir()) == []
@@ -218,7 +217,7 @@ def test_a_wrong_graph_gives_no_bundle(
 def test_weights_past_the_limit_go_beside_the_graph(
     new_form: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("export.graph_file.EXTERNAL_DATA_BYTES", 1000)
+    monkeypatch.setattr("fmrt.export.graph_file.EXTERNAL_DATA_BYTES", 1000)
     bundle = fmrt.export_model(new_form, tmp_path / "bundle")
     assert (bundle.path / "onnx/model.onnx_data").stat().st_size > 1000
     config = read(bundle.path / "config.json")

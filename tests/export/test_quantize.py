@@ -17,18 +17,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-import export.quantize.bundle as quantizing
 import fmrt
+import fmrt.export.quantize.bundle as quantizing
 from benchmarks.saturation import largest_error, rounded
-from export.quantize import SCHEMES, quantize_bundle
-from export.quantize.int4 import BLOCK, round_blocks
-from export.quantize.items import given_items, own_items
-from export.quantize.recipe import TINY as TINY_SCALE
-from export.quantize.recipe import ZEROS, Recipe
-from export.quantize.rounding import LARGEST, round_weights
-from export.quantize.sites import constant, find_sites
 from fmrt.cli import main
 from fmrt.errors import ExportError, OptionError
+from fmrt.export.quantize import SCHEMES, quantize_bundle
+from fmrt.export.quantize.int4 import BLOCK, round_blocks
+from fmrt.export.quantize.items import given_items, own_items
+from fmrt.export.quantize.recipe import TINY as TINY_SCALE
+from fmrt.export.quantize.recipe import ZEROS, Recipe
+from fmrt.export.quantize.rounding import LARGEST, round_weights
+from fmrt.export.quantize.sites import constant, find_sites
 from fmrt.verify import measure
 from tests.export.audio import AUDIO, save_audio
 from tests.export.models import DECODERS, ENCODERS, TEXTS, Tiny, save_tiny
@@ -316,7 +316,7 @@ def test_a_stopped_run_leaves_the_bundle_as_it_was(
     shutil.copytree(plain, copy)
     before = files(copy)
     code = (
-        "import os, signal, sys, export.quantize.bundle as b\n"
+        "import os, signal, sys, fmrt.export.quantize.bundle as b\n"
         # A shell that runs tests in the background leaves SIGINT ignored.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"b._put_in_place = lambda *_: os.kill(os.getpid(), signal.SIG{signal})\n"

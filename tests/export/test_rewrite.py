@@ -15,11 +15,11 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
-from export.load import load_model
-from export.rewrite import masks as masks_of_graphs
-from export.rewrite import optimize_for_cpu
-from export.source import Overrides
-from export.trace import trace
+from fmrt.export.load import load_model
+from fmrt.export.rewrite import masks as masks_of_graphs
+from fmrt.export.rewrite import optimize_for_cpu
+from fmrt.export.source import Overrides
+from fmrt.export.trace import trace
 from tests.export.models import TINY, save_tiny
 
 # How often each pass applies to two layers, in the order of `optimize_for_cpu`. The linear layers

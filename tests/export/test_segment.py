@@ -17,11 +17,11 @@ from torch.nn.functional import interpolate
 from transformers import AutoImageProcessor
 
 import fmrt
-from export.quiet import quiet
-from export.sam import FAMILIES, SamDecoder, argument
-from export.sam_processor import SamProcessor
 from fmrt.cli import main
 from fmrt.errors import ExportError, OptionError
+from fmrt.export.quiet import quiet
+from fmrt.export.sam import FAMILIES, SamDecoder, argument
+from fmrt.export.sam_processor import SamProcessor
 from fmrt.masks import resize_bilinear
 from fmrt.preprocess.frame import Frame, fitted_size
 from tests.export.reference import assert_parity

@@ -13,10 +13,10 @@ from torch.nn.functional import normalize
 from transformers import CONFIG_MAPPING, AutoFeatureExtractor, AutoModel, AutoTokenizer
 
 import fmrt
-from export.image_processor import ImageProcessor
-from export.quiet import quiet
 from fmrt.cli import main
 from fmrt.errors import InputError, OptionError
+from fmrt.export.image_processor import ImageProcessor
+from fmrt.export.quiet import quiet
 from tests.export.audio import AUDIO
 from tests.export.models import make_tokenizer
 from tests.export.reference import FILE_ERROR, assert_parity

@@ -15,11 +15,11 @@ from PIL import Image
 from transformers import AutoModel
 
 import fmrt
-from export.image_processor import ImageProcessor
-from export.quiet import quiet
 from fmrt.cli import main
 from fmrt.data import read_embeddings
 from fmrt.errors import DataError, OptionError
+from fmrt.export.image_processor import ImageProcessor
+from fmrt.export.quiet import quiet
 from tests.export.reference import FILE_ERROR, assert_parity
 from tests.export.vision import VISION, TinyVision, save_vision
 

@@ -116,7 +116,7 @@ def _opened(data: bytes) -> Any:
 def main(folder: Path) -> None:
     warnings.simplefilter("ignore")
     import_torchvision()
-    from export.quiet import quiet
+    from fmrt.export.quiet import quiet
     from tests.export.test_vision import photographs
 
     with quiet():

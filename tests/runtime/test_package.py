@@ -19,7 +19,7 @@ NEVER = (
     "onnx",
     "onnx_ir",
     "onnxscript",
-    "export",
+    "fmrt.export",
     "huggingface_hub",
     "pyarrow",
     "pandas",
