@@ -6,6 +6,8 @@ python3 dev.py test     the tests; then from the built wheel, without torch and 
                         versions that pyproject.toml allows, the runtime's tests and fmrt verify
                         of freshly exported bundles; test -m slow runs the slow tests alone
 python3 dev.py check    lint, types, import layers
+python3 dev.py attack   the fuzzers, see tests/attack/fuzz.py, and what they found: attack [SECONDS]
+                        [NAMES], each for 60 seconds, all or those of tests/attack/test_NAME.py
 python3 dev.py bench    the benchmarks, and the README's table and plot from them; names of suites,
                         as in benchmarks/test_NAME.py, run these alone
 
@@ -16,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -38,7 +41,7 @@ RUNTIME_TESTS = ("hypothesis", "onnx", "psutil", "pytest")
 
 def main() -> int:
     """Run the command named on the command line."""
-    commands = {"demo": demo, "test": test, "check": check, "bench": bench}
+    commands = {"demo": demo, "test": test, "check": check, "attack": attack, "bench": bench}
     name = sys.argv[1] if len(sys.argv) > 1 else ""
     if name not in commands:
         print(__doc__)
@@ -81,6 +84,17 @@ def test(*arguments: str) -> None:
     run(python(), "-m", "pytest", "--numprocesses", "auto", "--dist", "worksteal", *arguments)
     if not arguments:
         test_wheel()
+
+
+def attack(*arguments: str) -> None:
+    """Each fuzzer for some seconds with a new seed, to the end; prints what was found."""
+    names = list(arguments)
+    seconds = names.pop(0) if names and names[0].isdigit() else "60"
+    files = [f"tests/attack/test_{name}.py" for name in names] or ["tests/attack"]
+    os.environ["FMRT_ATTACK_SECONDS"] = seconds
+    os.environ.setdefault("FMRT_ATTACK_SEED", str(secrets.randbelow(10**6)))
+    os.environ.setdefault("FMRT_ATTACK_ENOUGH", "1000")
+    run(python(), "-m", "pytest", "--tb=short", "-rP", *files)
 
 
 def check() -> None:
