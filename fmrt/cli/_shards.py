@@ -92,6 +92,8 @@ class ShardJob:
         Raises:
             KeyboardInterrupt: with what is safe, and how to go on.
         """
+        for file in self._folder.check():
+            _say(f"fmrt: {file} is not as it was written; its shard is computed again")
         if self._folder.complete:
             _say(f"{self._args.output} is complete: {self._state()}; nothing to do")
             return
@@ -127,7 +129,8 @@ class ShardJob:
         self._sink.finish(self._seen)
         if not self._folder.rows:
             raise DataError(f"nothing embedded of {self._args.input!r}: every record was skipped")
-        self._folder.finish({"shape": self._shape, "dtype": str(self._post.precision.dtype)})
+        facts = {"shape": self._shape, "dtype": str(self._post.precision.dtype)}
+        self._folder.finish(self._seen, facts)
         form = form_of(self._tower, self._post.dim)
         done = summary(embedded, self._args.modality, form, time.perf_counter() - start)
         _say(f"embedded {done} -> {self._args.output}: {self._state()} in all")
@@ -145,7 +148,6 @@ class ShardJob:
 
     def _reject(self, item: tuple[int, Record | BadRecord], error: InputError) -> None:
         self._source.reject(item[1], error)
-        self._sink.skip(item[0])
 
     def _state(self) -> str:
         rows, shards = self._folder.rows, len(self._folder.shards)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fmrt.data._index import read_index
 from fmrt.data._pyarrow import EMBEDDING, pyarrow, reading_parquet
+from fmrt.data._shard import Shard
 from fmrt.data._source import check_source, listed, one_line, shown
 from fmrt.errors import DataError
 
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
 Embeddings = tuple[NDArray[Any], dict[str, list[object]]]
 _NUMBERS = "fiu"
-# Of a complete job.
-INDEX = "index.json"
 _MATRIX = 2
 
 
@@ -48,29 +47,25 @@ def read_embeddings(path: str, *, columns: Sequence[str] = ()) -> Embeddings:
     raise DataError(f"cannot read vectors from {shown(path)}: give a .npy or .parquet file")
 
 
-def shards_of(folder: str) -> list[str]:
-    """Paths of the shards of a complete job, in order.
-
-    Raises:
-        DataError: it is none.
-    """
-    index = Path(folder, INDEX)
-    if not index.exists():
-        raise DataError(
-            f"{shown(folder)} is no complete job of fmrt embed: it has no {INDEX}; repeat the "
-            "command that began it"
-        )
-    try:
-        entries = json.loads(index.read_text(encoding="utf-8"))["shards"]
-        return [str(Path(folder, entry["file"])) for entry in entries]
-    except (OSError, ValueError, KeyError, TypeError) as e:
-        raise DataError(f"cannot read {shown(str(index))}: {one_line(e)}") from e
-
-
 def _read_folder(folder: str, columns: Sequence[str]) -> Embeddings:
-    parts = [read_embeddings(shard, columns=columns) for shard in shards_of(folder)]
-    kept = {name: [v for _, found in parts for v in found[name]] for name in parts[0][1]}
-    return np.concatenate([vectors for vectors, _ in parts]), kept
+    parts = [_read_shard(folder, shard, columns) for shard in read_index(folder).shards]
+    try:
+        kept = {name: [v for _, found in parts for v in found[name]] for name in parts[0][1]}
+        return np.concatenate([vectors for vectors, _ in parts]), kept
+    except (ValueError, KeyError) as e:
+        raise DataError(f"the shards in {shown(folder)} are not of one job: embed again") from e
+
+
+def _read_shard(folder: str, shard: Shard, columns: Sequence[str]) -> Embeddings:
+    if (damaged := shard.damage(Path(folder))) is not None:
+        raise DataError(
+            f"{damaged!r} of {shown(folder)} is not as it was written: the command that made the "
+            "job computes it again"
+        )
+    vectors, kept = read_embeddings(str(Path(folder, shard.file)), columns=columns)
+    if len(vectors) != shard.rows:
+        raise DataError(f"{shard.file!r} of {shown(folder)} has not the {shard.rows} rows it had")
+    return vectors, kept
 
 
 def _read_npy(path: str) -> NDArray[Any]:

@@ -68,5 +68,6 @@ class Fingerprint:
             for path in paths:
                 status = path.stat()
                 name = path.relative_to(self._path).as_posix()
-                digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
+                facts = f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0"
+                digest.update(facts.encode(errors="surrogateescape"))  # a name may be any bytes
         return len(paths), digest.hexdigest()

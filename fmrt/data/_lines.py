@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fmrt.data._embeddings import shards_of
+from fmrt.data._index import read_index
 from fmrt.data._pending import PendingFile, writing
 from fmrt.data._source import one_line, shown
 from fmrt.errors import DataError
@@ -82,11 +82,11 @@ def read_lines(vectors: str, rows: int) -> NDArray[np.int64] | None:
 
 def _of_shards(folder: str) -> NDArray[np.int64] | None:
     parts = []
-    for shard in shards_of(folder):
-        path = lines_path(shard)
-        if path is None:
+    for shard in read_index(folder).shards:
+        path = str(Path(folder, shard.file))
+        if lines_path(path) is None:
             return None
-        parts.append(read_lines(shard, len(np.load(shard, mmap_mode="r"))))
+        parts.append(read_lines(path, shard.rows))
     found = [part for part in parts if part is not None]
     if len(found) < len(parts):
         raise DataError(f"{shown(folder)} has lost line numbers: embed the texts again")

@@ -4,25 +4,35 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from fmrt.data._embeddings import INDEX
+from fmrt.cores import available_cores
+from fmrt.data._index import (
+    INDEX,
+    VERSION,
+    extension_of,
+    opened,
+    read_index,
+    read_regular,
+    reading_job,
+    sealed,
+    version_of,
+)
 from fmrt.data._pending import PendingFile, remove_pending, sync_folder, writing
-from fmrt.data._source import one_line
+from fmrt.data._shard import Shard, is_shard_name, whole
 from fmrt.errors import DataError
-from fmrt.jobs._shard import Shard
+from fmrt.scheduler import Workers
 
 JOURNAL = "journal.jsonl"
-VERSION = 1
-# Names that belong to a job; anything else in the folder is left alone.
-OURS = (JOURNAL, INDEX, "shard-*.npy", "shard-*.parquet")
 
 
 class Folder:
     """A job's folder, which one process at a time may have; made by `opened`.
+
+    What the journal or index says of the shards holds only after `check`.
 
     Attributes:
         path: of the folder.
@@ -74,39 +84,97 @@ class Folder:
         """Vectors in complete shards."""
         return sum(shard.rows for shard in self.shards.values())
 
+    def check(self) -> list[str]:
+        """Compare the files of the shards that are there with what was written, by SHA-256.
+
+        A shard that differs is forgotten, so that it is computed again; a job that was complete
+        then is so no more.
+
+        Returns:
+            Names of the files that are lost or have changed.
+        """
+        damaged = self._damaged()
+        self.shards = {n: shard for n, shard in self.shards.items() if n not in damaged}
+        if self.complete:
+            if damaged:
+                self._reopen()
+            else:
+                self._remove(JOURNAL)
+        return list(damaged.values())
+
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Write the journal's head, before any shard of a new job; of an old one, do nothing."""
         if self.settings is None:
             self.settings = dict(settings)
-            self._put(JOURNAL, _line({"version": VERSION, "settings": self.settings}))
+            self._put(JOURNAL, _head(self.settings))
 
     def add(self, shard: Shard) -> None:
         """Note a complete shard; it counts from now on."""
-        with writing(str(self.path / JOURNAL)), (self.path / JOURNAL).open("ab") as file:
+        # Not with "a": a journal that was removed would begin without its head.
+        with writing(str(self.path / JOURNAL)), (self.path / JOURNAL).open("r+b") as file:
+            file.seek(0, os.SEEK_END)
             file.write(_line(shard.to_json()))
             file.flush()
             os.fsync(file.fileno())
         self.shards[shard.number] = shard
 
-    def finish(self, facts: Mapping[str, Any]) -> None:
-        """Write the index in place of the journal.
+    def finish(self, records: int, facts: Mapping[str, Any]) -> None:
+        """Write the index in place of the journal, when all files are as they were written.
 
         Args:
+            records: of the whole input.
             facts: about all vectors.
+
+        Raises:
+            DataError: a shard was lost or changed while the job ran, or the journal does not fit
+                the input.
         """
         shards = [self.shards[number] for number in sorted(self.shards)]
+        self._check_records(shards, records)
+        if damaged := self._damaged():
+            raise DataError(
+                f"{min(damaged.values())!r} of {str(self.path)!r} was removed or changed while the "
+                "job ran: the same command computes it again"
+            )
         index = {
             "version": VERSION,
             "rows": self.rows,
             **facts,
-            "records": sum(shard.records for shard in shards),
+            "records": records,
             "skipped": sum(shard.skipped for shard in shards),
             "settings": self.settings,
             "shards": [shard.to_json() for shard in shards],
         }
-        self._put(INDEX, (json.dumps(index, indent=1, ensure_ascii=False) + "\n").encode())
-        self._drop_journal()
+        self._put(INDEX, (json.dumps(sealed(index), indent=1) + "\n").encode())
+        self._remove(JOURNAL)
         self.complete = True
+
+    def _check_records(self, shards: Sequence[Shard], records: int) -> None:
+        size = self._shard_rows()
+        wanted = [min(size, records - start) for start in range(0, records, size)]
+        found = [(shard.number, shard.records) for shard in shards]
+        if found != list(enumerate(wanted)):
+            raise DataError(
+                f"the shards in {str(self.path)!r} do not cover the {records} records of the input "
+                "once each: say --overwrite to start over"
+            )
+
+    def _shard_rows(self) -> int:
+        return whole(self.settings or {}, "shard_rows", 1)
+
+    def _damaged(self) -> dict[int, str]:
+        """A damaged file of each shard that has one, by the shard's number."""
+        shards = list(self.shards.values())
+        with closing(Workers(available_cores())) as workers:
+            names = list(workers.map(lambda shard: shard.damage(self.path), shards))
+        return {s.number: name for s, name in zip(shards, names, strict=True) if name is not None}
+
+    def _reopen(self) -> None:
+        """Put a journal in the index's place."""
+        lines = [_head(self.settings or {}), *(_line(s.to_json()) for s in self.shards.values())]
+        self._put(JOURNAL, b"".join(lines))
+        self._remove(INDEX)
+        self.complete = False
 
     def _put(self, name: str, content: bytes) -> None:
         pending = PendingFile(str(self.path / name))
@@ -117,61 +185,61 @@ class Folder:
         finally:
             pending.abort()
 
-    def _drop_journal(self) -> None:
+    def _remove(self, name: str) -> None:
         with writing(str(self.path)):
-            (self.path / JOURNAL).unlink(missing_ok=True)
+            (self.path / name).unlink(missing_ok=True)
             sync_folder(self.path)
 
     def _read_index(self) -> None:
-        with _reading(self.path / INDEX):
-            index = json.loads((self.path / INDEX).read_text(encoding="utf-8"))
-            self._take(index)
-            self._note(map(Shard.from_json, index["shards"]))
-        if len(self.shards) < len(index["shards"]):
-            lost = {entry["file"] for entry in index["shards"]} - {
-                shard.file for shard in self.shards.values()
-            }
-            raise DataError(
-                f"{str(self.path)!r} has lost {min(lost)!r}, or it was cut: say --overwrite to "
-                "start over"
-            )
-        self._drop_journal()
+        index = read_index(str(self.path))
+        with reading_job(self.path / INDEX):
+            self._take(index.version, index.settings)
+        self.shards = {shard.number: shard for shard in index.shards}
 
     def _read_journal(self) -> None:
-        with _reading(self.path / JOURNAL):
-            whole, _, torn = (self.path / JOURNAL).read_bytes().rpartition(b"\n")
-            head, *entries = [json.loads(line) for line in whole.splitlines()]
-            self._take(head)
-            self._note(map(Shard.from_json, entries))
+        path = self.path / JOURNAL
+        with reading_job(path):
+            complete, _, torn = read_regular(path).rpartition(b"\n")
+            head, *entries = [json.loads(line) for line in complete.splitlines()]
+            version = version_of(head)
+            self._take(version, dict((opened(head) if version > 1 else head)["settings"]))
+            extension, most = extension_of(self.settings or {}), self._shard_rows()
+            for entry in entries:
+                shard = Shard.from_json(opened(entry), extension, version)
+                if shard.records > most:
+                    raise ValueError(f"records is {shard.records}, and a shard has {most}")
+                self.shards[shard.number] = shard  # the last entry of a shard counts
         if torn:  # a kill in the middle of an entry, whose shard is computed again
-            with writing(str(self.path / JOURNAL)), (self.path / JOURNAL).open("r+b") as file:
-                file.truncate(len(whole) + 1)
+            with writing(str(path)), path.open("r+b") as file:
+                file.truncate(len(complete) + 1)
 
-    def _take(self, head: dict[str, Any]) -> None:
-        if head["version"] != VERSION:
-            raise ValueError(f"version {head['version']!r}, and this fmrt reads {VERSION}")
-        self.settings = dict(head["settings"])
+    def _take(self, version: int, settings: dict[str, Any]) -> None:
+        if version < VERSION:
+            raise ValueError(
+                f"an earlier fmrt wrote it (version {version}), whose jobs this one reads and does "
+                "not go on with"
+            )
+        self.settings = settings
+        whole(settings, "shard_rows", 1)
+        whole(settings, "batch_tokens", 1)
 
-    def _note(self, shards: Iterator[Shard]) -> None:
-        self.shards = {shard.number: shard for shard in shards if shard.is_in(self.path)}
+
+def _head(settings: Mapping[str, Any]) -> bytes:
+    return _line({"version": VERSION, "settings": settings})
 
 
 def _line(value: Mapping[str, Any]) -> bytes:
-    return (json.dumps(value, ensure_ascii=False) + "\n").encode()
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
-        raise DataError(
-            f"cannot read {str(path)!r}: {one_line(e)}; say --overwrite to start over"
-        ) from e
+    return (json.dumps(sealed(value)) + "\n").encode()
 
 
 def _ours(path: Path) -> list[Path]:
-    return sorted(found for pattern in OURS for found in path.glob(pattern))
+    """Files that a job has written; anything else in the folder is left alone."""
+    with writing(str(path)):
+        return sorted(
+            found
+            for found in path.iterdir()
+            if found.name in (JOURNAL, INDEX) or is_shard_name(found.name)
+        )
 
 
 def _remove_all(path: Path) -> None:

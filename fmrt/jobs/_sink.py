@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fmrt.bundle import sha256
+from fmrt.bundle import record_of
 from fmrt.data import Record, Writer, open_writer
 from fmrt.data._lines import LinesWriter, lines_path
+from fmrt.data._pending import writing
+from fmrt.data._shard import Shard, shard_name
 from fmrt.jobs._folder import Folder
-from fmrt.jobs._shard import Shard
 
 Numbered = tuple[int, Record]
 
@@ -48,7 +48,6 @@ class ShardSink:
         self._extension = extension
         self._shape, self._dtype, self._keep = shape, dtype, keep
         self._check = check
-        self._skipped: Counter[int] = Counter()
         self._next = 0
         self._writer: Writer | None = None
         self._numbers: list[int] = []
@@ -60,10 +59,6 @@ class ShardSink:
     def is_done(self, record: int) -> bool:
         """Whether the shard of a record was complete before."""
         return record // self._size in self._folder.shards
-
-    def skip(self, record: int) -> None:
-        """Count a record without a vector."""
-        self._skipped[record // self._size] += 1
 
     def write(self, items: Sequence[Numbered], vectors: NDArray[Any]) -> None:
         """Append the vectors of some records, all of one shard."""
@@ -104,35 +99,29 @@ class ShardSink:
         path = self._path(self._next)
         try:
             self._check()
-            self._write_lines(path)
+            lines = self._write_lines(path)
             writer.commit()
         finally:
             writer.abort()
             self._writer = None
         rows, self._numbers = len(self._numbers), []
-        self._folder.add(
-            Shard(
-                self._next,
-                path.name,
-                rows,
-                records,
-                self._skipped.pop(self._next, 0),
-                path.stat().st_size,
-                sha256(path),
-            )
-        )
+        with writing(str(path)):
+            content = record_of(path)
+            lines_content = None if lines is None else record_of(lines)
+        self._folder.add(Shard(self._next, self._extension, rows, records, content, lines_content))
 
-    def _write_lines(self, path: Path) -> None:
+    def _write_lines(self, path: Path) -> Path | None:
         """Line numbers come first: vectors without those that belong to them would be wrong."""
         target = lines_path(str(path))
         if target is None:
-            return
+            return None
         lines = LinesWriter(target)
         try:
             lines.write(self._numbers)
             lines.commit()
         finally:
             lines.abort()
+        return target
 
     def _open(self) -> Writer:
         first = self._path(0)
@@ -146,4 +135,4 @@ class ShardSink:
         )
 
     def _path(self, number: int) -> Path:
-        return self._folder.path / f"shard-{number:05d}{self._extension}"
+        return self._folder.path / shard_name(number, self._extension)

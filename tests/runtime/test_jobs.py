@@ -20,6 +20,7 @@ import pytest
 
 from fmrt import Embedder
 from fmrt.cli import main
+from fmrt.data._index import sealed
 
 from .conftest import WORDS
 
@@ -312,12 +313,205 @@ def test_a_lost_shard_is_computed_again(tiny_bundle, place) -> None:
     assert content("v") == content("whole")
 
 
+def flip(name: str, position: int) -> None:
+    content = bytearray(Path(name).read_bytes())
+    content[position] ^= 255
+    Path(name).write_bytes(content)
+
+
+def swap(first: str, second: str) -> None:
+    Path(first).rename("aside")
+    Path(second).rename(first)
+    Path("aside").rename(second)
+
+
+DAMAGES = [
+    lambda: flip("v/shard-00001.npy", 300),
+    lambda: flip("v/shard-00001.lines.npy", -3),
+    lambda: Path("v/shard-00001.lines.npy").unlink(),
+    lambda: swap("v/shard-00000.npy", "v/shard-00001.npy"),
+    lambda: swap("v/shard-00000.lines.npy", "v/shard-00001.lines.npy"),
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_shard_that_is_not_as_it_was_written_is_computed_again(
+    tiny_bundle, place, capsys, damage, finished
+) -> None:
+    cut_short(tiny_bundle)
+    assert main(command(tiny_bundle, "a.txt", "whole/")) == 0
+    if finished:
+        assert main(command(tiny_bundle, "a.txt", "v/")) == 0
+    damage()
+    capsys.readouterr()
+    if finished:
+        assert main(["search", str(tiny_bundle), "v/", "cat"]) == 1
+        assert "is not as it was written" in capsys.readouterr().err
+    assert main(command(tiny_bundle, "a.txt", "v/")) == 0
+    assert "is not as it was written; its shard is computed again" in capsys.readouterr().err
+    assert content("v") == content("whole")
+
+
+def test_a_shard_that_is_removed_while_the_job_runs_fails_it(
+    tiny_bundle, place, capsys, monkeypatch
+) -> None:
+    name = put("a.txt", texts_of(170))
+    assert main(command(tiny_bundle, name, "whole/")) == 0
+    real = os.fsync
+
+    def fsync(handle: int) -> None:
+        if Path("v/shard-00002.npy").exists():
+            Path("v/shard-00000.npy").unlink(missing_ok=True)
+        real(handle)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fsync)
+        assert main(command(tiny_bundle, name, "v/")) == 1
+    err = capsys.readouterr().err
+    assert "'shard-00000.npy' of 'v' was removed or changed while the job ran" in err
+    assert not Path("v/index.json").exists()
+    assert main(command(tiny_bundle, name, "v/")) == 0
+    assert content("v") == content("whole")
+
+
+def test_a_journal_that_is_removed_while_the_job_runs_fails_it(
+    tiny_bundle, place, capsys, monkeypatch
+) -> None:
+    real = os.fsync
+
+    def fsync(handle: int) -> None:
+        if Path("v/shard-00001.npy").exists():
+            shutil.rmtree("v")
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    assert main(command(tiny_bundle, put("a.txt", texts_of(170)), "v/")) == 1
+    err = capsys.readouterr().err
+    assert "cannot write 'v" in err
+    assert err.count("\n") == 1
+
+
+def rewritten(name: str, change) -> None:
+    """Change each entry of a journal or index, and seal it again, as an attacker can."""
+    path = Path(name)
+    text = path.read_text()
+    entries = [json.loads(text)] if name.endswith(".json") else map(json.loads, text.splitlines())
+    lines = []
+    for entry in entries:
+        entry.pop("seal")
+        change(entry)
+        lines.append(json.dumps(sealed(entry)))
+    path.write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"number": -1},
+        {"number": 2**70},
+        {"number": 1.0},
+        {"number": True},
+        {"rows": 51},
+        {"rows": -1},
+        {"records": 10**9},
+        {"records": 49},
+        {"skipped": 7},
+        {"size": -1},
+        {"sha256": "0"},
+        {"file": "../a.txt"},
+        {"lines": None},
+        {"lines": {"sha256": "0" * 64}},
+    ],
+)
+@pytest.mark.parametrize("name", ["v/journal.jsonl", "v/index.json"])
+def test_impossible_values_are_refused(tiny_bundle, place, capsys, name, change) -> None:
+    cut_short(tiny_bundle)
+    if "index" in name:
+        assert main(command(tiny_bundle, "a.txt", "v/")) == 0
+    rewritten(name, lambda e: [s.update(change) for s in [e, *e.get("shards", ())] if "file" in s])
+    capsys.readouterr()
+    assert main(command(tiny_bundle, "a.txt", "v/")) == 1
+    err = capsys.readouterr().err
+    assert f"error: cannot read '{name}'" in err
+    assert err.count("\n") == 1
+    if "index" in name:
+        assert main(["search", str(tiny_bundle), "v/", "cat"]) == 1
+        assert f"error: cannot read '{name}'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["v/journal.jsonl", "v/index.json"])
+def test_a_value_that_was_changed_by_hand_is_noticed(tiny_bundle, place, capsys, name) -> None:
+    cut_short(tiny_bundle)
+    if "index" in name:
+        assert main(command(tiny_bundle, "a.txt", "v/")) == 0
+    text = Path(name).read_text()
+    assert '"batch_tokens": 512' in text
+    Path(name).write_text(text.replace('"batch_tokens": 512', '"batch_tokens": 500'))
+    capsys.readouterr()
+    assert main(command(tiny_bundle, "a.txt", "v/")) == 1
+    assert "it has changed since it was written" in capsys.readouterr().err
+
+
+def test_a_job_of_version_1_is_read_and_not_continued(tiny_bundle, place, capsys) -> None:
+    cut_short(tiny_bundle)
+    assert main(command(tiny_bundle, "a.txt", "v/")) == 0
+    index = json.loads(Path("v/index.json").read_text())
+    del index["seal"]
+    for shard in index["shards"]:
+        del shard["lines"]
+    Path("v/index.json").write_text(json.dumps(index | {"version": 1}))
+    capsys.readouterr()
+    assert main(["search", str(tiny_bundle), "v/", "cat", "--texts", "a.txt"]) == 0
+    assert main(command(tiny_bundle, "a.txt", "v/")) == 1
+    assert "an earlier fmrt wrote it (version 1)" in capsys.readouterr().err
+
+
+def test_shards_beyond_the_input_are_refused(tiny_bundle, place, capsys) -> None:
+    cut_short(tiny_bundle)
+    for path in Path("v").glob("shard-00001*"):
+        path.rename(str(path).replace("00001", "00009"))
+
+    def change(entry: dict[str, object]) -> None:
+        if entry.get("number") == 1:
+            entry.update(number=9, file="shard-00009.npy")
+
+    rewritten("v/journal.jsonl", change)
+    assert main(command(tiny_bundle, "a.txt", "v/")) == 1
+    assert "do not cover the 170 records of the input" in capsys.readouterr().err
+
+
+def test_files_of_others_in_the_folder_are_left_alone(tiny_bundle, place) -> None:
+    Path("v/shard-notes").mkdir(parents=True)
+    put("v/shard-mine.npy", ["x"])
+    put("v/notes.txt", ["x"])
+    cut_short(tiny_bundle)
+    assert main(command(tiny_bundle, "a.txt", "v/", "--overwrite")) == 0
+    assert Path("v/shard-mine.npy").read_text() == Path("v/notes.txt").read_text() == "x\n"
+    assert main(["search", str(tiny_bundle), "v/", "cat"]) == 0
+
+
+def test_a_job_goes_on_where_its_folder_was_moved_to(tiny_bundle, place) -> None:
+    cut_short(tiny_bundle)
+    shutil.copytree("v", "copy/of/it")
+    Path("v").rename("w")
+    for folder in ("w/", "copy/of/it/"):
+        assert main(command(tiny_bundle, "a.txt", folder)) == 0
+    assert content("w") == content("copy/of/it")
+
+
+def test_names_may_be_any_bytes(tiny_bundle, place) -> None:
+    name = os.fsdecode(b"a\xff.txt")
+    assert main(command(tiny_bundle, put(name, texts_of(70)), os.fsdecode(b"v\xfe/"))) == 0
+    assert main(command(tiny_bundle, name, os.fsdecode(b"v\xfe/"))) == 0
+
+
 @pytest.mark.parametrize(
     ("arrange", "output", "message"),
     [
         (lambda: None, "no/where/", "cannot write 'no/where': No such file or directory"),
         (lambda: put("v", ["x"]), "v/", "cannot write 'v': File exists"),
-        (lambda: Path("v").mkdir() or put("v/shard-1.npy", []), "v/", "and no journal"),
+        (lambda: Path("v").mkdir() or put("v/shard-00001.npy", []), "v/", "no journal"),
         (lambda: Path("v").mkdir() or put("v/index.json", ["{"]), "v/", "cannot read 'v/index"),
         (lambda: None, "v.npy", "--shard-rows and --shard-format need a folder: say -o 'v.npy/'"),
     ],
