@@ -14,7 +14,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from fmrt.export.quantize.recipe import STEPS, TINY, Recipe
-from fmrt.export.quantize.sites import Linear, Site, constant
+from fmrt.export.quantize.sites import Linear, Site
+from fmrt.export.rewrite.graph.walking import constant
 
 MICROSOFT = "com.microsoft"
 

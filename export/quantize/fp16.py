@@ -21,8 +21,8 @@ from onnx_ir.passes.common import ShapeInferencePass
 from fmrt.errors import ExportError
 from fmrt.export.quantize.context import Context, Made
 from fmrt.export.quantize.emit import Writer
-from fmrt.export.quantize.sites import constant
 from fmrt.export.rewrite import optimize_for_cuda
+from fmrt.export.rewrite.graph.walking import constant
 from fmrt.export.rewrite.half import LARGEST, fill_types, in_range, to_half
 
 FULL = ir.DataType.FLOAT

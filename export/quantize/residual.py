@@ -11,7 +11,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from fmrt.export.quantize.emit import Writer
-from fmrt.export.quantize.sites import constant
+from fmrt.export.rewrite.graph.walking import constant
 
 # Inputs of a layer normalization with a bias.
 WITH_BIAS = 3

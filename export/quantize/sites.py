@@ -13,6 +13,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from fmrt.export.rewrite.graph.walking import constant
+
 MATRIX = 2
 # Smaller products gain nothing from 8 bits, and lose the most.
 FEWEST_FEATURES = 16
@@ -83,14 +85,6 @@ def find_sites(model: ir.Model) -> list[Site]:
             assert x is not None  # noqa: S101  # by _linear
             groups.setdefault(x, []).append(linear)
     return [Site(x, tuple(linears), _norm(x), _floor(x)) for x, linears in groups.items()]
-
-
-def constant(value: ir.Value | None) -> NDArray[np.float32] | None:
-    """A constant's value, or None for what is computed or fed."""
-    if value is None or value.is_graph_input():
-        return None
-    tensor = ir.convenience.get_const_tensor(value)
-    return None if tensor is None else tensor.numpy()
 
 
 def _linear(node: ir.Node) -> Linear | None:

@@ -10,7 +10,8 @@ import numpy as np
 import onnx_ir as ir
 
 from fmrt.export.quantize.emit import Writer
-from fmrt.export.quantize.sites import MATRIX, constant
+from fmrt.export.quantize.sites import MATRIX
+from fmrt.export.rewrite.graph.walking import constant
 
 LARGEST = 127
 # Smaller tables are not worth three nodes more.

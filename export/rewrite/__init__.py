@@ -1,9 +1,10 @@
-"""Graph passes that make a variant faster on one execution provider; one file a pass."""
+"""Graph passes that make a variant faster on one execution provider; one file a pass.
+
+A pipeline declares its passes with what each needs of the graph and what it leaves there. ``graph``
+holds what passes share.
+"""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from functools import partial
 
 import onnx_ir as ir
 
@@ -12,9 +13,28 @@ from fmrt.export.rewrite.cuda_attention import fuse_attention_for_cuda
 from fmrt.export.rewrite.cuda_packing import remove_padding
 from fmrt.export.rewrite.fused_attention import fuse_attention
 from fmrt.export.rewrite.gemm import projections_to_gemm
+from fmrt.export.rewrite.passes import Form, Pass, Pipeline
 from fmrt.export.rewrite.pooled_token import compute_pooled_token_alone
 from fmrt.export.rewrite.rms_norm import fuse_rms_norm
 from fmrt.export.rewrite.sums import fuse_sums
+
+_PLAIN = frozenset({Form.PLAIN_ATTENTION})
+_NORMS = _PLAIN | {Form.RMS_NORMS}
+_POOLED = _NORMS | {Form.POOLED_TOKEN}
+
+SIMPLIFY = Pass(simplify_attention, Form.PLAIN_ATTENTION)
+NORMS = Pass(fuse_rms_norm, Form.RMS_NORMS, reads=_PLAIN)
+POOL = Pass(compute_pooled_token_alone, Form.POOLED_TOKEN, reads=_NORMS)
+ATTEND = Pass(fuse_attention, Form.FUSED_ATTENTION, needs=_PLAIN, reads=_POOLED)
+FLATTEN = Pass(projections_to_gemm, Form.FLAT_PROJECTIONS, reads=_POOLED | {Form.FUSED_ATTENTION})
+ATTEND_ON_CUDA = Pass(fuse_attention_for_cuda, Form.CUDA_ATTENTION, needs=_PLAIN)
+PACK = Pass(remove_padding, Form.PACKED, needs=frozenset({Form.CUDA_ATTENTION}))
+SUM = Pass(fuse_sums, Form.FUSED_SUMS, needs=frozenset({Form.PACKED}))
+
+CPU = Pipeline((SIMPLIFY, NORMS, POOL, ATTEND, FLATTEN))
+CUDA = Pipeline((SIMPLIFY, ATTEND_ON_CUDA))
+PACKING = Pipeline((PACK,), starts_from=frozenset({Form.CUDA_ATTENTION}))
+PACKED_CUDA = Pipeline((SUM,), starts_from=frozenset({Form.PACKED}))
 
 
 def optimize_for_cpu(
@@ -32,14 +52,11 @@ def optimize_for_cpu(
     Returns:
         How often each pass applied, by name.
     """
-    passes: tuple[Callable[[ir.Model], int], ...] = (
-        simplify_attention,
-        fuse_rms_norm,
-        partial(compute_pooled_token_alone, embedding=embedding),
-        partial(fuse_attention, longest=longest),
-        projections_to_gemm,
+    return CPU.apply(
+        model,
+        compute_pooled_token_alone={"embedding": embedding},
+        fuse_attention={"longest": longest},
     )
-    return {getattr(run, "func", run).__name__: run(model) for run in passes}
 
 
 def optimize_for_cuda(model: ir.Model) -> dict[str, int]:
@@ -52,12 +69,11 @@ def optimize_for_cuda(model: ir.Model) -> dict[str, int]:
     Returns:
         How often each pass applied, by name.
     """
-    passes = (simplify_attention, fuse_attention_for_cuda)
-    return {run.__name__: run(model) for run in passes}
+    return CUDA.apply(model)
 
 
 def pack_for_cuda(model: ir.Model) -> dict[str, int]:
-    """Take the padding out of a graph of texts in place, behind `optimize_for_cuda`.
+    """Take the padding out of a graph of texts in place, after `optimize_for_cuda`.
 
     The graph may be in fp32 or fp16. Vectors stay the same within rounding, as long as texts are
     padded on the right. The CPU has no kernels for it.
@@ -65,5 +81,5 @@ def pack_for_cuda(model: ir.Model) -> dict[str, int]:
     Returns:
         How often each pass applied, by name; nothing where the padding has to stay.
     """
-    packed = remove_padding(model)
-    return {"remove_padding": packed, "fuse_sums": fuse_sums(model)} if packed else {}
+    applied = PACKING.apply(model)
+    return {**applied, **PACKED_CUDA.apply(model)} if any(applied.values()) else {}

@@ -27,7 +27,8 @@ import onnx_ir as ir
 from onnx_ir.passes.common import IdentityEliminationPass, RemoveUnusedNodesPass
 from onnxscript.rewriter.pattern import RewriteRuleClassBase, RewriteRuleSet
 
-from fmrt.export.rewrite.building import HEADS_OUTSIDE, LAST_TWO_EXCHANGED
+from fmrt.export.rewrite.graph.building import HEADS_OUTSIDE, LAST_TWO_EXCHANGED
+from fmrt.export.rewrite.graph.walking import scalar
 
 # From [batch, sequence, heads, head size] to heads with that.
 HEADS_TURNED = [0, 2, 3, 1]
@@ -87,7 +88,7 @@ class _TransposedKeys(RewriteRuleClassBase):  # type: ignore[misc]  # onnxscript
 
     def check(self, _: Any, key: ir.Value, scale: ir.Value | None = None, **__: Any) -> bool:
         whole = key.shape is not None and len(key.shape) == len(LAST_TWO_EXCHANGED)
-        return whole and (not self._scaled or (scale is not None and _scalar(scale) is not None))
+        return whole and (not self._scaled or (scale is not None and scalar(scale) is not None))
 
     def rewrite(
         self, op: Any, query: Any, key: Any, scale: ir.Value | None = None, **_: Any
@@ -95,7 +96,7 @@ class _TransposedKeys(RewriteRuleClassBase):  # type: ignore[misc]  # onnxscript
         keys = op.Transpose(key, perm=LAST_TWO_EXCHANGED)
         if scale is None:
             return op.MatMul(query, keys)
-        squared = op.Constant(value_float=(_scalar(scale) or 0.0) ** 2)
+        squared = op.Constant(value_float=(scalar(scale) or 0.0) ** 2)
         return op.MatMul(op.Mul(query, squared), keys)
 
 
@@ -139,12 +140,12 @@ class _MaskedRows(RewriteRuleClassBase):  # type: ignore[misc]  # onnxscript has
         return op.Where(op.Less(keys, one), zero, attended)
 
     def check(self, _: Any, lowest: ir.Value, one: ir.Value, zero: ir.Value, **__: Any) -> bool:
-        floor = _scalar(lowest)
+        floor = scalar(lowest)
         return (
             floor is not None
             and bool(np.isfinite(floor))
-            and _scalar(one) == 1.0
-            and _scalar(zero) == 0.0
+            and scalar(one) == 1.0
+            and scalar(zero) == 0.0
         )
 
     def rewrite(self, op: Any, attended: ir.Value, **_: Any) -> Any:
@@ -167,18 +168,13 @@ class _LowRows(RewriteRuleClassBase):  # type: ignore[misc]  # onnxscript has no
         return op.Where(op.Less(op.ReduceSum(allowed, [-1], keepdims=1), one), zero, attended)
 
     def check(self, _: Any, lowest: ir.Value, one: ir.Value, zero: ir.Value, **__: Any) -> bool:
-        floor = _scalar(lowest)
+        floor = scalar(lowest)
         return (
             floor is not None
             and floor == np.finfo(np.float32).min
-            and _scalar(one) == 1.0
-            and _scalar(zero) == 0.0
+            and scalar(one) == 1.0
+            and scalar(zero) == 0.0
         )
 
     def rewrite(self, op: Any, attended: ir.Value, **_: Any) -> Any:
         return op.Identity(attended)
-
-
-def _scalar(value: ir.Value) -> float | None:
-    tensor = ir.convenience.get_const_tensor(value)
-    return float(tensor.numpy().reshape(-1)[0]) if tensor is not None and tensor.size == 1 else None

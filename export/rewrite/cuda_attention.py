@@ -24,12 +24,12 @@ from collections.abc import Sequence
 import onnx_ir as ir
 from onnx_ir.passes.common import CommonSubexpressionEliminationPass, RemoveUnusedNodesPass
 
-from fmrt.export.rewrite.building import Builder
-from fmrt.export.rewrite.layers import find_attention
-from fmrt.export.rewrite.masks import CAUSAL, MASK, NONE, PADDING, Masking, Maskings
-from fmrt.export.rewrite.rotary import rotated_tokens
+from fmrt.export.rewrite.graph.building import Builder
+from fmrt.export.rewrite.graph.layers import find_attention
+from fmrt.export.rewrite.graph.masks import CAUSAL, MASK, NONE, PADDING, Masking, Maskings
+from fmrt.export.rewrite.graph.rotary import rotated_tokens
+from fmrt.export.rewrite.graph.walking import MICROSOFT
 
-MICROSOFT = "com.microsoft"
 # Inputs behind query, key and value up to the key padding mask.
 KEY_MASK = 2
 

@@ -25,10 +25,10 @@ from collections.abc import Set as AbstractSet
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from fmrt.export.rewrite.building import Builder
-from fmrt.export.rewrite.cuda_attention import MICROSOFT, masks_padding_alone
-from fmrt.export.rewrite.masks import MASK
-from fmrt.export.rewrite.walking import constant
+from fmrt.export.rewrite.cuda_attention import masks_padding_alone
+from fmrt.export.rewrite.graph.building import Builder
+from fmrt.export.rewrite.graph.masks import MASK
+from fmrt.export.rewrite.graph.walking import MICROSOFT, constant_rank
 
 ATTENTION = "MultiHeadAttention"
 # Standard operators that treat each number by itself, of one input and of two.
@@ -36,7 +36,7 @@ UNARY = frozenset({"Cast", "Erf", "Gelu", "Identity", "Neg", "Relu", "Sigmoid", 
 BINARY = frozenset({"Add", "Div", "Mul", "Pow", "Sub"})
 # Those that treat the features of a token together, and where they do.
 ALONG_LAST: dict[str, Callable[[ir.Node], bool]] = {
-    "MatMul": lambda node: _rank(node.inputs[1]) == MATRIX,
+    "MatMul": lambda node: constant_rank(node.inputs[1]) == MATRIX,
     "LayerNormalization": lambda node: node.attributes.get_int("axis", -1) == -1,
 }
 # What the operators that remove and restore padding take.
@@ -95,13 +95,7 @@ def _keeps_tokens_apart(node: ir.Node, packed: set[ir.Value | None]) -> bool:
 
 def _is_row(value: ir.Value | None) -> bool:
     """Whether a value is the same for every token: a constant number or one for each feature."""
-    return _rank(value) in (0, 1)
-
-
-def _rank(value: ir.Value | None) -> int | None:
-    """Axes of a constant; None of what is none."""
-    content = constant(value)
-    return None if content is None else content.ndim
+    return constant_rank(value) in (0, 1)
 
 
 def _pack(graph: ir.Graph, mask: ir.Value, start: ir.Value, inside: AbstractSet[ir.Node]) -> None:

@@ -14,11 +14,11 @@ After, by what the mask hides:
   Padding behind a text is later than all of it, and needs no mask. An ``If`` takes a batch with
   other padding, as from consumers that pad on the left, to the same operator with the graph's own
   mask, which only that branch computes;
-- all but a window on both sides: blocks, see `fmrt.export.rewrite.windowed_attention`;
+- all but a window on both sides: blocks, see `fmrt.export.rewrite.graph.windowed_attention`;
 - anything else, as where positions have a bias (MPNet, T5): ``Attention`` with the sum of what is
   added to the scores.
 
-What a mask hides is not read off the graph but tried, see `fmrt.export.rewrite.masks`. Where
+What a mask hides is not read off the graph but tried, see `fmrt.export.rewrite.graph.masks`. Where
 queries and keys are rotated, the rotation becomes one ``RotaryEmbedding``.
 
 Gain: see docs/performance.md.
@@ -34,13 +34,13 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import CommonSubexpressionEliminationPass, RemoveUnusedNodesPass
 
-from fmrt.export.rewrite.building import Builder, Listing, zero
-from fmrt.export.rewrite.layers import Attention, find_attention, ungrouped
-from fmrt.export.rewrite.masks import MASK, NONE, PADDING, Masking, Maskings
-from fmrt.export.rewrite.rotary import rotated_tokens
-from fmrt.export.rewrite.windowed_attention import fits_blocks, is_long, windowed
+from fmrt.export.rewrite.graph.building import Builder, Listing, zero
+from fmrt.export.rewrite.graph.layers import Attention, find_attention, ungrouped
+from fmrt.export.rewrite.graph.masks import MASK, NONE, PADDING, Masking, Maskings
+from fmrt.export.rewrite.graph.rotary import rotated_tokens
+from fmrt.export.rewrite.graph.walking import MICROSOFT
+from fmrt.export.rewrite.graph.windowed_attention import fits_blocks, is_long, windowed
 
-MICROSOFT = "com.microsoft"
 # GroupQueryAttention's kernel asks for a multiple of it as head size, and is flash attention only
 # with its second and third output, the keys and values in heads, which older versions require.
 HEAD_SIZES = 8

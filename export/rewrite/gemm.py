@@ -16,7 +16,8 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from fmrt.export.rewrite.walking import RMS_NORM
+from fmrt.export.rewrite.graph.building import Builder
+from fmrt.export.rewrite.graph.walking import RMS_NORM, constant_rank
 
 UNARY = frozenset({"Erf", "Gelu", "Relu", "Sigmoid", "Tanh"})
 NORMS = frozenset({"LayerNormalization", RMS_NORM})
@@ -46,7 +47,7 @@ def _source(graph: ir.Graph) -> ir.Value | None:
     if len(ids.shape) == MATRIX and ids.dtype != ir.DataType.FLOAT:
         return ids
     for node in graph:
-        if node.op_type == "MatMul" and _is_constant(node.inputs[1], MATRIX):
+        if node.op_type == "MatMul" and constant_rank(node.inputs[1]) == MATRIX:
             x = node.inputs[0]
             if x is not None and x.shape is not None and len(x.shape) == TOKENS:
                 return x
@@ -65,7 +66,7 @@ class _Flattening:
         self._source = source
         self._tokens = [] if source.shape is None else list(source.shape[:MATRIX])
         self._twins: dict[ir.Value, ir.Value] = {}
-        self._constants: dict[tuple[int, ...], ir.Value] = {}
+        self._build = Builder(graph, graph[0])
         self._shapes: dict[int, ir.Value] = {}
 
     def visit(self, node: ir.Node) -> None:
@@ -99,7 +100,7 @@ class _Flattening:
     def _linear(self, node: ir.Node) -> None:
         x, weight = node.inputs
         bias = _bias(node)
-        if x is None or not _is_constant(weight, MATRIX) or self._features(x) is None:
+        if x is None or constant_rank(weight) != MATRIX or self._features(x) is None:
             return
         if bias is None:
             self._copy(node, [self._flat(x, node), weight])
@@ -125,7 +126,7 @@ class _Flattening:
         """The twin of a value, made by a reshape if there is none yet."""
         assert value is not None  # noqa: S101  # callers have looked at its features
         if value not in self._twins:
-            shape = self._constant((-1, self._features(value) or 0))
+            shape = self._build.ints(-1, self._features(value) or 0)
             place = value.producer()
             if place is None:
                 self._twins[value] = self._insert(before, "Reshape", [value, shape], before=True)
@@ -161,7 +162,7 @@ class _Flattening:
         """``[batch, sequence, features]`` as a tensor."""
         if features not in self._shapes:
             sizes = ir.node("Shape", [self._source], {"start": 0, "end": MATRIX})
-            whole = ir.node("Concat", [sizes.outputs[0], self._constant((features,))], {"axis": 0})
+            whole = ir.node("Concat", [sizes.outputs[0], self._build.ints(features)], {"axis": 0})
             place = self._source.producer()
             if place is None:
                 self._graph.insert_before(self._graph[0], [sizes, whole])
@@ -169,15 +170,6 @@ class _Flattening:
                 self._graph.insert_after(place, [sizes, whole])
             self._shapes[features] = whole.outputs[0]
         return self._shapes[features]
-
-    def _constant(self, values: tuple[int, ...]) -> ir.Value:
-        if values not in self._constants:
-            name = "rewrite_gemm_" + "_".join(map(str, values)).replace("-", "minus")
-            tensor = ir.tensor(list(values), dtype=ir.DataType.INT64, name=name)
-            value = ir.val(name, dtype=ir.DataType.INT64, const_value=tensor)
-            self._graph.initializers[name] = value
-            self._constants[values] = value
-        return self._constants[values]
 
 
 def _bias(node: ir.Node) -> ir.Value | None:
@@ -189,18 +181,9 @@ def _bias(node: ir.Node) -> ir.Value | None:
     if add.domain != "" or add.op_type != "Add":
         return None
     other = add.inputs[1 - uses[0].idx]
-    return other if _is_constant(other, 1) else None
-
-
-def _is_constant(value: ir.Value | None, rank: int) -> bool:
-    return (
-        value is not None
-        and value.const_value is not None
-        and not value.is_graph_input()
-        and len(value.const_value.shape) == rank
-    )
+    return other if constant_rank(other) == 1 else None
 
 
 def _is_broadcast(value: ir.Value | None) -> bool:
     """Whether a value is the same for all tokens: a constant scalar or vector."""
-    return _is_constant(value, 0) or _is_constant(value, 1)
+    return constant_rank(value) in (0, 1)

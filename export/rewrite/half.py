@@ -23,6 +23,8 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from fmrt.export.rewrite.graph.walking import constant
+
 FLOAT = ir.DataType.FLOAT
 HALF_TYPES = {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
 _NUMPY = {ir.DataType.FLOAT16: np.dtype(np.float16), ir.DataType.BFLOAT16: ml_dtypes.bfloat16}
@@ -141,7 +143,7 @@ class _Conversion:
         if _cast_target(node) == FLOAT:
             node.attributes["to"] = ir.AttrInt64("to", int(self._half))
         if node.op_type in ("Constant", "ConstantOfShape") and node.outputs[0].dtype == FLOAT:
-            tensor = _constant(node)
+            tensor = _content(node)
             for name in [name for name in node.attributes if name.startswith("value")]:
                 del node.attributes[name]
             rounded = ir.Tensor(_rounded(tensor, self._half), dtype=self._half)
@@ -159,13 +161,12 @@ def _rounded(values: np.ndarray, half: ir.DataType) -> np.ndarray:
     return np.ascontiguousarray(values.astype(_NUMPY[half]))
 
 
-def _constant(node: ir.Node) -> np.ndarray:
-    for name in ("value_float", "value_floats"):
-        if name in node.attributes:
-            return np.array(node.attributes[name].value, np.float32)
-    if "value" in node.attributes:
+def _content(node: ir.Node) -> np.ndarray:
+    """What a ``Constant`` holds, or a ``ConstantOfShape`` repeats."""
+    found = constant(node.outputs[0])
+    if found is None and "value" in node.attributes:
         return node.attributes["value"].as_tensor().numpy()
-    return np.zeros(1, np.float32)
+    return np.zeros(1, np.float32) if found is None else found
 
 
 def _single_nodes(graph: ir.Graph) -> set[ir.Node]:

@@ -25,9 +25,9 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import CommonSubexpressionEliminationPass, RemoveUnusedNodesPass
 
-from fmrt.export.rewrite.building import Builder
-from fmrt.export.rewrite.masks import MASK, NONE, Masking, Maskings
-from fmrt.export.rewrite.walking import RMS_NORM, producer
+from fmrt.export.rewrite.graph.building import Builder
+from fmrt.export.rewrite.graph.masks import MASK, NONE, Masking, Maskings
+from fmrt.export.rewrite.graph.walking import RMS_NORM, constant, producer
 
 # Nodes that work on each element alone; their inputs broadcast.
 ELEMENTWISE = frozenset(
@@ -49,7 +49,7 @@ def compute_pooled_token_alone(model: ir.Model, embedding: str | None) -> int:
     """Apply the pass in place; returns the number of matrix products that lost their other tokens.
 
     Args:
-        model: in front of `fuse_attention` and `projections_to_gemm`.
+        model: the graph.
         embedding: name of the only output that is needed, and left where the pass applies; None
             when all are.
     """
@@ -104,7 +104,7 @@ def _as_selection(node: ir.Node) -> _Selection | None:
 
 def _one_position(index: ir.Value | None) -> int | None:
     scalar = index is not None and index.shape is not None and len(index.shape) == 0
-    position = _constant(index) if scalar else None
+    position = _numbers(index) if scalar else None
     return position[0] if position else None
 
 
@@ -235,7 +235,7 @@ def _spans(value: ir.Value | None, axis: int) -> bool:
 
 def _names_last(node: ir.Node, place: int) -> bool:
     """Whether the axes in an input are the last one of the first input alone."""
-    axes = _constant(node.inputs[place]) if len(node.inputs) > place else None
+    axes = _numbers(node.inputs[place]) if len(node.inputs) > place else None
     return axes in ([-1], [_rank(node.inputs[0]) - 1])
 
 
@@ -256,9 +256,9 @@ def _rank(value: ir.Value | None) -> int:
     return len(value.shape) if value is not None and value.shape is not None else 0
 
 
-def _constant(value: ir.Value | None) -> list[int] | None:
-    tensor = ir.convenience.get_const_tensor(value) if value is not None else None
-    return None if tensor is None else [int(x) for x in tensor.numpy().reshape(-1)]
+def _numbers(value: ir.Value | None) -> list[int] | None:
+    content = constant(value)
+    return None if content is None else [int(x) for x in content.reshape(-1)]
 
 
 _RULES: Mapping[str, Callable[[ir.Node, int], dict[int, int] | None]] = {

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from fmrt.export.rewrite.building import Builder
-from fmrt.export.rewrite.walking import RMS_NORM, constant, producer
+from fmrt.export.rewrite.graph.building import Builder
+from fmrt.export.rewrite.graph.walking import RMS_NORM, constant, producer
 
 
 def fuse_rms_norm(model: ir.Model) -> int:

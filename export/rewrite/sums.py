@@ -17,10 +17,8 @@ import itertools
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from fmrt.export.rewrite.building import Builder
-from fmrt.export.rewrite.walking import constant, producer, single_use
-
-MICROSOFT = "com.microsoft"
+from fmrt.export.rewrite.graph.building import Builder
+from fmrt.export.rewrite.graph.walking import MICROSOFT, constant, producer, single_use
 
 
 def fuse_sums(model: ir.Model) -> int:

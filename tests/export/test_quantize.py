@@ -28,7 +28,8 @@ from fmrt.export.quantize.items import given_items, own_items
 from fmrt.export.quantize.recipe import TINY as TINY_SCALE
 from fmrt.export.quantize.recipe import ZEROS, Recipe
 from fmrt.export.quantize.rounding import LARGEST, round_weights
-from fmrt.export.quantize.sites import constant, find_sites
+from fmrt.export.quantize.sites import find_sites
+from fmrt.export.rewrite.graph.walking import constant
 from fmrt.verify import measure
 from tests.export.audio import AUDIO, save_audio
 from tests.export.models import DECODERS, ENCODERS, TEXTS, Tiny, save_tiny

@@ -16,8 +16,9 @@ import onnxruntime as ort
 import pytest
 
 from fmrt.export.load import load_model
-from fmrt.export.rewrite import masks as masks_of_graphs
-from fmrt.export.rewrite import optimize_for_cpu
+from fmrt.export.rewrite import ATTEND, POOL, SIMPLIFY, optimize_for_cpu
+from fmrt.export.rewrite.graph import masks as masks_of_graphs
+from fmrt.export.rewrite.passes import Pipeline
 from fmrt.export.source import Overrides
 from fmrt.export.trace import trace
 from tests.export.models import TINY, save_tiny
@@ -216,3 +217,17 @@ def test_a_graph_without_the_patterns_stays_as_it_is() -> None:
     model = ir.Model(graph, ir_version=10)
     assert set(optimize_for_cpu(model).values()) == {0}
     assert [n.op_type for n in model.graph] == ["Relu"]
+
+
+def test_a_pass_in_the_wrong_place_is_refused() -> None:
+    with pytest.raises(ValueError, match="fuse_attention needs PLAIN_ATTENTION"):
+        Pipeline((ATTEND, SIMPLIFY))
+    with pytest.raises(ValueError, match="compute_pooled_token_alone cannot read FUSED_ATTENTION"):
+        Pipeline((SIMPLIFY, ATTEND, POOL))
+
+
+def test_a_debug_log_says_what_each_pass_did(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("DEBUG", logger="fmrt.export.rewrite.passes"):
+        applied = optimize_for_cpu(ir.Model(ir.Graph([], [], nodes=[]), ir_version=10))
+    lines = [record.getMessage().split()[0] for record in caplog.records]
+    assert lines == list(applied)

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from fmrt.export.rewrite.walking import RMS_NORM, producer
+from fmrt.export.rewrite.graph.walking import RMS_NORM, producer
 
 # Axes of [batch, sequence, heads, head size], and of what that becomes, in a transposition's order.
 HEADS_OUTSIDE = (0, 2, 1, 3)

@@ -14,10 +14,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from fmrt.export.rewrite.building import Builder
-from fmrt.export.rewrite.walking import constant, producer
-
-MICROSOFT = "com.microsoft"
+from fmrt.export.rewrite.graph.building import Builder
+from fmrt.export.rewrite.graph.walking import MICROSOFT, constant, producer, scalar
 
 
 @dataclass(frozen=True)
@@ -93,12 +91,7 @@ def _is_half_turn(value: ir.Value | None, x: ir.Value) -> bool:
         and lower is not None
         and upper.inputs[0] is x
         and lower.inputs[0] is x
-        and _bound(upper, 1) == half
-        and _bound(lower, 1) == 0
-        and _bound(lower, 2) == half
+        and scalar(upper.inputs[1]) == half
+        and scalar(lower.inputs[1]) == 0
+        and scalar(lower.inputs[2]) == half
     )
-
-
-def _bound(part: ir.Node, index: int) -> int | None:
-    value = constant(part.inputs[index])
-    return int(value.reshape(-1)[0]) if value is not None and value.size == 1 else None

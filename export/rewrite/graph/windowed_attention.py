@@ -13,10 +13,10 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from fmrt.export.rewrite.building import Builder, Listing
-from fmrt.export.rewrite.masks import Masking
+from fmrt.export.rewrite.graph.building import Builder, Listing
+from fmrt.export.rewrite.graph.masks import Masking
+from fmrt.export.rewrite.graph.walking import MICROSOFT
 
-MICROSOFT = "com.microsoft"
 # Blocks that attend together: the one in front, the queries' own, and the one behind.
 TOGETHER = 3
 # From how many windows on blocks are faster, see docs/performance.md; the widest window: its mask

@@ -7,6 +7,8 @@ from typing import Any
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+# The domain of ONNX Runtime's own operators.
+MICROSOFT = "com.microsoft"
 # ONNX Runtime's own operator, in the standard's domain.
 RMS_NORM = "SimplifiedLayerNormalization"
 
@@ -27,9 +29,23 @@ def single_use(value: ir.Value, op_type: str, index: int) -> ir.Node | None:
 
 
 def constant(value: ir.Value | None) -> NDArray[Any] | None:
-    """The content of a constant, or None."""
-    tensor = ir.convenience.get_const_tensor(value) if value is not None else None
+    """The content of a constant, or None for what is computed or fed."""
+    if value is None or value.is_graph_input():
+        return None
+    tensor = ir.convenience.get_const_tensor(value)
     return tensor.numpy() if tensor is not None else None
+
+
+def scalar(value: ir.Value | None) -> float | None:
+    """The number that a constant of one element is, or None."""
+    content = constant(value)
+    return float(content.reshape(-1)[0]) if content is not None and content.size == 1 else None
+
+
+def constant_rank(value: ir.Value | None) -> int | None:
+    """How many axes a constant has; None for what is none."""
+    content = constant(value)
+    return None if content is None else content.ndim
 
 
 def same_axes(a: ir.Value, b: ir.Value) -> bool:

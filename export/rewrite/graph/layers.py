@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import onnx_ir as ir
 
-from fmrt.export.rewrite.building import HEADS_OUTSIDE, LAST_TWO_EXCHANGED
-from fmrt.export.rewrite.walking import constant, producer, same_axes, single_use
+from fmrt.export.rewrite.graph.building import HEADS_OUTSIDE, LAST_TWO_EXCHANGED
+from fmrt.export.rewrite.graph.walking import constant, producer, same_axes, scalar, single_use
 
 
 @dataclass(frozen=True)
@@ -112,8 +111,7 @@ def _unscaled(value: ir.Value | None) -> tuple[ir.Value | None, float]:
     """What is multiplied or divided by a constant number, and that number as a factor."""
     for op_type in ("Mul", "Div"):
         node = producer(value, op_type)
-        scale = constant(node.inputs[1]) if node is not None else None
-        if node is not None and scale is not None and scale.size == 1:
-            number = float(np.reshape(scale, -1)[0])
+        number = scalar(node.inputs[1]) if node is not None else None
+        if node is not None and number is not None:
             return node.inputs[0], number if op_type == "Mul" else 1 / number
     return value, 1.0
