@@ -14,13 +14,13 @@ import onnx_ir as ir
 
 from fmrt._version import __version__
 from fmrt.bundle import Bundle, record_of
-from fmrt.errors import ExportError, FmrtError, OptionError, ProviderError
+from fmrt.errors import ExportError, FmrtError, OptionError, ProviderError, QuantizationError
 from fmrt.export.adapter import merge
 from fmrt.export.graph_file import write_graph
 from fmrt.export.load import load_model
 from fmrt.export.part import Loaded, Part
 from fmrt.export.precision import full_precision
-from fmrt.export.quantize import MIN_COSINE, check_schemes, quantize_bundle
+from fmrt.export.quantize import MIN_COSINE, check_quality, named_schemes, quantize_bundle
 from fmrt.export.reference import write_references
 from fmrt.export.rewrite import optimize_for_cpu, optimize_for_cuda, pack_for_cuda
 from fmrt.export.rewrite.half import HALF_TYPES, to_half
@@ -69,7 +69,7 @@ def export_model(
     opset: int | None = None,
     revision: str | None = None,
     device: str = "cpu",
-    quantize: Sequence[str] = (),
+    quantize: str | Sequence[str] = (),
     min_cosine: float = MIN_COSINE,
     calibration: str | Path | None = None,
     cuda: bool = False,
@@ -93,7 +93,8 @@ def export_model(
         opset: ONNX opset version; default the converter's own.
         revision: branch, tag or commit of a hub model.
         device: torch device of the conversion, e.g. ``cuda``.
-        quantize: schemes of quantized variants to add, as of `quantize_bundle`.
+        quantize: schemes of quantized variants to add, as of `quantize_bundle`; the bundle is at
+            ``out`` before, and each is added as soon as it has passed.
         min_cosine: as of `quantize_bundle`.
         calibration: as of `quantize_bundle`.
         cuda: whether to add variants in fp32, fp16 and bf16 for GPUs, of encoders of texts in fp16
@@ -104,6 +105,8 @@ def export_model(
 
     Raises:
         ExportError: the model cannot be exported, or its graph does not give PyTorch's vectors.
+        QuantizationError: a quantized variant is not good enough; the bundle is at ``out``, with
+            the others.
         OptionError: an option that makes no sense, or not for this model.
     """
     target = Path(out)
@@ -112,8 +115,8 @@ def export_model(
         raise OptionError(f"opset {opset}; choose from {OPSETS.start} to {OPSETS.stop - 1}")
     if output not in OUTPUTS:
         raise OptionError(f"output {output!r}; choose from: {', '.join(OUTPUTS)}")
-    if quantize:
-        check_schemes(quantize, min_cosine)
+    schemes = named_schemes(quantize) if quantize else []
+    check_quality(min_cosine, calibration)
     say = report or (lambda _: None)
     say(f"loading {model}")
     several = [(adapter, 1.0)] if isinstance(adapter, str | Path) else adapter
@@ -128,16 +131,22 @@ def export_model(
         partial.mkdir(parents=True)
         with full_precision():
             _write(loaded, partial, opset, say, cuda=cuda)
-        if quantize:
-            quantize_bundle(
-                partial, quantize, min_cosine=min_cosine, calibration=calibration, report=say
-            )
         _put_in_place(partial, target)
     except OSError as e:
         raise ExportError(f"cannot write {target}: {e.strerror or e}") from e
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return Bundle.open(target)
+    if not schemes:
+        return Bundle.open(target)
+    try:
+        return quantize_bundle(
+            target, schemes, min_cosine=min_cosine, calibration=calibration, report=say
+        )
+    except QuantizationError as e:
+        names = [variant.name for variant in Bundle.open(target).manifest.variants]
+        raise QuantizationError(
+            f"{target} is exported, but {e}", target, names, e.refused
+        ) from None
 
 
 def _check_target(target: Path, overwrite: bool) -> None:

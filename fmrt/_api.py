@@ -16,6 +16,7 @@ def export_model(model: str | Path, out: str | Path, **options: Any) -> Bundle: 
     Raises:
         MissingExtraError: torch, transformers or another package of ``fmrt[export]`` is missing.
         ExportError: the model cannot be exported, with the reason.
+        QuantizationError: a quantized variant is not good enough; the bundle has the others.
     """
     try:
         from fmrt.export import export_model as run  # noqa: PLC0415
@@ -24,12 +25,12 @@ def export_model(model: str | Path, out: str | Path, **options: Any) -> Bundle: 
     return run(model, out, **options)
 
 
-def quantize_bundle(bundle: str | Path, schemes: Sequence[str], **options: Any) -> Bundle:  # noqa: ANN401
+def quantize_bundle(bundle: str | Path, schemes: str | Sequence[str], **options: Any) -> Bundle:  # noqa: ANN401
     """Add quantized variants to a bundle; see `fmrt.export.quantize_bundle` for the options.
 
     Raises:
         MissingExtraError: a package of ``fmrt[quantize]`` is missing.
-        ExportError: a variant is not good enough; the bundle is as it was.
+        QuantizationError: a variant is not good enough; the error names those that were added.
     """
     try:
         from fmrt.export import quantize_bundle as run  # noqa: PLC0415

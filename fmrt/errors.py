@@ -14,12 +14,16 @@
     ``OptionError``            an argument that makes no sense for this bundle
     ``DataError``              an input file or output path that cannot be used
     ``ExportError``            a model that cannot be exported
+        ``QuantizationError``      a variant that is not good enough; others may have been added
     ``MissingExtraError``      an optional dependency that is not installed
 
 Each also inherits the builtin that a caller would expect to catch.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 
 class FmrtError(Exception):
@@ -90,6 +94,29 @@ class DataError(FmrtError, ValueError):
 
 class ExportError(FmrtError, RuntimeError):
     """A model that cannot be exported, with the reason."""
+
+
+class QuantizationError(ExportError):
+    """Variants that are not good enough; the others that were asked for are in the bundle.
+
+    Attributes:
+        path: the bundle's directory.
+        added: names of the variants that passed, which the bundle has now.
+        refused: names of the others, each with the reason; the bundle has none of them, or still
+            has an older one of that name.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        path: Path | None = None,
+        added: Sequence[str] = (),
+        refused: Mapping[str, str] | None = None,
+    ) -> None:
+        self.path = path
+        self.added = tuple(added)
+        self.refused = dict(refused or {})
+        super().__init__(message)
 
 
 class MissingExtraError(FmrtError, ImportError):

@@ -7,7 +7,7 @@ decide how numbers are rounded, ``emit`` and ``tables`` write it into the graph,
 all that. What was measured, and what was rejected, is in docs/quantization.md.
 """
 
-from fmrt.export.quantize.bundle import MIN_COSINE, check_schemes, quantize_bundle
-from fmrt.export.quantize.scheme import SCHEMES
+from fmrt.export.quantize.bundle import MIN_COSINE, check_quality, quantize_bundle
+from fmrt.export.quantize.scheme import SCHEMES, named_schemes
 
-__all__ = ["MIN_COSINE", "SCHEMES", "check_schemes", "quantize_bundle"]
+__all__ = ["MIN_COSINE", "SCHEMES", "check_quality", "named_schemes", "quantize_bundle"]

@@ -1,4 +1,4 @@
-"""Adds quantized variants to a bundle, each verified, or leaves the bundle as it was."""
+"""Adds quantized variants to a bundle, each verified, and each complete or not at all."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +17,12 @@ import onnx_ir as ir
 from fmrt.bundle import Bundle
 from fmrt.cores import cpu_name
 from fmrt.engine import Engine
-from fmrt.errors import ExportError, OptionError
+from fmrt.errors import ExportError, OptionError, QuantizationError
 from fmrt.export.graph_file import write_graph
 from fmrt.export.quantize.context import Context, Made
 from fmrt.export.quantize.items import Items, given_items, own_items
 from fmrt.export.quantize.refusal import why_refused
-from fmrt.export.quantize.scheme import SCHEMES, Form
+from fmrt.export.quantize.scheme import SCHEMES, Form, named_schemes
 from fmrt.export.quantize.steps import padding_moves
 from fmrt.export.rewrite import pack_for_cuda
 from fmrt.manifest import Manifest, Parity, Quality, Tower, Variant
@@ -37,86 +37,116 @@ ROUNDS = 5
 SAME = 1e-6
 
 
-def check_schemes(schemes: Sequence[str], min_cosine: float) -> None:
-    """Raise unless these can be asked for.
+def check_quality(min_cosine: float, calibration: str | Path | None) -> None:
+    """Raise unless variants can be judged so.
 
     Raises:
-        OptionError: an unknown scheme, none, or a cosine that is none.
+        OptionError: a cosine that is none, or nothing to calibrate on.
     """
-    for name in schemes:
-        if name not in SCHEMES:
-            raise OptionError(f"unknown quantization {name!r}; choose from: {', '.join(SCHEMES)}")
-    if not schemes:
-        raise OptionError(f"no quantization named; choose from: {', '.join(SCHEMES)}")
-    if not 0 < min_cosine < 1:
-        raise OptionError(f"min_cosine={min_cosine}; give a number between 0 and 1")
+    number = isinstance(min_cosine, int | float | np.number) and not isinstance(min_cosine, bool)
+    if not number or not 0 < min_cosine < 1:
+        raise OptionError(f"min_cosine={min_cosine!r}; give a number between 0 and 1")
+    if calibration is not None and not Path(calibration).exists():
+        raise OptionError(
+            f"calibration {str(calibration)!r} is not there; give a text a line, or a folder of "
+            "images or sounds"
+        )
 
 
 def quantize_bundle(
     bundle: str | Path,
-    schemes: Sequence[str],
+    schemes: str | Sequence[str],
     *,
     min_cosine: float = MIN_COSINE,
     calibration: str | Path | None = None,
     report: Report | None = None,
 ) -> Bundle:
-    """Add variants to a bundle; torch is not needed.
+    """Add variants to a bundle, each as soon as it has passed; torch is not needed.
 
     Args:
         bundle: directory of the bundle.
-        schemes: names in `SCHEMES`; a variant that is there already is replaced.
+        schemes: names as of `named_schemes`; a variant that is there already is replaced.
         min_cosine: mean cosine with the fp32 vectors that each variant must reach on held-out
             calibration items.
         calibration: the user's items: a file with a text a line, or a folder of images or sounds;
             default the exporter's own. A bundle with two towers takes texts.
         report: takes lines that say what is being done.
 
+    Returns:
+        The bundle with every variant that was asked for.
+
     Raises:
-        ExportError: a variant that does not reach ``min_cosine``, or is not PyTorch's; the bundle
-            is as it was.
+        QuantizationError: a variant that does not reach ``min_cosine``, or is not PyTorch's; it
+            names those that were added nevertheless.
         OptionError: an argument that makes no sense.
         BundleError: not a bundle, or corrupt.
+        ExportError: the bundle cannot be written, or has nothing to start from.
     """
-    check_schemes(schemes, min_cosine)
-    opened = Bundle.open(bundle)
+    names = named_schemes(schemes)
+    check_quality(min_cosine, calibration)
+    path = Bundle.open(bundle).path
     say = report or (lambda _: None)
-    _remove_leftovers(opened.path)
-    work = opened.path / f"{WORK}{os.getpid()}"
+    _remove_leftovers(path)
+    towers = Bundle.open(path).manifest.towers
     given = None if calibration is None else Path(calibration)
+    items = {tower.modality: _items(tower.modality, given, say) for tower in towers}
+    added: list[str] = []
+    refused: dict[str, str] = {}
+    for form in (form for name in names for form in SCHEMES[name]):
+        try:
+            _add(path, form, items, min_cosine, say)
+            added.append(form.variant)
+        except ExportError as e:
+            refused[form.variant] = str(e)
+            say(f"refused {form.variant}: {e}")
+        except OSError as e:
+            why = f"cannot write {path}: {e.strerror or e}; {_there(added)}"
+            raise ExportError(why) from e
+    if refused:
+        why = f"{'; '.join(refused.values())}; {_there(added)}"
+        raise QuantizationError(why, path, added, refused)
+    return Bundle.open(path)
+
+
+def _there(added: Sequence[str]) -> str:
+    return f"added: {', '.join(added)}" if added else "nothing is added"
+
+
+def _add(path: Path, form: Form, items: Mapping[str, Items], target: float, say: Report) -> None:
+    """Add one form of every tower to the bundle, and only then report it.
+
+    Raises:
+        ExportError: it is not good enough; the bundle is as it was.
+    """
+    bundle = Bundle.open(path)
+    work = path / f"{WORK}{os.getpid()}"
     try:
         (work / "onnx").mkdir(parents=True)
         made = [
             variant
-            for tower in opened.manifest.towers
-            for variant in _tower(opened, tower, schemes, min_cosine, given, work, say)
+            for tower in bundle.manifest.towers
+            for variant in _of_tower(bundle, tower, form, items[tower.modality], target, work, say)
         ]
-        _put_in_place(opened, made, work)
-    except OSError as e:
-        raise ExportError(f"cannot write {opened.path}: {e.strerror or e}") from e
+        _put_in_place(bundle, made, work)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    return Bundle.open(opened.path)
+    for variant in made:
+        say(_summary(variant))
 
 
-def _tower(
+def _of_tower(
     bundle: Bundle,
     tower: Tower,
-    schemes: Sequence[str],
+    form: Form,
+    items: Items,
     target: float,
-    given: Path | None,
     work: Path,
     say: Report,
 ) -> list[Variant]:
-    items = _items(tower.modality, given, say)
-    forms = [form for name in dict.fromkeys(schemes) for form in SCHEMES[name]]
-    made = []
-    for form in forms:
-        base = _base(bundle, form, tower.modality)
-        say(f"quantizing {base.name} of {tower.modality}s to {form.variant}")
-        graph = ir.load(bundle.graph(base))
-        context = Context(bundle, tower, graph, items, target, say)
-        made += _variants(context, form, work)
-    return made
+    base = _base(bundle, form, tower.modality)
+    say(f"quantizing {base.name} of {tower.modality}s to {form.variant}")
+    graph = ir.load(bundle.graph(base))
+    return _variants(Context(bundle, tower, graph, items, target, say), form, work)
 
 
 def _items(modality: str, given: Path | None, say: Report) -> Items:
@@ -161,7 +191,6 @@ def _packed(context: Context, variant: Variant, model: ir.Model, work: Path) -> 
         return []
     file = variant.file.replace(".onnx", "_packed.onnx")
     blank = Variant(name, file, variant.provider, variant.precision, "", 0, variant.modality)
-    context.say(f"made {name} again, unmeasured; on a GPU: fmrt verify --provider cuda --record")
     return [write_graph(model, work, dataclasses.replace(blank, packed=True))]
 
 
@@ -191,15 +220,18 @@ def _measured_variant(context: Context, form: Form, made: Made, work: Path) -> V
         speed if own_provider else None,
         cpu_name(),
     )
-    context.say(_summary(form, quality))
     return dataclasses.replace(written, parity=parity, checked_on="cpu", quality=quality)
 
 
-def _summary(form: Form, quality: Quality) -> str:
+def _summary(variant: Variant) -> str:
+    quality = variant.quality
+    if quality is None:
+        name = variant.name
+        return f"made {name} again, unmeasured; on a GPU: fmrt verify --provider cuda --record"
     kept = f", {quality.kept} of {quality.products} products kept" if quality.kept else ""
     speed = f", {quality.speed:.2f} times the speed of fp32" if quality.speed else ""
     return (
-        f"verified {form.variant}: mean cosine {quality.mean_cosine:.6f}, worst "
+        f"verified {variant.name}: mean cosine {quality.mean_cosine:.6f}, worst "
         f"{quality.min_cosine:.6f}{kept}{speed}"
     )
 
@@ -244,7 +276,7 @@ def _measured(context: Context, form: Form, model: ir.Model, trial: Bundle) -> t
         report = check(engines[1], reference)
         if not report.passed:
             why = why_refused(context, model, engines[1], reference)
-            raise ExportError(f"{form.variant} fails, so that nothing is added: {why}")
+            raise ExportError(f"{form.variant} fails: {why}")
         ratios = []
         for _ in range(ROUNDS + 1):
             seconds = [_seconds(engine, context.items.held_out) for engine in engines]

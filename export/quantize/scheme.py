@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import difflib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from fmrt.errors import OptionError
 from fmrt.export.quantize.context import Context, Made
 from fmrt.export.quantize.fp16 import compute_half, store_half
 from fmrt.export.quantize.int4 import weights_in_4_bits
@@ -48,3 +50,43 @@ SCHEMES: dict[str, tuple[Form, ...]] = {
     ),
     "int4": (Form("q4", "_q4", "any", "int4", "any", weights_in_4_bits, mapped=True),),
 }
+
+# Names of other tools, and of this table's own variants, for a scheme.
+ALIASES = {
+    "float16": "fp16",
+    "half": "fp16",
+    "quantized": "int8",
+    "8bit": "int8",
+    "4bit": "int4",
+    **{form.variant: name for name, forms in SCHEMES.items() for form in forms},
+}
+
+
+def named_schemes(schemes: str | Sequence[str]) -> list[str]:
+    """Keys of `SCHEMES`, each once, for names as people write them.
+
+    Args:
+        schemes: keys, aliases or names of variants, in any case; a string may join several with
+            commas.
+
+    Raises:
+        OptionError: an unknown name, or none.
+    """
+    names = schemes.split(",") if isinstance(schemes, str) else schemes
+    if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+        raise OptionError(f"schemes={schemes!r}; give a list of: {', '.join(SCHEMES)}")
+    found = [_named(name.strip()) for name in names if name.strip()]
+    if not found:
+        raise OptionError(f"no quantization named; choose from: {', '.join(SCHEMES)}")
+    return list(dict.fromkeys(found))
+
+
+def _named(name: str) -> str:
+    key = name.lower()
+    key = ALIASES.get(key, key)
+    if key in SCHEMES:
+        return key
+    near = difflib.get_close_matches(key, [*SCHEMES, *ALIASES], n=1)
+    meant = f"did you mean {near[0]}? " if near else ""
+    choices = ", ".join(SCHEMES)
+    raise OptionError(f"unknown quantization {name!r}; {meant}choose from: {choices}")

@@ -13,21 +13,18 @@ from contextlib import contextmanager
 from fmrt._version import __version__
 from fmrt.cli import bench, embed, export, info, quantize, search, segment, tune, verify
 from fmrt.cli._arguments import Parser
+from fmrt.cli._status import FAILED, INTERRUPTED, PARTLY, USAGE
 from fmrt.cli._text import flat
-from fmrt.errors import FmrtError, ProviderWarning, TruncationWarning
+from fmrt.errors import FmrtError, ProviderWarning, QuantizationError, TruncationWarning
 
 # Warnings for the user, shown as one line.
 OURS = (ProviderWarning, TruncationWarning)
 # Each has add_parser(subparsers) and run(args) -> exit code.
 COMMANDS = (export, quantize, embed, search, segment, verify, info, bench, tune)
 
-FAILED = 1
-USAGE = 2
-INTERRUPTED = 130
-
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0, 1 on an error, 2 on wrong usage.
+    """Run the command line and return its exit status, see `fmrt.cli._status`.
 
     Args:
         argv: arguments without the program's name; default those of the process.
@@ -75,7 +72,10 @@ def _run(command: Callable[[argparse.Namespace], int], args: argparse.Namespace)
         if sys.stdout is not None:
             sys.stdout.flush()
     except FmrtError as e:
-        return _fail("; ".join([str(e), *getattr(e, "__notes__", ())]))
+        partly = isinstance(e, QuantizationError) and e.added
+        return _fail(
+            "; ".join([str(e), *getattr(e, "__notes__", ())]), PARTLY if partly else FAILED
+        )
     except KeyboardInterrupt as e:
         _say(flat(str(e)) or "interrupted")
         return INTERRUPTED
@@ -89,9 +89,9 @@ def _run(command: Callable[[argparse.Namespace], int], args: argparse.Namespace)
     return code
 
 
-def _fail(message: str) -> int:
+def _fail(message: str, status: int = FAILED) -> int:
     _say(f"error: {flat(message)}")
-    return FAILED
+    return status
 
 
 def _say(line: str) -> None:

@@ -5,10 +5,15 @@ from __future__ import annotations
 import argparse
 import shlex
 from functools import partial
+from typing import TYPE_CHECKING
 
 from fmrt.cli._arguments import Subparsers, positive
-from fmrt.cli._variants import variants_table
-from fmrt.cli.quantize import SCHEMES, add_quality, names
+from fmrt.cli._status import DONE
+from fmrt.cli.quantize import SCHEMES, add_quality, names, print_variants
+from fmrt.errors import QuantizationError
+
+if TYPE_CHECKING:
+    from fmrt.bundle import Bundle
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -85,10 +90,32 @@ def _weighted(text: str) -> tuple[str, float]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Export, and print what was chosen, how close to PyTorch it is, and what to do next."""
+    """Export, and print what was chosen, how close to PyTorch it is, and what to do next.
+
+    Raises:
+        ExportError: the model cannot be exported.
+        QuantizationError: it is, but a quantized variant did not pass; the others were printed.
+    """
+    from fmrt.bundle import Bundle  # noqa: PLC0415  # start-up stays quick
+
+    try:
+        bundle = _exported(args)
+    except QuantizationError:
+        print_variants(Bundle.open(args.out))
+        raise
+    print_variants(bundle)
+    out = shlex.quote(args.out)
+    if bundle.manifest.heads:
+        print(f"next: fmrt segment {out} image.jpg --point X,Y -o masks")
+    else:
+        print(f"next: fmrt embed {out} texts.txt -o vectors.npy")
+    return DONE
+
+
+def _exported(args: argparse.Namespace) -> Bundle:
     from fmrt._api import export_model  # noqa: PLC0415  # start-up stays quick
 
-    bundle = export_model(
+    return export_model(
         args.model,
         args.out,
         output=args.output,
@@ -106,10 +133,3 @@ def run(args: argparse.Namespace) -> int:
         overwrite=args.overwrite,
         report=partial(print, flush=True),
     )
-    print(f"\n{variants_table(bundle.manifest.graphs)}\n")
-    out = shlex.quote(args.out)
-    if bundle.manifest.heads:
-        print(f"next: fmrt segment {out} image.jpg --point X,Y -o masks")
-    else:
-        print(f"next: fmrt embed {out} texts.txt -o vectors.npy")
-    return 0

@@ -5,11 +5,17 @@ from __future__ import annotations
 import argparse
 import shlex
 from functools import partial
+from typing import TYPE_CHECKING
 
 from fmrt.cli._arguments import Subparsers
+from fmrt.cli._status import DONE
 from fmrt.cli._variants import variants_table
+from fmrt.errors import QuantizationError
 
-SCHEMES = "fp16, int8 or int4, or several joined with commas"
+if TYPE_CHECKING:
+    from fmrt.bundle import Bundle
+
+SCHEMES = "fp16, int8 (or q8) or int4 (or q4), or several joined with commas"
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -17,8 +23,9 @@ def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "quantize",
         help="add smaller and faster variants to a bundle",
-        description="Add quantized variants to a bundle, each verified; the others stay as they "
-        "are. Needs fmrt[quantize], but not PyTorch.",
+        description="Add quantized variants to a bundle, each as soon as it has passed; the others "
+        "stay as they are. Ends with 3 where only some passed. Needs fmrt[quantize], but not "
+        "PyTorch.",
     )
     parser.set_defaults(run=run)
     parser.add_argument("bundle", metavar="BUNDLE", help="a bundle's directory")
@@ -50,17 +57,38 @@ def names(text: str) -> list[str]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Quantize, and print the bundle's variants and what to do next."""
-    from fmrt._api import quantize_bundle  # noqa: PLC0415  # start-up stays quick
+    """Quantize, and print the bundle's variants and what to do next.
 
-    bundle = quantize_bundle(
-        args.bundle,
-        args.schemes,
-        min_cosine=args.min_cosine,
-        calibration=args.calibration,
-        report=partial(print, flush=True),
+    Raises:
+        QuantizationError: a variant did not pass; those that did have been printed.
+    """
+    from fmrt._api import quantize_bundle  # noqa: PLC0415  # start-up stays quick
+    from fmrt.bundle import Bundle  # noqa: PLC0415
+
+    try:
+        bundle = quantize_bundle(
+            args.bundle,
+            args.schemes,
+            min_cosine=args.min_cosine,
+            calibration=args.calibration,
+            report=partial(print, flush=True),
+        )
+    except QuantizationError as e:
+        if e.added:
+            print_variants(Bundle.open(args.bundle))
+        raise
+    print_variants(bundle)
+    # The latest that runs here; a precision stands for the provider's own variant.
+    precision = next(
+        v.precision for v in reversed(bundle.manifest.variants) if v.provider in ("any", "cpu")
     )
-    print(f"\n{variants_table(bundle.manifest.graphs)}\n")
-    name = args.schemes[0]
-    print(f"next: fmrt embed {shlex.quote(args.bundle)} texts.txt -o vectors.npy --variant {name}")
-    return 0
+    print(
+        f"next: fmrt embed {shlex.quote(args.bundle)} texts.txt -o vectors.npy "
+        f"--variant {precision}"
+    )
+    return DONE
+
+
+def print_variants(bundle: Bundle) -> None:
+    """Print the table of a bundle's variants."""
+    print(f"\n{variants_table(bundle.manifest.graphs)}\n", flush=True)

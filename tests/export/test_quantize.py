@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -21,8 +22,8 @@ import fmrt
 import fmrt.export.quantize.bundle as quantizing
 from benchmarks.saturation import largest_error, rounded
 from fmrt.cli import main
-from fmrt.errors import ExportError, OptionError
-from fmrt.export.quantize import SCHEMES, quantize_bundle
+from fmrt.errors import ExportError, OptionError, QuantizationError
+from fmrt.export.quantize import SCHEMES, named_schemes, quantize_bundle
 from fmrt.export.quantize.int4 import BLOCK, round_blocks
 from fmrt.export.quantize.items import given_items, own_items
 from fmrt.export.quantize.recipe import TINY as TINY_SCALE
@@ -287,9 +288,54 @@ def test_the_portable_8_bit_graph_has_standard_operators_alone(bundle: Path) -> 
 
 def test_what_misses_the_target_leaves_the_bundle_as_it_was(plain: Path, lines: Path) -> None:
     before = files(plain)
-    with pytest.raises(ExportError, match=r"int4 reaches a mean cosine of 0\.9\d+.*--min-cosine"):
-        quantize_bundle(plain, ["fp16", "int4"], min_cosine=0.9999, calibration=lines)
+    with pytest.raises(QuantizationError, match=r"int4 reaches a mean cosine.*--min-cosine") as e:
+        quantize_bundle(plain, ["int4"], min_cosine=0.9999, calibration=lines)
     assert files(plain) == before
+    assert (e.value.added, [*e.value.refused]) == ((), ["q4"])
+
+
+def test_what_passed_stays_when_another_does_not(
+    plain: Path, lines: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "bundle"
+    shutil.copytree(plain, copy)
+    options = ["--min-cosine", "0.9999", "--calibration", str(lines)]
+    assert main(["quantize", str(copy), "q4,float16", *options]) == 3
+    out, err = capsys.readouterr()
+    assert re.search(r"error: int4 reaches .*; added: fp16-cpu, fp16-cuda$", err.strip())
+    assert "next:" not in out
+    names = [v.name for v in fmrt.Bundle.open(copy).manifest.variants]
+    assert names[-2:] == ["fp16-cpu", "fp16-cuda"]
+    assert main(["verify", str(copy)]) == 0
+
+
+def test_an_export_stays_when_a_quantized_variant_does_not_pass(
+    lines: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = save_tiny(Tiny("bert", "wordpiece"), tmp_path / "model")
+    options = ["--quantize", "int4,fp16", "--min-cosine", "0.9999", "--calibration", str(lines)]
+    assert main(["export", str(model), str(tmp_path / "out"), *options]) == 3
+    assert "is exported, but int4 reaches" in capsys.readouterr().err
+    assert fmrt.Bundle.open(tmp_path / "out").variant("fp16-cpu")
+    with pytest.raises(QuantizationError) as e:
+        fmrt.export_model(
+            model, tmp_path / "two", quantize="int4", min_cosine=0.9999, calibration=lines
+        )
+    assert e.value.path == tmp_path / "two"
+    assert "fp32-cpu" in e.value.added
+    assert [*e.value.refused] == ["q4"]
+
+
+@pytest.mark.parametrize(
+    ("given", "schemes"),
+    [
+        ("q8", ["int8"]),
+        ("int8-cpu, Q4,4bit", ["int8", "int4"]),
+        (["float16", "quantized", "int8"], ["fp16", "int8"]),
+    ],
+)
+def test_names_that_people_see_are_schemes(given: str | list[str], schemes: list[str]) -> None:
+    assert named_schemes(given) == schemes
 
 
 def test_products_are_kept_until_the_target_is_met(
@@ -331,6 +377,24 @@ def test_a_stopped_run_leaves_the_bundle_as_it_was(
     assert not list(copy.glob(".quantize-*"))
 
 
+def test_a_kill_loses_nothing_that_was_reported(plain: Path, lines: Path, tmp_path: Path) -> None:
+    """It comes with the first line after a variant was reported as verified."""
+    copy = tmp_path / "bundle"
+    shutil.copytree(plain, copy)
+    code = (
+        "import os, signal, sys, fmrt.export.quantize.bundle as b\n"
+        "said = []\n"
+        "def report(line):\n"
+        "    if said: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    said.extend([line] if line.startswith('verified fp16-cpu') else [])\n"
+        "b.quantize_bundle(sys.argv[1], ['fp16'], calibration=sys.argv[2], report=report)"
+    )
+    command = [sys.executable, "-c", code, str(copy), str(lines)]
+    assert subprocess.run(command, check=False).returncode == -9
+    assert fmrt.Bundle.open(copy).manifest.variants[-1].name == "fp16-cpu"
+    assert main(["verify", str(copy)]) == 0
+
+
 def test_quantizing_imports_no_torch(plain: Path, lines: Path, tmp_path: Path) -> None:
     copy = tmp_path / "bundle"
     shutil.copytree(plain, copy)
@@ -350,7 +414,9 @@ def test_quantizing_imports_no_torch(plain: Path, lines: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["int9"], "unknown quantization 'int9'; choose from: fp16, int8, int4"),
+        (["int9"], "unknown quantization 'int9'; did you mean int"),
+        (["uint8"], "unknown quantization 'uint8'; did you mean int8? choose from: fp16, int8"),
+        (["q8,xyz"], "unknown quantization 'xyz'; choose from: fp16, int8, int4"),
         ([","], "no quantization named"),
         (["int8", "--min-cosine", "2"], "min_cosine=2.0; give a number between 0 and 1"),
         (["int8", "--calibration", "none.txt"], "give a text a line"),
@@ -425,8 +491,8 @@ def test_a_refusal_names_the_sound_that_pytorch_makes_zero(tmp_path: Path) -> No
     quantize_bundle(out.path, ["fp16"])
     before = files(out.path)
     why = r"int8-cpu fails.* worst cosine 0\.0+, of sound 5 of the reference.* is zero, .*fp16"
-    with pytest.raises(ExportError, match=why):
-        quantize_bundle(out.path, ["fp16", "int8"], min_cosine=LOW)
+    with pytest.raises(QuantizationError, match=why):
+        quantize_bundle(out.path, ["int8"], min_cosine=LOW)
     assert files(out.path) == before
 
 
