@@ -7,7 +7,6 @@ covers the merge.
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +18,11 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import load_peft_weights
 
 from fmrt.errors import ExportError, OptionError
+from fmrt.export.directory import ADAPTER_CONFIG, check_directory, read_object
 from fmrt.export.quiet import quiet
 from fmrt.export.source import fetch, first_line, weights_sha256
 from fmrt.manifest import Adapter
 
-ADAPTER_CONFIG = "adapter_config.json"
 # In front of every name in an adapter's file.
 PREFIX = "base_model.model."
 # Settings of a LoRA that add weights which are no product of two matrices.
@@ -65,6 +64,7 @@ def fetch_adapter(name: str, weight: float = 1.0) -> AdapterFiles:
     path, revision = fetch(name, None)
     if not (path / ADAPTER_CONFIG).is_file():
         raise ExportError(f"{name} holds no {ADAPTER_CONFIG}: not an adapter")
+    check_directory(path, name)
     return AdapterFiles(name, path, revision, weight)
 
 
@@ -139,10 +139,11 @@ def _layers(backbone: torch.nn.Module) -> Iterator[tuple[str, Any]]:
 
 def _config(adapter: AdapterFiles) -> LoraConfig:
     try:
-        stated = json.loads((adapter.path / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-        kind = str(stated.get("peft_type"))
+        kind = str(read_object(adapter.path / ADAPTER_CONFIG).get("peft_type"))
         with quiet():
             config = PeftConfig.from_pretrained(str(adapter.path))
+    except ExportError:
+        raise
     except Exception as e:  # whatever a malformed configuration provokes
         raise ExportError(
             f"{adapter.name}: {ADAPTER_CONFIG} cannot be read: {first_line(e)}"

@@ -131,7 +131,7 @@ def load_audio(
         OptionError: an override that makes no sense for this model.
     """
     extractor = FeatureExtractor(path)
-    model, missing = load_backbone(path, device)
+    model, missing = load_backbone(path, device, trust=overrides.trust_remote_code)
     model_type = model.config.model_type
     backbone = model.get_encoder() if model.config.is_encoder_decoder else model
     pooling = _choose_pooling(extractor, model_type, overrides.pooling)

@@ -10,8 +10,9 @@ import transformers
 from transformers import MODEL_MAPPING, AutoConfig, AutoModel, PretrainedConfig
 
 from fmrt.errors import ExportError
+from fmrt.export.directory import CONFIG_FILE
 from fmrt.export.quiet import quiet
-from fmrt.export.source import first_line
+from fmrt.export.source import cannot_load
 
 
 def backbone_class(config: PretrainedConfig) -> Any:  # noqa: ANN401  # a model class
@@ -29,10 +30,27 @@ def backbone_class(config: PretrainedConfig) -> Any:  # noqa: ANN401  # a model 
         return stated or AutoModel
 
 
+def read_config(path: Path, trust: bool) -> PretrainedConfig:
+    """The configuration in a directory; ``trust`` lets Python files of the directory run.
+
+    Raises:
+        ExportError: it cannot be read.
+    """
+    try:
+        with quiet():
+            return AutoConfig.from_pretrained(
+                str(path), local_files_only=True, trust_remote_code=trust
+            )
+    except Exception as e:  # whatever a malformed configuration provokes
+        raise cannot_load(str(path / CONFIG_FILE), path, e) from e
+
+
 def load_backbone(
     path: Path,
     device: str,
     kind: Any = None,  # noqa: ANN401
+    *,
+    trust: bool = False,
 ) -> tuple[Any, list[str]]:
     """The model in float32 and evaluation mode, and the names of weights the checkpoint lacks.
 
@@ -40,6 +58,7 @@ def load_backbone(
         path: its directory.
         device: torch device.
         kind: the model's class; default that of `backbone_class`.
+        trust: whether Python files of the directory may run.
 
     Raises:
         ExportError: it cannot be loaded.
@@ -47,10 +66,16 @@ def load_backbone(
     try:
         with quiet():
             if kind is None:
-                kind = backbone_class(AutoConfig.from_pretrained(str(path), local_files_only=True))
+                kind = backbone_class(read_config(path, trust))
             model, info = kind.from_pretrained(
-                str(path), dtype=torch.float32, output_loading_info=True, local_files_only=True
+                str(path),
+                dtype=torch.float32,
+                output_loading_info=True,
+                local_files_only=True,
+                trust_remote_code=trust,
             )
+    except ExportError:
+        raise
     except Exception as e:  # whatever a malformed checkpoint provokes
-        raise ExportError(f"{path} cannot be loaded: {first_line(e)}") from e
+        raise cannot_load(str(path), path, e) from e
     return model.eval().to(device), sorted(info["missing_keys"])

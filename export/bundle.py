@@ -73,6 +73,7 @@ def export_model(
     min_cosine: float = MIN_COSINE,
     calibration: str | Path | None = None,
     cuda: bool = False,
+    trust_remote_code: bool = False,
     overwrite: bool = False,
     report: Report | None = None,
 ) -> Bundle:
@@ -100,6 +101,8 @@ def export_model(
         cuda: whether to add variants in fp32, fp16 and bf16 for GPUs, of encoders of texts in fp16
             without padding too; checked on a GPU where there is one, else on the CPU as far as it
             can run them.
+        trust_remote_code: whether Python files of the model's directory may run, with your rights,
+            where the model's type or modules are not a library's own. Read them first.
         overwrite: whether ``out`` may replace a bundle.
         report: takes lines that say what was chosen and what is being done.
 
@@ -121,7 +124,7 @@ def export_model(
     say(f"loading {model}")
     several = [(adapter, 1.0)] if isinstance(adapter, str | Path) else adapter
     adapters = [(str(name), weight) for name, weight in several]
-    overrides = Overrides(pooling, normalize, max_length, output)
+    overrides = Overrides(pooling, normalize, max_length, output, trust_remote_code)
     with _refusing(f"{model} cannot be loaded, or does not run on its main input alone"):
         loaded = load_model(str(model), revision, device, overrides, adapters)
     for choice in loaded.choices:
@@ -261,6 +264,7 @@ def _manifest(
             loaded.revision,
             weights_sha256(loaded.path),
             tuple(adapter.record() for adapter in loaded.adapters),
+            remote_code=loaded.remote_code,
         ),
         packages={name: version(name) for name in PACKAGES},
         model_type=loaded.model_type,

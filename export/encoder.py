@@ -12,14 +12,16 @@ from transformers import AutoModel
 from fmrt.export.quiet import quiet
 
 
-def load_whole(transformer: Transformer, path: Path, device: str) -> None:
+def load_whole(transformer: Transformer, path: Path, device: str, trust: bool) -> None:
     """Load encoder and decoder, where the encoder alone does not find its weights.
 
     sentence-transformers loads the encoder of the types it knows alone, and for some of them their
     checkpoints' names do not fit.
     """
     with quiet():
-        model = AutoModel.from_pretrained(str(path), dtype=torch.float32, local_files_only=True)
+        model = AutoModel.from_pretrained(
+            str(path), dtype=torch.float32, local_files_only=True, trust_remote_code=trust
+        )
     transformer.model = model.eval().to(device)
 
 

@@ -16,7 +16,7 @@ from transformers import AutoFeatureExtractor
 from fmrt.errors import ExportError
 from fmrt.export.log_mel import KINDS
 from fmrt.export.quiet import quiet
-from fmrt.export.source import first_line
+from fmrt.export.source import cannot_load
 from fmrt.manifest import AudioInput
 from fmrt.preprocess.audio import AudioPreprocessor, decode
 from fmrt.preprocess.spectrogram import FEATURES_FILE, Spectrogram
@@ -43,12 +43,10 @@ class FeatureExtractor:
         try:
             with quiet():
                 self.extractor: Any = AutoFeatureExtractor.from_pretrained(
-                    str(path), local_files_only=True
+                    str(path), local_files_only=True, trust_remote_code=False
                 )
         except Exception as e:  # whatever a malformed configuration provokes
-            raise ExportError(
-                f"the feature extractor of {path} cannot be loaded: {first_line(e)}"
-            ) from e
+            raise cannot_load(f"the feature extractor of {path}", path, e) from e
         self.kind = type(self.extractor).__name__
         if self.kind not in KINDS:
             raise ExportError(

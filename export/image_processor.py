@@ -17,8 +17,9 @@ from transformers import AutoImageProcessor, BaseImageProcessor
 from transformers.image_utils import load_image
 
 from fmrt.errors import ExportError
+from fmrt.export.directory import read_object
 from fmrt.export.quiet import quiet
-from fmrt.export.source import first_line
+from fmrt.export.source import cannot_load
 from fmrt.export.timm_transforms import FILE, is_timm, timm_input
 from fmrt.manifest import ImageInput
 from fmrt.preprocess.image import ImagePreprocessor
@@ -166,10 +167,9 @@ def _sizes(p: Any, kind: str) -> tuple[tuple[int, ...] | None, tuple[int, int] |
 def _stated_kind(path: Path) -> str | None:
     stated: dict[str, Any] = {}
     if (path / CONFIG).is_file():
-        stated = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+        stated = read_object(path / CONFIG)
     elif (path / COMBINED).is_file():
-        whole = json.loads((path / COMBINED).read_text(encoding="utf-8"))
-        stated = whole.get("image_processor", {})
+        stated = read_object(path / COMBINED).get("image_processor", {})
     kind = stated.get("image_processor_type") or stated.get("feature_extractor_type")
     return None if kind is None else str(kind)
 
@@ -178,10 +178,10 @@ def _pillow_processor(path: Path) -> BaseImageProcessor:
     try:
         with quiet():
             return AutoImageProcessor.from_pretrained(
-                str(path), backend="pil", local_files_only=True
+                str(path), backend="pil", local_files_only=True, trust_remote_code=False
             )
     except Exception as e:  # whatever a malformed configuration provokes
-        raise ExportError(f"the image processor of {path} cannot be loaded: {first_line(e)}") from e
+        raise cannot_load(f"the image processor of {path}", path, e) from e
 
 
 def _plain_processor(path: Path) -> BaseImageProcessor:

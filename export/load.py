@@ -6,11 +6,8 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from transformers import AutoConfig, PretrainedConfig
-
 from fmrt.errors import ExportError, OptionError
 from fmrt.export.adapter import (
-    ADAPTER_CONFIG,
     AdapterFiles,
     attach,
     base_of,
@@ -18,12 +15,18 @@ from fmrt.export.adapter import (
     fetch_adapter,
 )
 from fmrt.export.audio import load_audio
-from fmrt.export.backbone import backbone_class
+from fmrt.export.backbone import backbone_class, read_config
+from fmrt.export.directory import (
+    ADAPTER_CONFIG,
+    CONFIG_FILE,
+    MODULES_FILE,
+    author_code,
+    check_directory,
+)
 from fmrt.export.part import Loaded
-from fmrt.export.quiet import quiet
 from fmrt.export.sam import FAMILIES
 from fmrt.export.segment import load_segmenter
-from fmrt.export.source import MODULES_FILE, Choice, Overrides, check_device, fetch, first_line
+from fmrt.export.source import Choice, Overrides, check_device, fetch
 from fmrt.export.text import load_text
 from fmrt.export.towers import is_two_towers, load_towers
 from fmrt.export.vision import PATCH, load_vision
@@ -58,13 +61,18 @@ def load_model(
     check_device(device)
     files = [fetch_adapter(*adapter) for adapter in adapters]
     path, commit = fetch(name, revision)
+    check_directory(path, name)
     if (path / MODULES_FILE).is_file() and (path / ADAPTER_CONFIG).is_file():
         return _loaded_with_adapter(name, path, commit, device, overrides, files)
-    if (path / ADAPTER_CONFIG).is_file() and not (path / "config.json").is_file():
+    if (path / ADAPTER_CONFIG).is_file() and not (path / CONFIG_FILE).is_file():
         files.insert(0, AdapterFiles(name, path, commit))
         name = base_of(files[0])
         path, commit = fetch(name, None)
+        check_directory(path, name)
     loaded = _load(name, path, commit, device, overrides)
+    choices = (*loaded.choices, *_code(path, overrides))
+    trusted = overrides.trust_remote_code
+    loaded = dataclasses.replace(loaded, choices=choices, remote_code=trusted)
     if files:
         attach(loaded.backbone, files)
     return _with_adapters(loaded, files)
@@ -87,35 +95,35 @@ def _loaded_with_adapter(
     return _with_adapters(loaded, [files])
 
 
+def _code(path: Path, overrides: Overrides) -> list[Choice]:
+    """What is done with Python files that the directory names."""
+    named = ", ".join(dict.fromkeys(author_code(path)))
+    if overrides.trust_remote_code:
+        return [Choice("remote code", f"may run: {named or 'the model names none'}", "asked for")]
+    return [Choice("remote code", f"not run: {named}", "not needed")] if named else []
+
+
 def _with_adapters(loaded: Loaded, files: Sequence[AdapterFiles]) -> Loaded:
     said = [Choice("adapter", f"{f.name}, weight {f.weight:g}", ADAPTER_CONFIG) for f in files]
     return dataclasses.replace(loaded, choices=(*loaded.choices, *said), adapters=tuple(files))
 
 
 def _load(name: str, path: Path, commit: str | None, device: str, overrides: Overrides) -> Loaded:
-    load = _loader(name, path)
+    load = _loader(name, path, overrides.trust_remote_code)
     if overrides.output == PATCH and load is not load_vision:
         raise OptionError("output 'patch' is for models of images alone")
     return load(name, path, commit, device, overrides)
 
 
-def _loader(name: str, path: Path) -> Callable[..., Loaded]:
+def _loader(name: str, path: Path, trust: bool) -> Callable[..., Loaded]:
     if (path / MODULES_FILE).is_file():
         return load_text
-    if not (path / "config.json").is_file():
-        raise ExportError(f"{name} holds neither config.json nor {MODULES_FILE}: not a model")
-    config = _config(path)
+    if not (path / CONFIG_FILE).is_file():
+        raise ExportError(f"{name} holds neither {CONFIG_FILE} nor {MODULES_FILE}: not a model")
+    config = read_config(path, trust)
     if config.model_type in FAMILIES:
         return load_segmenter
     kind = backbone_class(config)
     if is_two_towers(kind):
         return load_towers
     return LOADERS.get(getattr(kind, "main_input_name", ""), load_text)
-
-
-def _config(path: Path) -> PretrainedConfig:
-    try:
-        with quiet():
-            return AutoConfig.from_pretrained(str(path), local_files_only=True)
-    except Exception as e:  # whatever a malformed configuration provokes
-        raise ExportError(f"{path / 'config.json'} cannot be read: {first_line(e)}") from e

@@ -78,6 +78,7 @@ class Loaded:
         files: those that the runtime reads.
         adapters: in the backbone, active and unmerged.
         heads: runs the reference inputs of further graphs, and gives these.
+        remote_code: whether Python files of the directory were allowed to run.
     """
 
     name: str
@@ -92,3 +93,4 @@ class Loaded:
     files: tuple[str, ...]
     adapters: tuple[AdapterFiles, ...] = ()
     heads: Callable[[], Sequence[HeadPart]] = tuple
+    remote_code: bool = False

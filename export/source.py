@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,14 @@ from sentence_transformers.base.modules import Dense, Normalize, Transformer
 from sentence_transformers.sentence_transformer.modules import Dropout, LayerNorm, Pooling
 
 from fmrt.errors import ExportError, OptionError
+from fmrt.export.directory import MODULES_FILE, author_code, check_file, check_kind, read_object
 from fmrt.export.encoder import load_whole, take_encoder
-from fmrt.export.quiet import quiet
+from fmrt.export.quiet import listening, quiet
 from fmrt.export.tokenizer import check_tokenizer
 
 POOLING_MODES: tuple[str, ...] = tuple(Pooling.POOLING_MODES)
 # Modules that a graph and a manifest can state. Anything else is refused by its name.
 MODULES = (Transformer, Pooling, Dense, Normalize, LayerNorm, Dropout)
-MODULES_FILE = "modules.json"
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model.bin")
 # What other runtimes need, and this exporter does not.
 NOT_NEEDED = ["onnx/*", "openvino/*", "*.h5", "*.msgpack", "*.ot", "*.gguf", "*.onnx", "*.mlmodel"]
@@ -47,12 +47,16 @@ ENCODER = Choice("part", "the encoder", "standard for encoder-decoders")
 
 @dataclass(frozen=True)
 class Overrides:
-    """What the user asked for instead of what the model says; None leaves the model's own."""
+    """What the user asked for instead of what the model says; None leaves the model's own.
+
+    ``trust_remote_code`` lets Python files of the model's directory run.
+    """
 
     pooling: str | None = None
     normalize: bool | None = None
     max_length: int | None = None
     output: str = "pooled"
+    trust_remote_code: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,12 +117,14 @@ def load_text_source(
         ExportError: a model that cannot be exported, with the reason.
         OptionError: an override that makes no sense for this model.
     """
-    model = _load(path, device)
+    if overrides.pooling is None:
+        check_kind(path, name)
+    model, notes = _load(path, device, overrides.trust_remote_code)
     _check_modules(model, name)
     missing = _missing_weights(model)
     plain = not (path / MODULES_FILE).is_file()
     if plain and missing and model[0].config.is_encoder_decoder:
-        load_whole(model[0], path, device)
+        load_whole(model[0], path, device, overrides.trust_remote_code)
         missing = _missing_weights(model)
     part = (ENCODER,) if plain and take_encoder(model[0]) else ()
     check_missing(missing, model[0].auto_model, name)
@@ -132,6 +138,7 @@ def load_text_source(
         _choose_max_length(model, path, overrides.max_length),
         _prompts_choice(model, path),
         *part,
+        *notes,
     ]
     return TextSource(name, path, commit, model.eval(), model.max_seq_length, tuple(choices))
 
@@ -159,10 +166,7 @@ def fetch(name: str, revision: str | None) -> tuple[Path, str | None]:
             raise OptionError("revision applies to hub models, and this is a local directory")
         return path, None
     if path.exists():
-        raise ExportError(
-            f"{name} is a file; give a model's directory or hub id; for a torch checkpoint of a "
-            "ResNet see python -m fmrt.export.resnet --help"
-        )
+        check_file(path, name)
     try:
         path = _download(name, revision)
     except (HfHubHTTPError, HFValidationError, OSError) as e:
@@ -193,17 +197,33 @@ def check_device(device: str) -> None:
         raise OptionError(f"device {device!r} is not usable: {first_line(e)}") from e
 
 
-def _load(path: Path, device: str) -> SentenceTransformer:
+def _load(path: Path, device: str, trust: bool) -> tuple[SentenceTransformer, Sequence[Choice]]:
     try:
-        with quiet():
-            return SentenceTransformer(
+        with listening() as said:
+            model = SentenceTransformer(
                 str(path),
                 device=device,
                 local_files_only=True,
+                trust_remote_code=trust,
                 model_kwargs={"dtype": torch.float32},
             )
     except Exception as e:  # whatever a malformed model directory provokes
-        raise ExportError(f"{path} cannot be loaded: {first_line(e)}") from e
+        raise cannot_load(str(path), path, e) from e
+    for text in said:
+        if "trust_remote_code" in text:  # something else was taken in the code's place
+            raise cannot_load(str(path), path, RuntimeError(text))
+    return model, [Choice("note", text, "a library's warning") for text in said]
+
+
+def cannot_load(what: str, path: Path, error: Exception) -> ExportError:
+    """Why a library did not load something of a model's directory, in one line."""
+    if "trust_remote_code" not in str(error):
+        return ExportError(f"{what} cannot be loaded: {first_line(error)}")
+    code = ", ".join(dict.fromkeys(author_code(path))) or first_line(error)
+    return ExportError(
+        f"{what} needs Python code of the model's author ({code}), which does not run unasked; "
+        "read that code, then say --trust-remote-code (trust_remote_code=True)"
+    )
 
 
 def first_line(e: Exception) -> str:
@@ -232,7 +252,11 @@ def _missing_weights(model: SentenceTransformer) -> list[str]:
     directory = backbone.config.name_or_path
     with quiet():
         _, info = type(backbone).from_pretrained(
-            directory, config=backbone.config, output_loading_info=True, local_files_only=True
+            directory,
+            config=backbone.config,
+            output_loading_info=True,
+            local_files_only=True,
+            trust_remote_code=False,
         )
     # An encoder's pooler serves classification heads; no pooling mode reads it.
     return [key for key in info["missing_keys"] if "pooler" not in key.split(".")]
@@ -326,7 +350,7 @@ def _length_origin(path: Path, length: int) -> str:
     )
     for file, key in stated:
         for found in sorted(path.rglob(file)):
-            if _read(found).get(key) == length:
+            if read_object(found).get(key) == length:
                 return str(found.relative_to(path))
     return "config.json"
 
@@ -368,8 +392,3 @@ def _module_origin(path: Path, module: object) -> str | None:
         if entry["type"].rsplit(".", 1)[-1] == kind:
             return f"{entry['path']}/config.json"
     return MODULES_FILE
-
-
-def _read(path: Path) -> dict[str, Any]:
-    raw = json.loads(path.read_text(encoding="utf-8"))
-    return raw if isinstance(raw, dict) else {}

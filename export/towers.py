@@ -15,7 +15,7 @@ from torch.nn.functional import normalize
 from transformers import AutoTokenizer
 
 from fmrt.bundle import Reference
-from fmrt.errors import ExportError, OptionError
+from fmrt.errors import OptionError
 from fmrt.export.audio import AudioEmbedding, AudioSource, audio_part
 from fmrt.export.backbone import load_backbone
 from fmrt.export.feature_extractor import FeatureExtractor
@@ -24,7 +24,7 @@ from fmrt.export.layout import save_tokenizer, write_config
 from fmrt.export.part import Loaded, Part
 from fmrt.export.quiet import quiet
 from fmrt.export.reference import reference_texts
-from fmrt.export.source import Choice, Overrides, check_missing, first_line
+from fmrt.export.source import Choice, Overrides, cannot_load, check_missing
 from fmrt.export.tokenizer import check_tokenizer
 from fmrt.export.vision import ImageEmbedding, VisionSource, image_part
 from fmrt.manifest import TextInput, Tower, Variant
@@ -98,13 +98,13 @@ def load_towers(
     """
     if overrides.pooling is not None:
         raise OptionError("--pooling: the towers end in the model's own projections")
-    model, missing = load_backbone(path, device)
+    model, missing = load_backbone(path, device, trust=overrides.trust_remote_code)
     check_missing(missing, model, name)
     model_type = model.config.model_type
     # The models' own forward compares vectors of unit length.
     unit = overrides.normalize is not False
     origin = "as the model compares them" if overrides.normalize is None else "asked for"
-    tokenizer = _tokenizer(path)
+    tokenizer = _tokenizer(path, overrides.trust_remote_code)
     spec = _text_input(model, tokenizer, overrides.max_length)
     masked = model_type not in FULL_LENGTH
     source = TowersSource(model, tokenizer, spec, unit, masked, _other(model, path, unit))
@@ -129,12 +129,14 @@ def load_towers(
     )
 
 
-def _tokenizer(path: Path) -> Any:  # noqa: ANN401
+def _tokenizer(path: Path, trust: bool) -> Any:  # noqa: ANN401
     try:
         with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(
+                str(path), local_files_only=True, trust_remote_code=trust
+            )
     except Exception as e:  # whatever a malformed directory provokes
-        raise ExportError(f"the tokenizer of {path} cannot be loaded: {first_line(e)}") from e
+        raise cannot_load(f"the tokenizer of {path}", path, e) from e
     check_tokenizer(tokenizer, str(path))
     return tokenizer
 

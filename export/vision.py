@@ -141,7 +141,7 @@ def load_vision(
     if overrides.max_length is not None:
         raise OptionError("--max-length is about texts, and this model embeds images")
     processor = ImageProcessor(path)
-    backbone, missing = load_backbone(path, device)
+    backbone, missing = load_backbone(path, device, trust=overrides.trust_remote_code)
     model_type = backbone.config.model_type
     extra = PREPARE[model_type](backbone) if model_type in PREPARE else {}
     tried = _tried(backbone, processor, extra)

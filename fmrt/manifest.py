@@ -128,12 +128,14 @@ class Source:
         revision: commit of a hub model, if known.
         weights_sha256: SHA-256 in hex over the weight files in name order.
         adapters: merged into them.
+        remote_code: whether Python files of the model's directory were allowed to run at export.
     """
 
     model: str
     revision: str | None
     weights_sha256: str
     adapters: tuple[Adapter, ...] = ()
+    remote_code: bool = False
 
 
 @dataclass(frozen=True)

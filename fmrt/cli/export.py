@@ -77,6 +77,11 @@ def add_parser(subparsers: Subparsers) -> None:
         action="store_true",
         help="add variants in fp32, fp16 and bf16 for GPUs, of text encoders without padding too",
     )
+    parser.add_argument(
+        "--trust-remote-code",
+        action="store_true",
+        help="run Python files of the model's directory where it needs them; read them first",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace a bundle at OUT")
 
 
@@ -130,6 +135,7 @@ def _exported(args: argparse.Namespace) -> Bundle:
         min_cosine=args.min_cosine,
         calibration=args.calibration,
         cuda=args.cuda,
+        trust_remote_code=args.trust_remote_code,
         overwrite=args.overwrite,
         report=partial(print, flush=True),
     )
