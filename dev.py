@@ -9,7 +9,7 @@ python3 dev.py check    lint, types, import layers
 python3 dev.py attack   the fuzzers, see tests/attack/fuzz.py, and what they found: attack [SECONDS]
                         [NAMES], each for 60 seconds, all or those of tests/attack/test_NAME.py
 python3 dev.py bench    the benchmarks, and the README's table and plot from them; names of suites,
-                        as in benchmarks/test_NAME.py, run these alone
+                        as in benchmarks/suites/test_NAME.py, run these alone
 
 Each creates .venv with the versions in constraints.txt when it is not there yet.
 """
@@ -70,7 +70,7 @@ def demo() -> None:
     model = "sentence-transformers/all-MiniLM-L6-v2" if reachable(HUB_HOST) else packaged_minilm()
     DEMO.mkdir(exist_ok=True)
     bundle, corpus, vectors = "demo/minilm", "demo/corpus.txt", "demo/vectors.npy"
-    run(python(), "-m", "benchmarks.corpus", corpus)
+    run(python(), "-m", "benchmarks.measuring.corpus", corpus)
     fmrt("export", model, bundle, "--overwrite")
     fmrt("verify", bundle)
     fmrt("embed", bundle, corpus, "-o", vectors, "--overwrite", "--on-too-long", "truncate")
@@ -119,11 +119,11 @@ def lay_out(place: Path) -> None:
 
 def bench(*suites: str) -> None:
     """Run the benchmarks, or some, and write their results, the README's table and the plot."""
-    found = sorted((ROOT / "benchmarks").glob("test_*.py"))
+    found = sorted((ROOT / "benchmarks/suites").glob("test_*.py"))
     names = [path.stem.removeprefix("test_") for path in found]
     for name in suites or names:
         results = f"--benchmark-json=benchmarks/results/{name}.json"
-        run(python(), "-m", "pytest", f"benchmarks/test_{name}.py", results)
+        run(python(), "-m", "pytest", f"benchmarks/suites/test_{name}.py", results)
     run(python(), "-m", "benchmarks.report")
 
 

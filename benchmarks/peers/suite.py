@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from benchmarks.corpus import docstrings
-from benchmarks.roofline import encoder_flops, sgemm_flops_per_second
+from benchmarks.measuring.corpus import docstrings
+from benchmarks.measuring.roofline import encoder_flops, sgemm_flops_per_second
 from fmrt.cores import available_cores, cpu_name
 
 HERE = Path(__file__).resolve().parent

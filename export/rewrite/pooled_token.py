@@ -12,7 +12,7 @@ that token, if it works on each token by itself. From there on the same holds fo
 of it. Where a value has other readers too, the token is taken from it. A mask's row is written
 anew, so that nothing asks for the mask of all tokens.
 
-Gain: up to a layer's time; ``benchmarks/test_choices.py::test_pooled_token`` measures it.
+Gain: up to a layer's time; ``benchmarks/suites/test_choices.py::test_pooled_token`` measures it.
 """
 
 from __future__ import annotations

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance.outcome import VERIFIED, outcome
-from tests.conformance.results import read_results
+from conformance.outcome import VERIFIED, outcome
+from conformance.results import read_results
 
 OUTCOMES = read_results().outcomes
 # One of each kind of difference: no attention mask, weights that only the whole encoder-decoder
 # finds, a backbone that gives feature maps alone.
 ALWAYS = ("fnet", "blenderbot", "hgnet_v2")
-# The whole run is python -m tests.conformance; one type in eight stands for it here.
+# The whole run is python -m conformance; one type in eight stands for it here.
 SOME = [name for name in sorted(OUTCOMES) if OUTCOMES[name].status == VERIFIED][::8]
 
 

@@ -1,4 +1,4 @@
-"""benchmarks/cuda.py runs from end to end on the CPU, and says in a line that there is no GPU."""
+"""The CUDA benchmark runs from end to end on the CPU, and says in a line that there is no GPU."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import fmrt
-from benchmarks import cuda
+from benchmarks.scripts import cuda
 
 
 @pytest.mark.slow
@@ -68,6 +68,6 @@ def test_no_gpu_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     out = tmp_path / "cuda.json"
     assert cuda.main(["--out", str(out)]) == 1
     said = capsys.readouterr().err
-    assert said.startswith("benchmarks.cuda: provider 'cuda' cannot be had")
+    assert said.startswith("benchmarks.scripts.cuda: provider 'cuda' cannot be had")
     assert said.count("\n") == 1
     assert not out.exists()

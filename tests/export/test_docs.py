@@ -11,19 +11,19 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 import fmrt
+from conformance.docs import DOCS, render
+from conformance.results import read_results
+from conformance.scope import model_types
 from fmrt.export.image_processor import ImageProcessor
 from fmrt.export.quiet import quiet
-from tests.conformance.docs import DOCS, render
-from tests.conformance.results import read_results
-from tests.conformance.scope import model_types
 from tests.export.reference import assert_parity
 from tests.export.test_towers import save
 from tests.export.test_vision import photographs
 
 
 def test_the_page_of_models_is_whole_and_not_stale() -> None:
-    assert sorted(read_results().outcomes) == model_types(), "run python -m tests.conformance"
-    assert DOCS.read_text() == render(read_results()), "run python -m tests.conformance --docs"
+    assert sorted(read_results().outcomes) == model_types(), "run python -m conformance"
+    assert DOCS.read_text() == render(read_results()), "run python -m conformance --docs"
 
 
 @pytest.mark.slow

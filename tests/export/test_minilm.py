@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sentence_transformers import SentenceTransformer
 
 import fmrt
-from benchmarks.corpus import docstrings
+from benchmarks.measuring.corpus import docstrings
 from fmrt.export.quiet import quiet
 from tests.export.models import MINILM
 from tests.export.reference import TorchEmbedder, assert_parity

@@ -20,7 +20,7 @@ from hypothesis.extra import numpy as hnp
 
 import fmrt
 import fmrt.export.quantize.bundle as quantizing
-from benchmarks.saturation import largest_error, rounded
+from benchmarks.scripts.saturation import largest_error, rounded
 from fmrt.cli import main
 from fmrt.errors import ExportError, OptionError, QuantizationError
 from fmrt.export.quantize import SCHEMES, named_schemes, quantize_bundle

@@ -17,8 +17,8 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 import fmrt
-from benchmarks.conftest import MODEL
-from benchmarks.roofline import encoder_flops, sgemm_flops_per_second
+from benchmarks.measuring.minilm import MODEL
+from benchmarks.measuring.roofline import encoder_flops, sgemm_flops_per_second
 from fmrt.export.quiet import quiet
 
 ROUNDS = 5

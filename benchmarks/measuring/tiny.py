@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from transformers import BertConfig, BertModel
 
-from benchmarks.conftest import MODEL
-from benchmarks.corpus import docstrings
+from benchmarks.measuring.corpus import docstrings
+from benchmarks.measuring.minilm import MODEL
 
 HIDDEN = 128
 

@@ -18,9 +18,9 @@ import pytest
 from tokenizers import Tokenizer
 
 import fmrt
-from benchmarks.conftest import MODEL
+from benchmarks.measuring.minilm import MODEL
+from benchmarks.measuring.turns import Feeds, as_bytes, compare, run, session
 from benchmarks.peers.runner import padded
-from benchmarks.turns import Feeds, as_bytes, compare, run, session
 from fmrt.cores import available_cores
 from fmrt.export.rewrite import optimize_for_cpu
 from fmrt.export.rewrite.attention import simplify_attention
@@ -89,7 +89,7 @@ def test_threads(benchmark: Any, bundle: Path, batches: Callable[[int], Feeds]) 
 
 def test_query(benchmark: Any, bundle: Path) -> None:
     """In a process of its own, as the pages of this one are those of the export."""
-    command = [sys.executable, "-m", "benchmarks.query", str(bundle)]
+    command = [sys.executable, "-m", "benchmarks.scripts.query", str(bundle)]
     done = benchmark.pedantic(
         lambda: subprocess.run(command, capture_output=True, text=True, check=True), rounds=1
     )

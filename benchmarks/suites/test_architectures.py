@@ -20,9 +20,9 @@ import torch
 from tokenizers import Tokenizer
 from transformers import CONFIG_MAPPING, AutoModel, AutoTokenizer, ViTImageProcessor
 
-from benchmarks.conftest import MODEL
+from benchmarks.measuring.minilm import MODEL
+from benchmarks.measuring.turns import Feeds, as_bytes, compare, run, session
 from benchmarks.peers.runner import padded
-from benchmarks.turns import Feeds, as_bytes, compare, run, session
 from fmrt.cores import available_cores
 from fmrt.export.load import load_model
 from fmrt.export.rewrite.attention import simplify_attention
@@ -157,7 +157,7 @@ def test_memory(benchmark: Any, graphs: dict[str, Path], length: int) -> None:
 
 
 def peak(file: Path, length: int) -> float:
-    command = [sys.executable, "-m", "benchmarks.peak", str(file), str(length)]
+    command = [sys.executable, "-m", "benchmarks.scripts.peak", str(file), str(length)]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 

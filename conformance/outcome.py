@@ -17,10 +17,10 @@ from PIL import Image
 from transformers.models.auto.feature_extraction_auto import FEATURE_EXTRACTOR_MAPPING_NAMES
 
 import fmrt
+from conformance.scope import classify, model_class
+from conformance.tiny import IMAGE, build, tiny_config
 from fmrt.errors import FmrtError
 from fmrt.export.quiet import quiet
-from tests.conformance.scope import classify, model_class
-from tests.conformance.tiny import IMAGE, build, tiny_config
 from tests.export.models import TEXTS, make_tokenizer
 
 LENGTH = 64

@@ -1,7 +1,7 @@
-"""Whether 8-bit products are exact on this CPU: ``python -m benchmarks.saturation``.
+"""Whether 8-bit products are exact on this CPU: ``python -m benchmarks.scripts.saturation``.
 
 CPUs without VNNI add two products in 16 bits, which saturates. One without it can be emulated:
-``qemu-x86_64 -cpu Haswell .venv/bin/python -m benchmarks.saturation``.
+``qemu-x86_64 -cpu Haswell .venv/bin/python -m benchmarks.scripts.saturation``.
 """
 
 from __future__ import annotations

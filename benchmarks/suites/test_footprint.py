@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.conftest import MODEL
+from benchmarks.measuring.minilm import MODEL
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 ROUNDS = 5
 MIB = 1 << 20
 

@@ -1,9 +1,9 @@
 """Export every model type that transformers knows, and write what became of each.
 
-python -m tests.conformance                 those without a result yet, then results and docs
-python -m tests.conformance bert vit        these again
-python -m tests.conformance --again refused those with that outcome again
-python -m tests.conformance --docs          only write the docs from the results
+python -m conformance                 those without a result yet, then results and docs
+python -m conformance bert vit        these again
+python -m conformance --again refused those with that outcome again
+python -m conformance --docs          only write the docs from the results
 
 Model types of timm need it on the path: PYTHONPATH=.:.venv/timm, where dev.py puts it.
 
@@ -37,12 +37,12 @@ if find_spec("timm"):
 
 # Before the fork: each process then starts with all of it loaded.
 import fmrt.export.bundle  # noqa: F401
+from conformance import outcome as outcomes
+from conformance.docs import DOCS, render
+from conformance.outcome import Outcome, outcome
+from conformance.results import add_result, read_results
+from conformance.scope import model_types
 from fmrt.export.quiet import quiet
-from tests.conformance import outcome as outcomes
-from tests.conformance.docs import DOCS, render
-from tests.conformance.outcome import Outcome, outcome
-from tests.conformance.results import add_result, read_results
-from tests.conformance.scope import model_types
 
 MEMORY = 6 << 30  # bytes
 FORK = multiprocessing.get_context("fork")
@@ -77,7 +77,7 @@ def _warm_up() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m tests.conformance",
+        prog="python -m conformance",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

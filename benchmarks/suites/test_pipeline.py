@@ -21,9 +21,9 @@ import numpy as np
 import pytest
 
 import fmrt
-from benchmarks.tiny import write_lines, write_tiny_model
-from benchmarks.turns import run as run_bare
-from benchmarks.turns import session
+from benchmarks.measuring.tiny import write_lines, write_tiny_model
+from benchmarks.measuring.turns import run as run_bare
+from benchmarks.measuring.turns import session
 from fmrt.bundle import Bundle
 from fmrt.cores import available_cores
 from fmrt.engine import Engine

@@ -28,8 +28,8 @@ from onnxruntime.quantization import (
 from sentence_transformers import SentenceTransformer
 
 import fmrt
-from benchmarks.conftest import MODEL
-from benchmarks.corpus import docstrings
+from benchmarks.measuring.corpus import docstrings
+from benchmarks.measuring.minilm import MODEL
 from fmrt.bundle import record_of
 from fmrt.export.quantize.items import calibration_docstrings
 from fmrt.export.quiet import quiet

@@ -1,6 +1,6 @@
 """CUDA against PyTorch on one GPU, from one command, into one JSON file.
 
-python -m benchmarks.cuda --out benchmarks/cuda.json
+python -m benchmarks.scripts.cuda --out benchmarks/cuda.json
 
 Needs a GPU, and in one environment onnxruntime-gpu, a CUDA build of torch and fmrt[export,image].
 Of three models (all-MiniLM-L6-v2, and random weights in the shapes of BERT-base and DINOv2-base) it
@@ -40,9 +40,9 @@ from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, Dinov2Config, Dinov2Model
 
 import fmrt
-from benchmarks.corpus import docstrings
-from benchmarks.gpu import hardware, matmul_flops_per_second, sampled
-from benchmarks.roofline import encoder_flops
+from benchmarks.measuring.corpus import docstrings
+from benchmarks.measuring.gpu import hardware, matmul_flops_per_second, sampled
+from benchmarks.measuring.roofline import encoder_flops
 from fmrt.errors import FmrtError
 from fmrt.export.quiet import quiet
 from fmrt.session import Session, node_placement, open_session, resolve_provider
@@ -81,7 +81,8 @@ class Setting:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run everything; 1 with one line where there is no GPU."""
-    parser = argparse.ArgumentParser("benchmarks.cuda", description=(__doc__ or "").split("\n")[0])
+    summary = (__doc__ or "").partition("\n")[0]
+    parser = argparse.ArgumentParser("benchmarks.scripts.cuda", description=summary)
     parser.add_argument("--out", default="benchmarks/cuda.json")
     parser.add_argument("--provider", default="cuda")
     parser.add_argument("--rounds", type=int, default=7)
@@ -91,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         setting = _setting(args)
         result = _measure(setting)
     except FmrtError as e:
-        print(f"benchmarks.cuda: {e}", file=sys.stderr)
+        print(f"benchmarks.scripts.cuda: {e}", file=sys.stderr)
         return 1
     Path(args.out).write_text(json.dumps(result, indent=2) + "\n")
     print(f"written: {args.out}")

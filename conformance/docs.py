@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.conformance.outcome import OUT, REFUSED, UNTESTED, VERIFIED, Outcome
-from tests.conformance.results import Results
-from tests.conformance.scope import model_types
+from conformance.outcome import OUT, REFUSED, UNTESTED, VERIFIED, Outcome
+from conformance.results import Results
+from conformance.scope import model_types
 from tests.export.audio import AUDIO
 from tests.export.models import DECODERS, ENCODERS
 from tests.export.reference import FILE_ERROR, TEXT_ERROR
@@ -19,7 +19,7 @@ from tests.export.test_adapter import TARGETS
 from tests.export.test_towers import TOWERS
 from tests.export.vision import VISION
 
-DOCS = Path(__file__).parents[2] / "docs/models.md"
+DOCS = Path(__file__).parents[1] / "docs/models.md"
 MODALITIES = {"text": "text", "image": "pixels", "audio": "audio"}
 FAMILIES = "test_families.py"
 # What transformers' messages go on with, behind the reason.
@@ -152,8 +152,8 @@ def _verified(outcomes: Mapping[str, Outcome]) -> str:
 
 TEMPLATE = """# Models
 
-This page is written by `python -m tests.conformance --docs` from the tests' own registries and from
-`tests/conformance/results.json`; a test fails when it is stale.
+This page is written by `python -m conformance --docs` from the tests' own registries and from
+`conformance/results.json`; a test fails when it is stale.
 
 ## Families under test
 
@@ -177,7 +177,7 @@ adapters in `test_adapter.py`; a real model, all-MiniLM-L6-v2, in `test_minilm.p
 
 Any model type that transformers' `AutoModel` knows and that takes text, pixels or audio alone is
 tried the same way. It is accepted only if the exported graph gives PyTorch's vectors, and refused
-with the reason otherwise; nothing is left behind then. `python -m tests.conformance` makes a tiny
+with the reason otherwise; nothing is left behind then. `python -m conformance` makes a tiny
 random model of every such type (transformers {version}), with a real tokenizer, image processor or
 feature extractor, and exports it as `fmrt export` does:
 

@@ -1,4 +1,4 @@
-"""``python -m benchmarks.query BUNDLE``: ways to embed one short text, as ratios of their speed."""
+"""``python -m benchmarks.scripts.query BUNDLE``: the speeds of ways to embed one short text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 import fmrt
-from benchmarks.turns import ratios, session
+from benchmarks.measuring.turns import ratios, session
 from fmrt.cores import available_cores
 from fmrt.session import SLOW_CPU_FUSIONS
 from fmrt.session.huge_pages import huge_pages

@@ -1,0 +1,1 @@
+"""What suites and scripts share: models, texts, turns, and what the machine could do."""

@@ -1,0 +1,1 @@
+"""Suites of pytest-benchmark: ``python3 dev.py bench NAME`` runs ``test_NAME.py``."""
