@@ -2,7 +2,9 @@
 
 An SQLite file a graph and provider, in a directory that the user gives. Its rows are found by a
 digest of the model's inputs, so that prompts, truncation and the like need no part in the key, and
-hold what the graph gave, before any postprocessing.
+hold what the graph gave, before any postprocessing. A checksum over the graph, the key and the
+vector goes with each row: a row that is not as it was written, or is another graph's, is as good as
+none, and is computed and written again.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import json
 import math
 import sqlite3
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +23,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fmrt.errors import DataError
+from fmrt.data._source import one_line
+from fmrt.errors import CacheWarning, ClosedError, DataError
 from fmrt.manifest import Variant
 from fmrt.recall import Recall, Vectors, digest
 
@@ -28,9 +32,21 @@ from fmrt.recall import Recall, Vectors, digest
 WAIT_SECONDS = 60
 # Below SQLite's limit of parameters a statement in every version.
 KEYS_AT_A_TIME = 900
-# Of the layout of the file and its keys.
-VERSION = 1
+# Of the layout of the file and its keys. Version 1 had no checksums.
+VERSION = 2
+CHECKSUM_BYTES = 8
 _FLOAT = np.dtype("<f4")
+_TABLE = (
+    "CREATE TABLE {}vectors (key BLOB PRIMARY KEY, vector BLOB NOT NULL, checksum BLOB NOT NULL)"
+)
+# What to do about an error of SQLite, by what is in its text.
+_REMEDIES = {
+    "full": "free some space there, or choose another place",
+    "readonly": "make it writable, or choose another place",
+    "unable to open": "make the directory writable, or choose another place",
+    "locked": "wait for the other process, or choose another place",
+}
+_REMEDY = "remove the file, or choose another place"
 
 
 class DiskCache:
@@ -54,14 +70,16 @@ class DiskCache:
         self, directory: Path, variant: Variant, provider: str, output: str, shape: tuple[int, ...]
     ) -> None:
         external = sorted(record.sha256 for record in variant.external.values())
-        facts = (VERSION, variant.sha256, external, provider, output, shape)
-        name = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
-        self.path = directory / f"{name}.sqlite"
+        facts = (variant.sha256, external, provider, output, shape)
+        self._graph = hashlib.sha256(json.dumps((VERSION, *facts)).encode()).digest()
+        self.path = directory / _file_name(VERSION, facts)
         self._shape = shape
         self._lock = threading.Lock()
+        self._closed = False
         with self._use():
             directory.mkdir(parents=True, exist_ok=True)
             self._database = _open(self.path)
+        _say_if_there(directory / _file_name(1, facts))
 
     def recall(self, keys: Sequence[bytes]) -> Recall:
         """Look items up.
@@ -74,35 +92,51 @@ class DiskCache:
         with self._use():
             for start in range(0, len(digests), KEYS_AT_A_TIME):
                 found.update(self._select(digests[start : start + KEYS_AT_A_TIME]))
-        size = _FLOAT.itemsize * math.prod(self._shape)
-        if any(len(vector) != size for vector in found.values()):
-            raise DataError(f"{str(self.path)!r} is damaged: remove it")
         return _DiskRecall(self, digests, found)
 
     def put(self, digests: Sequence[bytes], vectors: Vectors) -> None:
         """Keep vectors, all or none of them."""
-        rows = zip(digests, (vector.astype(_FLOAT).tobytes() for vector in vectors), strict=True)
+        blobs = [vector.astype(_FLOAT).tobytes() for vector in vectors]
+        rows = [
+            (key, blob, self._checksum(key, blob)) for key, blob in zip(digests, blobs, strict=True)
+        ]
         with self._use(), self._database:
-            self._database.executemany("INSERT OR IGNORE INTO vectors VALUES (?, ?)", rows)
+            # A row that is there all the same is damaged, or another process's of this moment.
+            self._database.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", rows)
 
     def close(self) -> None:
         """Close the file."""
-        self._database.close()
+        with self._lock:
+            self._closed = True
+            self._database.close()
 
-    def _select(self, digests: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
+    def _select(self, digests: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
+        """The keys and vectors that are there, as they were written."""
         places = ",".join("?" * len(digests))
-        query = f"SELECT key, vector FROM vectors WHERE key IN ({places})"  # noqa: S608  # only ?
-        return self._database.execute(query, digests).fetchall()
+        query = f"SELECT * FROM vectors WHERE key IN ({places})"  # noqa: S608  # only ?
+        size = _FLOAT.itemsize * math.prod(self._shape)
+        for key, vector, checksum in self._database.execute(query, digests).fetchall():
+            # SQLite keeps values of any type in any column.
+            if not isinstance(vector, bytes) or len(vector) != size:
+                continue
+            if self._checksum(key, vector) == checksum:
+                yield key, vector
+
+    def _checksum(self, key: bytes, vector: bytes) -> bytes:
+        found = hashlib.blake2b(vector, digest_size=CHECKSUM_BYTES, key=self._graph, person=key)
+        return found.digest()
 
     @contextmanager
     def _use(self) -> Iterator[None]:
         try:
             with self._lock:
                 yield
-        except (sqlite3.Error, OSError) as e:
+        except (sqlite3.Error, OSError, ValueError) as e:  # the last of text that is not UTF-8
+            if self._closed:
+                raise ClosedError from e
+            remedy = next((do for part, do in _REMEDIES.items() if part in str(e)), _REMEDY)
             raise DataError(
-                f"cannot use the cache {str(self.path)!r}: {e}; remove the file, or choose another "
-                "place"
+                f"cannot use the cache {str(self.path)!r}: {one_line(e)}; {remedy}"
             ) from e
 
 
@@ -125,16 +159,40 @@ class _DiskRecall:
             self.cache.put([self.digests[i] for i in new], vectors[new])
 
 
+def _file_name(version: int, facts: tuple[object, ...]) -> str:
+    return f"{hashlib.sha256(json.dumps((version, *facts)).encode()).hexdigest()[:32]}.sqlite"
+
+
+def _say_if_there(old: Path) -> None:
+    if old.exists():
+        warnings.warn(
+            f"the cache {str(old)!r} of an earlier fmrt is not used, as its rows have no "
+            "checksums: remove it",
+            CacheWarning,
+            stacklevel=2,
+        )
+
+
 def _open(path: Path) -> sqlite3.Connection:
+    if path.exists() and not path.is_file():
+        raise OSError("it is not a regular file")
     database = sqlite3.connect(path, timeout=WAIT_SECONDS, check_same_thread=False)
     try:
+        # The file may be anyone's: nothing in it is run.
+        database.execute("PRAGMA trusted_schema = OFF")
         database.execute("PRAGMA journal_mode = WAL")
         # A power cut may lose the latest vectors; none are lost to a kill.
         database.execute("PRAGMA synchronous = NORMAL")
-        database.execute(
-            "CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, vector BLOB NOT NULL)"
-        )
+        database.execute(_TABLE.format("IF NOT EXISTS "))
+        _check_schema(database)
     except BaseException:
         database.close()
         raise
     return database
+
+
+def _check_schema(database: sqlite3.Connection) -> None:
+    """Raise unless the file holds our table and nothing else, such as a trigger on it."""
+    schema = database.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+    if schema != [(_TABLE.format(""),)]:
+        raise sqlite3.DatabaseError("it is no cache of fmrt")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fmrt.bundle import Bundle
 from fmrt.engine import Engine, OnError, Truncation
-from fmrt.errors import InputError, OptionError, TruncationWarning
+from fmrt.errors import ClosedError, InputError, OptionError, TruncationWarning
 from fmrt.manifest import Manifest
 from fmrt.postprocess import Postprocess, make_postprocess
 from fmrt.preprocess.base import OnTooLong, check_on_too_long
@@ -332,7 +332,7 @@ class Embedder:
         """The tower for items of which ``first`` holds the first, if that is known."""
         engines = self._engines
         if not engines:
-            raise OptionError("this Embedder is closed; make a new one")
+            raise ClosedError
         if modality is None and len(engines) == 1:
             return next(iter(engines.values()))
         if modality is None and first and not isinstance(first[0], str):

@@ -12,6 +12,7 @@
     ``InputError``             an item that cannot be embedded
         ``TextTooLongError``       more tokens than ``max_length``, under ``on_too_long="error"``
     ``OptionError``            an argument that makes no sense for this bundle
+        ``ClosedError``            an embedder that is closed, or was closed while it worked
     ``DataError``              an input file or output path that cannot be used
     ``ExportError``            a model that cannot be exported
         ``QuantizationError``      a variant that is not good enough; others may have been added
@@ -88,6 +89,13 @@ class OptionError(FmrtError, ValueError):
     """An argument that makes no sense, or not for this bundle."""
 
 
+class ClosedError(OptionError):
+    """An embedder that is closed, or was closed while it worked."""
+
+    def __init__(self) -> None:
+        super().__init__("this Embedder is closed; make a new one")
+
+
 class DataError(FmrtError, ValueError):
     """An input file or an output path that cannot be used."""
 
@@ -133,3 +141,7 @@ class TruncationWarning(UserWarning):
 
 class ProviderWarning(UserWarning):
     """The CPU is used though there is a GPU, or a batch did not fit its memory; says why."""
+
+
+class CacheWarning(UserWarning):
+    """A cache of vectors is there and is not used; says why."""

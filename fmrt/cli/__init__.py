@@ -15,10 +15,16 @@ from fmrt.cli import bench, embed, export, info, quantize, search, segment, tune
 from fmrt.cli._arguments import Parser
 from fmrt.cli._status import FAILED, INTERRUPTED, PARTLY, USAGE
 from fmrt.cli._text import flat
-from fmrt.errors import FmrtError, ProviderWarning, QuantizationError, TruncationWarning
+from fmrt.errors import (
+    CacheWarning,
+    FmrtError,
+    ProviderWarning,
+    QuantizationError,
+    TruncationWarning,
+)
 
 # Warnings for the user, shown as one line.
-OURS = (ProviderWarning, TruncationWarning)
+OURS = (CacheWarning, ProviderWarning, TruncationWarning)
 # Each has add_parser(subparsers) and run(args) -> exit code.
 COMMANDS = (export, quantize, embed, search, segment, verify, info, bench, tune)
 

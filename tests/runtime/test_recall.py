@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import os
+import re
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
+import tempfile
+from contextlib import closing
+from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fmrt import Embedder
-from fmrt.errors import DataError, InputError
+from fmrt import Embedder, disk_cache
+from fmrt.bundle import record_of
+from fmrt.errors import CacheWarning, DataError, InputError
 from fmrt.recall import Recent, Share
 from fmrt.session.host import HostSession
 
@@ -163,6 +174,121 @@ def test_a_file_that_is_no_cache_is_named(tiny_bundle, tmp_path) -> None:
         Embedder(tiny_bundle, cache=tmp_path, verify=False)
     with pytest.raises(DataError, match="cannot use the cache"):
         Embedder(tiny_bundle, cache=file, verify=False)
+
+
+def filled(bundle: Path, directory: Path, *texts: str) -> Path:
+    """The file of a cache that holds the vectors of texts, its log written back."""
+    with Embedder(bundle, cache=directory, verify=False) as embedder:
+        embedder.embed(texts)
+    (file,) = directory.glob("*.sqlite")
+    return file
+
+
+def changed(file: Path, *statements: str) -> None:
+    with closing(sqlite3.connect(file)) as database, database:
+        for statement in statements:
+            database.execute(statement)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE vectors SET vector = zeroblob(48)",
+        "UPDATE vectors SET vector = x'00'",
+        "UPDATE vectors SET vector = 'a text'",
+        "UPDATE vectors SET vector = 1.5",
+        "UPDATE vectors SET vector = (SELECT vector FROM vectors v WHERE v.key != vectors.key)",
+        "UPDATE vectors SET checksum = x''",
+        "DELETE FROM vectors",
+    ],
+)
+def test_a_row_that_has_changed_is_computed_again(tiny_bundle, computed, tmp_path, change) -> None:
+    with Embedder(tiny_bundle, verify=False) as embedder:
+        right = embedder.embed(["cat", "the red dog"])
+    changed(filled(tiny_bundle, tmp_path, "cat", "the red dog"), change)
+    computed.clear()
+    counts = []
+    for _ in range(2):
+        with Embedder(tiny_bundle, cache=tmp_path, verify=False) as embedder:
+            found = embedder.embed(["cat", "the red dog"])
+        counts.append(sum(computed))
+        np.testing.assert_allclose(found, right, atol=1e-6)
+    assert 1 <= counts[0] == counts[1] <= 2  # computed once more, and kept then
+
+
+def test_a_cache_of_another_graph_gives_no_vector(tiny_bundle, tmp_path) -> None:
+    file = filled(tiny_bundle, tmp_path / "one", "cat")
+    other = shutil.copytree(tiny_bundle, tmp_path / "other")
+    values = json.loads((other / "fmrt.json").read_text())
+    graph = onnx.load(other / "onnx/model.onnx")
+    words = next(i for i in graph.graph.initializer if i.name == "words")
+    words.CopyFrom(onnx.numpy_helper.from_array(-onnx.numpy_helper.to_array(words), "words"))
+    onnx.save(graph, other / "onnx/model.onnx")
+    values["variants"][0] |= dataclasses.asdict(record_of(other / "onnx/model.onnx"))
+    (other / "fmrt.json").write_text(json.dumps(values))
+    target = filled(other, tmp_path / "two", "dog")
+    shutil.copy(file, target)
+    with Embedder(other, cache=tmp_path / "two", verify=False) as embedder:
+        found = embedder.embed(["cat"])
+    with Embedder(other, verify=False) as embedder:
+        np.testing.assert_allclose(found, embedder.embed(["cat"]), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DROP TABLE vectors",
+        "CREATE TABLE more (a)",
+        "CREATE VIEW v AS SELECT 1",
+        "CREATE TRIGGER t AFTER INSERT ON vectors BEGIN DELETE FROM vectors; END",
+        "ALTER TABLE vectors ADD COLUMN more",
+    ],
+)
+def test_a_database_of_another_form_is_no_cache(tiny_bundle, tmp_path, statement) -> None:
+    file = filled(tiny_bundle, tmp_path, "cat")
+    changed(file, statement)
+    if "DROP" in statement:  # as good as new
+        assert filled(tiny_bundle, tmp_path, "cat") == file
+        return
+    with pytest.raises(DataError, match=r"it is no cache of fmrt; remove the file"):
+        Embedder(tiny_bundle, cache=tmp_path, verify=False)
+
+
+def test_a_cache_of_version_1_is_named_and_not_used(tiny_bundle, tmp_path, monkeypatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(disk_cache, "VERSION", 1)
+        patch.setattr(disk_cache, "_say_if_there", lambda _: None)
+        file = filled(tiny_bundle, tmp_path, "cat")
+    changed(file, "DROP TABLE vectors", "CREATE TABLE vectors (key BLOB PRIMARY KEY, vector BLOB)")
+    with (
+        pytest.warns(CacheWarning, match=r"of an earlier fmrt is not used.*remove it"),
+        Embedder(tiny_bundle, cache=tmp_path, verify=False),
+    ):
+        pass
+
+
+READ_ONLY = """
+import os, sys
+from fmrt import Embedder
+os.setuid(65534)
+try:
+    with Embedder(sys.argv[1], cache=sys.argv[2], verify=False) as embedder:
+        embedder.embed(["cat", "a dog"])
+except Exception as e:
+    print(type(e).__name__, e)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="becomes another user")
+def test_a_cache_that_cannot_be_written_is_one_line(tiny_bundle) -> None:
+    with tempfile.TemporaryDirectory() as place:  # which the other user may enter
+        bundle, cache = Path(place, "bundle"), Path(place, "cache")
+        shutil.copytree(tiny_bundle, bundle)
+        filled(bundle, cache, "cat")
+        Path(place).chmod(0o755)
+        command = [sys.executable, "-c", READ_ONLY, bundle, cache]
+        out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert re.search(r"^DataError cannot use the cache .*; make (it|the directory) writable", out)
 
 
 def test_a_group_is_embedded_from_its_own_items_alone(tiny_bundle, computed) -> None:
