@@ -275,7 +275,7 @@ def audio_part(source: AudioSource, stem: str) -> Part:
     reference = Reference(list(sounds), [""] * len(sounds), np.array(positions), np.stack(vectors))
     names = (spec.input_name, *([MASK] if spec.hop_length or spec.masked else []))
     first = decode(sounds[0], spec.sampling_rate, spec.max_samples)
-    seen = spec.max_samples if spec.fixed else len(first)
+    seen = spec.max_samples if spec.fixed else first.length
     tower = Tower(
         modality="audio",
         inputs=names,
@@ -295,13 +295,12 @@ def audio_part(source: AudioSource, stem: str) -> Part:
 def _inputs(source: AudioSource, data: bytes) -> dict[str, Tensor]:
     """Model inputs of one sound by Hugging Face's extractor."""
     spec = source.spec
-    waveform = decode(data, spec.sampling_rate, spec.max_samples)
-    cut = waveform[: spec.max_samples]
+    samples, length = decode(data, spec.sampling_rate, spec.max_samples)
     device = source.module.backbone.device
-    inputs = {spec.input_name: torch.from_numpy(source.extractor(cut))[None].to(device)}
+    inputs = {spec.input_name: torch.from_numpy(source.extractor(samples))[None].to(device)}
     if spec.hop_length:
         frames = torch.arange(spec.max_samples // spec.hop_length)
-        filled = -(-len(waveform) // spec.hop_length)
+        filled = -(-length // spec.hop_length)
         inputs[MASK] = (frames < filled).to(torch.int64)[None].to(device)
     if spec.masked:
         shape = inputs[spec.input_name].shape[:2]

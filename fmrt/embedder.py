@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from fmrt.bundle import Bundle
 from fmrt.engine import Engine, OnError, Truncation
 from fmrt.errors import ClosedError, InputError, OptionError, TruncationWarning
+from fmrt.limits import DEFAULT, Limits
 from fmrt.manifest import Manifest
 from fmrt.postprocess import Postprocess, make_postprocess
 from fmrt.preprocess.base import OnTooLong, check_on_too_long
@@ -52,6 +53,9 @@ class Embedder:
         cuda_graphs: record CUDA graphs of images and of few short texts; then one batch at a time.
         cache: a directory that keeps vectors between runs: an item whose vector is there is not
             computed again, see docs/jobs.md.
+        max_item_bytes: most memory to take for an item while it is decoded, and for all that are
+            decoded at the same time; a larger one is an error, unless its file has a thirty-second
+            of that. Default 200 MB.
 
     Raises:
         BundleError: not a bundle, corrupt, from a newer fmrt, or with wrong vectors.
@@ -75,6 +79,7 @@ class Embedder:
         gpu_mem_limit: int | None = None,
         cuda_graphs: bool = False,
         cache: str | Path | None = None,
+        max_item_bytes: int = DEFAULT.item_bytes,
     ) -> None:
         for option, value in (("workers", workers), ("intra_op_threads", intra_op_threads)):
             if value is not None and value < 1:
@@ -83,12 +88,15 @@ class Embedder:
             raise OptionError(f"gpu_mem_limit={gpu_mem_limit}; give a number of bytes")
         device_options = DeviceOptions(gpu_mem_limit, cuda_graphs)
         tuning = Tuning.chosen(workers, intra_op_threads)
+        limits = Limits(max_item_bytes)
         self._bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         self._lock = threading.Lock()
         self._engines: dict[str, Engine] = {}
         try:
             for name in self.manifest.modalities if modality is None else (modality,):
-                engine = Engine(self._bundle, variant, provider, name, device_options, tuning)
+                engine = Engine(
+                    self._bundle, variant, provider, name, device_options, tuning, limits
+                )
                 self._engines[name] = engine
                 if verify:
                     check_quick(engine, self._bundle)

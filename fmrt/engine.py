@@ -17,6 +17,7 @@ from fmrt.bundle import Bundle
 from fmrt.cores import available_cores
 from fmrt.disk_cache import DiskCache
 from fmrt.errors import InputError, OptionError
+from fmrt.limits import DEFAULT, Limits
 from fmrt.manifest import Tower, Variant
 from fmrt.preprocess import make_preprocessor
 from fmrt.preprocess.base import Encoded, Feeds, Preprocessor
@@ -113,6 +114,7 @@ class Engine:
         tuning: threads and batches; default what was measured on this machine, else as many
             workers as the session's device computes batches at a time, on the CPU one a core this
             process may use.
+        limits: of the memory that an item may take while it is prepared.
 
     Raises:
         BundleError: missing, corrupt, or no such variant.
@@ -129,6 +131,7 @@ class Engine:
         modality: str | None = None,
         device_options: DeviceOptions | None = None,
         tuning: Tuning | None = None,
+        limits: Limits = DEFAULT,
     ) -> None:
         target = resolve_provider(provider)
         self.tower: Tower = bundle.manifest.tower(modality)
@@ -140,7 +143,7 @@ class Engine:
                 f"variant {self.variant.name.removesuffix('-packed')}, or no CUDA graphs"
             )
         self.provider = target.spec
-        self.preprocess = make_preprocessor(bundle, self.tower)
+        self.preprocess = make_preprocessor(bundle, self.tower, limits)
         graph = bundle.graph(self.variant)
         self._open = partial(
             open_session, graph, target, self.tower.embedding_output, device_options
@@ -241,7 +244,7 @@ class Engine:
             )
             return next(stream)[1]
         try:
-            loaded = self.preprocess.load(item)
+            loaded = self._load(item)
         except InputError as e:
             raise e.at(0) from None
         encoded = self.preprocess.encode([loaded], prompt, on_too_long)
@@ -314,13 +317,20 @@ class Engine:
             return None
         return Alone(partial(self._open, threads))
 
+    def _load(self, raw: object) -> Any:  # noqa: ANN401  # as the preprocessor's
+        """Prepare one item; what memory it lacks is its own error, as others may be smaller."""
+        try:
+            return self.preprocess.load(raw)
+        except MemoryError as e:
+            raise InputError("there is not enough memory to decode it") from e
+
     def _loaded(
         self, items: Iterable[T], raw_of: Callable[[T], object], reject: OnError[T]
     ) -> Iterator[_Item[T]]:
         def load(entry: tuple[int, T]) -> _Item[T] | tuple[T, InputError]:
             position, item = entry
             try:
-                loaded = self.preprocess.load(raw_of(item))
+                loaded = self._load(raw_of(item))
             except InputError as e:
                 return item, e.at(position)
             # A window holds its results too, and vectors of patches outweigh the pixels.

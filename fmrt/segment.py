@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from fmrt.bundle import Bundle
 from fmrt.cores import available_cores
 from fmrt.errors import InputError
+from fmrt.limits import DEFAULT, Budget, Limits
 from fmrt.manifest import Head, ImageInput, Tower, Variant
 from fmrt.masks import in_image
 from fmrt.preprocess import make_preprocessor
@@ -87,6 +88,7 @@ class SegmentEngine:
         provider: ``cpu``, ``cuda`` or ``auto``.
         threads: inside an operator; default one a core this process may use.
         decoder: name of the decoder's variant, when it is not to follow ``variant``.
+        limits: of the memory that an image may take while it is decoded.
 
     Raises:
         BundleError: missing, corrupt, or no such variant.
@@ -102,6 +104,7 @@ class SegmentEngine:
         provider: str = "cpu",
         threads: int | None = None,
         decoder: str | None = None,
+        limits: Limits = DEFAULT,
     ) -> None:
         manifest = bundle.manifest
         self.head: Head = manifest.head(TASK)
@@ -111,9 +114,10 @@ class SegmentEngine:
         self.encoder: Variant = bundle.variant(variant, target.name, tower.modality)
         chosen = decoder or variant
         self.decoder: Variant = bundle.head_variant(self.head, chosen, target.name)
-        self._preprocess = make_preprocessor(bundle, tower)
+        self._preprocess = make_preprocessor(bundle, tower, limits)
         assert isinstance(tower.input, ImageInput)  # noqa: S101  # by its modality
         self._spec = tower.input
+        self._budget = Budget(limits)
         cores = threads or available_cores()
         self._encode = FeatureSession(bundle.graph(self.encoder), target, cores)
         self._decode = FeatureSession(bundle.graph(self.decoder), target, cores)
@@ -126,7 +130,7 @@ class SegmentEngine:
         """
         from fmrt.preprocess.image import decoded  # noqa: PLC0415  # Pillow is an extra
 
-        upright = decoded(image)
+        upright = decoded(image, self._budget)
         encoded = self._preprocess.encode([self._preprocess.load(upright)], "", "error")
         features = self._encode.run(encoded.feeds(np.zeros(1, np.int64)), self.head.features)
         return EncodedImage(features, Frame.of((upright.height, upright.width), self._spec))

@@ -8,6 +8,7 @@ from typing import Any
 
 from fmrt.bundle import Bundle
 from fmrt.errors import OptionError
+from fmrt.limits import DEFAULT, Limits
 from fmrt.manifest import Manifest
 from fmrt.prompt import Prompt
 from fmrt.segment import EncodedImage, Segmentation, SegmentEngine
@@ -27,6 +28,8 @@ class Segmenter:
         threads: inside an operator; default one a core this process may use.
         verify: check one of the bundle's reference images at load, and refuse the bundle when its
             masks and scores are not PyTorch's.
+        max_item_bytes: most memory to take for an image while it is decoded; a larger one is an
+            error, unless its file has a thirty-second of that. Default 200 MB.
 
     Raises:
         OptionError: a bundle that does not segment.
@@ -47,11 +50,14 @@ class Segmenter:
         provider: str = "cpu",
         threads: int | None = None,
         verify: bool = True,
+        max_item_bytes: int = DEFAULT.item_bytes,
     ) -> None:
         if threads is not None and threads < 1:
             raise OptionError(f"threads={threads}; give at least 1")
         self._bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-        self._engine = SegmentEngine(self._bundle, variant, provider, threads)
+        self._engine = SegmentEngine(
+            self._bundle, variant, provider, threads, limits=Limits(max_item_bytes)
+        )
         if verify:
             check_quick_head(self._engine, self._bundle)
 

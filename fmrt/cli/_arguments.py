@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from fmrt.errors import OptionError
+from fmrt.limits import DEFAULT
 
 if TYPE_CHECKING:
     from fmrt.bundle import Bundle
@@ -39,11 +40,12 @@ def positive(text: str) -> int:
 
 
 _UNITS = {"": 1, **{f"{p}B": 1000**i for i, p in enumerate(("", "K", "M", "G", "T"))}}
+_UNITS |= {p: 1000**i for i, p in enumerate(("K", "M", "G", "T"), 1)}
 _UNITS |= {f"{p}iB": 1024**i for i, p in enumerate(("K", "M", "G", "T"), 1)}
 
 
 def byte_size(text: str) -> int:
-    """Parse a number of bytes: ``8GiB``, ``500MB``, ``1.5GB`` or ``1000000``."""
+    """Parse a number of bytes: ``8GiB``, ``500MB``, ``500M``, ``1.5GB`` or ``1000000``."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", text.strip())
     if found is None or found[2] not in _UNITS or not (size := float(found[1]) * _UNITS[found[2]]):
         raise argparse.ArgumentTypeError(f"{text!r} is no size; say it as 8GiB, 500MB or in bytes")
@@ -89,6 +91,18 @@ def add_reading(parser: Parser) -> None:
         "--format",
         metavar="F",
         help="txt, jsonl, csv, tsv or parquet (default: as the name ends; txt for -)",
+    )
+
+
+def add_max_item_size(parser: Parser) -> None:
+    """Add the limit of an item's memory."""
+    parser.add_argument(
+        "--max-item-size",
+        metavar="SIZE",
+        type=byte_size,
+        default=DEFAULT.item_bytes,
+        help="most memory that one image, sound, text or record may take while it is read "
+        "(default: 200MB)",
     )
 
 

@@ -40,6 +40,7 @@ def open_embedder(args: argparse.Namespace, bundle: Bundle) -> Embedder:
         gpu_mem_limit=args.gpu_mem_limit,
         cuda_graphs=args.cuda_graphs,
         cache=args.cache,
+        max_item_bytes=args.max_item_size,
     )
 
 

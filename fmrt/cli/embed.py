@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from fmrt.cli._arguments import (
     Subparsers,
+    add_max_item_size,
     add_model,
     add_prompt,
     add_reading,
@@ -154,6 +155,7 @@ def _add_running(parser: Parser) -> None:
         type=byte_size,
         help="most of each GPU's memory to take, as in 8GiB (default: all)",
     )
+    add_max_item_size(parser)
     parser.add_argument(
         "--cuda-graphs",
         action="store_true",

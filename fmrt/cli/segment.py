@@ -6,7 +6,13 @@ import argparse
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from fmrt.cli._arguments import Subparsers, add_model, open_bundle, positive
+from fmrt.cli._arguments import (
+    Subparsers,
+    add_max_item_size,
+    add_model,
+    open_bundle,
+    positive,
+)
 from fmrt.cli._masks import MaskFile, check_masks_output, write_masks
 from fmrt.cli._text import table
 from fmrt.errors import InputError, OptionError
@@ -46,6 +52,7 @@ def add_parser(subparsers: Subparsers) -> None:
         action="store_true",
         help="write every mask of a prompt, from a part to the whole (default: the best by score)",
     )
+    add_max_item_size(parser)
     parser.add_argument("--npy", action="store_true", help="a .npy beside each .png")
     parser.add_argument("--overwrite", action="store_true", help="replace masks in OUTPUT")
     parser.add_argument(
@@ -124,6 +131,7 @@ def run(args: argparse.Namespace) -> int:
         provider=provider,
         threads=args.threads,
         verify=not args.no_verify,
+        max_item_bytes=args.max_item_size,
     )
     found = segmenter.segment_prompts(_encoded(segmenter, args.image), prompts)
     files = write_masks(args.output, list(_masks(found, args.all_masks)), args)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fmrt.bundle import Bundle
 from fmrt.errors import MissingExtraError
+from fmrt.limits import DEFAULT, Limits
 from fmrt.manifest import ImageInput, TextInput, Tower
 from fmrt.preprocess.base import Preprocessor
 from fmrt.preprocess.spectrogram import FEATURES_FILE, Spectrogram
@@ -11,8 +12,8 @@ from fmrt.preprocess.spectrogram import FEATURES_FILE, Spectrogram
 TOKENIZER_FILE = "tokenizer.json"
 
 
-def make_preprocessor(bundle: Bundle, tower: Tower) -> Preprocessor:
-    """The preprocessor of a tower.
+def make_preprocessor(bundle: Bundle, tower: Tower, limits: Limits = DEFAULT) -> Preprocessor:
+    """The preprocessor of a tower; ``limits`` are those of an item's memory.
 
     Raises:
         BundleError: a file that it needs is missing or corrupt.
@@ -27,12 +28,12 @@ def make_preprocessor(bundle: Bundle, tower: Tower) -> Preprocessor:
         if isinstance(spec, ImageInput):
             from fmrt.preprocess.image import ImagePreprocessor  # noqa: PLC0415
 
-            return ImagePreprocessor(spec)
+            return ImagePreprocessor(spec, limits)
         from fmrt.preprocess.audio import AudioPreprocessor  # noqa: PLC0415
 
         spectrogram = None
         if spec.spectrogram is not None:
             spectrogram = Spectrogram(bundle.file(FEATURES_FILE), spec.spectrogram)
-        return AudioPreprocessor(spec, spectrogram)
+        return AudioPreprocessor(spec, spectrogram, limits)
     except ModuleNotFoundError as e:
         raise MissingExtraError(f"Embedding {tower.modality}", tower.modality, e.name) from e

@@ -6,7 +6,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import soundfile
@@ -14,6 +14,7 @@ import soxr
 from numpy.typing import NDArray
 
 from fmrt.errors import InputError
+from fmrt.limits import DEFAULT, Budget, Limits
 from fmrt.manifest import AudioInput
 from fmrt.preprocess.base import Feeds
 from fmrt.preprocess.spectrogram import Spectrogram
@@ -28,6 +29,25 @@ TRUNCATED = "the file is truncated: it ends before its own end"
 WHOLE = 0.95
 # Added to a waveform's variance, as in transformers' Wav2Vec2FeatureExtractor.
 VARIANCE_GUARD = 1e-7
+# Samples after the last one wanted that soxr must see, so that none of those wanted changes: more
+# than its filter is long. At most rates a second is more.
+FILTER = 1024
+# Samples that are decoded at a time, of all channels.
+BLOCK = 1 << 18
+# Bytes that a sample takes while a sound is decoded: as float32, once in its block.
+SAMPLE_BYTES = 8
+
+
+class Waveform(NamedTuple):
+    """The start of a sound, decoded.
+
+    Attributes:
+        samples: float32 ``[samples]``, mono, at the model's rate; as many as the model takes.
+        length: samples of the whole sound at that rate.
+    """
+
+    samples: Samples
+    length: int
 
 
 @dataclass(frozen=True)
@@ -106,6 +126,7 @@ class AudioPreprocessor:
     Args:
         spec: of the manifest.
         spectrogram: computes features from the waveform; None for models that take the waveform.
+        limits: of the memory for sounds that are decoded at the same time.
     """
 
     unit = "sound"
@@ -113,8 +134,11 @@ class AudioPreprocessor:
     dedupe = False
     window_weight = 96_000_000  # bytes
 
-    def __init__(self, spec: AudioInput, spectrogram: Spectrogram | None) -> None:
+    def __init__(
+        self, spec: AudioInput, spectrogram: Spectrogram | None, limits: Limits = DEFAULT
+    ) -> None:
         self._spec = spec
+        self._budget = Budget(limits)
         self._spectrogram = spectrogram
         self.limit = spec.max_samples
         self.stride = spec.stride
@@ -132,16 +156,15 @@ class AudioPreprocessor:
             InputError: not a sound, corrupt, empty, silent in its header, or too short.
         """
         spec = self._spec
-        waveform = decode(item, spec.sampling_rate, spec.max_samples)
-        if len(waveform) < spec.min_samples:
+        samples, length = decode(item, spec.sampling_rate, spec.max_samples, self._budget)
+        if length < spec.min_samples:
             raise InputError(
-                f"{len(waveform)} samples at {spec.sampling_rate:,} Hz, and the model needs "
+                f"{length} samples at {spec.sampling_rate:,} Hz, and the model needs "
                 f"{spec.min_samples}"
             )
-        cut = waveform[: spec.max_samples]
         if self._spectrogram is not None:
-            return Sound(self._spectrogram(cut, spec.max_samples), len(waveform))
-        return Sound(_normalized(cut) if spec.normalize else cut, len(waveform))
+            return Sound(self._spectrogram(samples, spec.max_samples), length)
+        return Sound(_normalized(samples) if spec.normalize else samples, length)
 
     def weight(self, loaded: Sound) -> int:
         """Bytes of a sound's input."""
@@ -172,44 +195,74 @@ class AudioPreprocessor:
         return {}
 
 
-def decode(item: object, rate: int, most: int) -> Samples:
-    """Mono waveform of a raw item.
+def decode(item: object, rate: int, most: int, budget: Budget | None = None) -> Waveform:
+    """The first ``most`` samples of a raw item; what follows is not decoded.
 
     Args:
         item: a path, bytes, or an array, see `AudioPreprocessor.load`.
         rate: samples a second to resample to; arrays must have it.
-        most: a longer file is not decoded much further than this many samples.
-
-    Returns:
-        float32 ``[samples]``. Of a file longer than ``most`` only the length is right: what lies
-        behind is zero.
+        most: samples that the model takes.
+        budget: of memory; default one of its own.
 
     Raises:
         InputError: it is no sound that can be read.
     """
     if isinstance(item, np.ndarray):
-        return _mono(_checked(item))
+        return Waveform(_mono(_checked(item[:most] if item.ndim else item)), len(item))
     file = _opened(item)
     try:
         with soundfile.SoundFile(file) as sound:
-            wanted = -(-most * sound.samplerate // rate) + sound.samplerate  # and a second more
-            samples = sound.read(wanted, dtype="float32", always_2d=True)
-            total, own = max(sound.frames, len(samples)), sound.samplerate
-            if len(samples) < WHOLE * min(wanted, sound.frames):
-                raise InputError(TRUNCATED)
+            return _decoded(sound, rate, most, budget or Budget())
     except (soundfile.LibsndfileError, RuntimeError, ValueError) as e:
         if isinstance(e, InputError):
             raise
         raise InputError(f"not a sound that libsndfile can read, or corrupt: {_line(e)}") from e
-    if not len(samples):
-        raise InputError("the file holds no samples")
-    waveform = _mono(_checked(samples))
-    if own != rate:
-        waveform = soxr.resample(waveform, own, rate, quality="HQ")
-        total = -(-total * rate // own)
-    if total > wanted:
-        waveform = np.pad(waveform, (0, max(0, total - len(waveform))))
-    return waveform
+
+
+def _decoded(sound: soundfile.SoundFile, rate: int, most: int, budget: Budget) -> Waveform:
+    own = sound.samplerate
+    # To resample, some more are decoded than are wanted.
+    wanted = most if own == rate else -(-most * own // rate) + max(own, FILTER)
+    sample_bytes = SAMPLE_BYTES * (1 + rate / own)
+    needed = int(min(wanted, sound.frames) * sample_bytes)
+    with budget.taking(min(needed, budget.limits.item_bytes)):
+        samples = _read(sound, wanted, int(budget.limits.item_bytes / sample_bytes), budget.limits)
+        if len(samples) < WHOLE * min(wanted, sound.frames):
+            raise InputError(TRUNCATED)
+        if not len(samples):
+            raise InputError("the file holds no samples")
+        length = len(samples) if len(samples) < wanted else max(sound.frames, len(samples))
+        if own == rate:
+            return Waveform(samples, length)
+        resampled = soxr.resample(samples, own, rate, quality="HQ")
+        whole = len(samples) == length
+        length = len(resampled) if whole else (length * rate + own // 2) // own
+        return Waveform(resampled[:most].copy(), length)
+
+
+def _read(sound: soundfile.SoundFile, wanted: int, most: int, limits: Limits) -> Samples:
+    """Up to ``wanted`` samples, mono, block by block; the number in the header is not believed.
+
+    Raises:
+        InputError: there are more than ``most``, which is what memory allows.
+    """
+    _check_channels(sound.channels)
+    blocks: list[Samples] = [np.empty(0, np.float32)]
+    done = 0
+    while done < wanted:
+        block = sound.read(
+            min(wanted - done, BLOCK // sound.channels), dtype="float32", always_2d=True
+        )
+        if not len(block):
+            break
+        blocks.append(_mono(_checked(block)))
+        done += len(block)
+        if done > most:
+            limits.check(
+                f"{wanted:,} samples at {sound.samplerate:,} Hz",
+                int(limits.item_bytes * wanted / most),
+            )
+    return np.concatenate(blocks)
 
 
 def _opened(item: object) -> object:
@@ -243,12 +296,17 @@ def _checked(samples: NDArray[np.generic]) -> Samples:
         raise InputError(f"expected float samples in [-1, 1], got {samples.dtype}")
     if samples.ndim not in (1, 2) or 0 in samples.shape:
         raise InputError(f"expected [samples] or [samples, channels], got {list(samples.shape)}")
-    if samples.ndim > 1 and samples.shape[1] > MAX_CHANNELS:
-        raise InputError(f"{samples.shape[1]} channels; the axes are [samples, channels]")
+    if samples.ndim > 1:
+        _check_channels(samples.shape[1])
     checked: Samples = samples.astype(np.float32)
     if not np.isfinite(checked).all():
         raise InputError("it holds samples that are not numbers")
     return checked
+
+
+def _check_channels(channels: int) -> None:
+    if channels > MAX_CHANNELS:
+        raise InputError(f"{channels} channels; the axes are [samples, channels]")
 
 
 def _mono(samples: Samples) -> Samples:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import io
+import stat
+import struct
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import IcoImagePlugin, Image, ImageOps, UnidentifiedImageError
 
 from fmrt.errors import InputError
+from fmrt.limits import DEFAULT, Budget, Limits
 from fmrt.manifest import ImageInput
 from fmrt.preprocess.base import Feeds
 from fmrt.preprocess.frame import fitted_size
+from fmrt.preprocess.tags import check_exif, check_file
 
 Pixels = NDArray[Any]
 
@@ -24,6 +29,18 @@ Pixels = NDArray[Any]
 # is a decompression bomb. Larger photographs exist and must be scaled down first.
 MAX_PIXELS = 178_956_970
 CHANNELS = 3
+# Bytes of a pixel in Pillow's memory, by mode; all others take 4.
+MODE_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}
+# What decoders hold of a pixel beside that: nothing much, or a whole image in a form of their own.
+STREAMED = frozenset({"BMP", "DIB", "GIF", "ICO", "PCX", "PNG", "PPM", "SGI", "TGA", "TIFF"})
+DECODER_BYTES = {"AVIF": 12, "WEBP": 16, "JPEG2000": 32}
+OTHER_BYTES = 16
+# Coefficients of a progressive JPEG, of which there are two bytes each.
+COEFFICIENT_BYTES = 2
+# Hold other images, of sizes that they do not tell before all is decoded; or are programs.
+REFUSED = frozenset({"BLP", "EPS", "FPX", "ICNS", "IPTC", "MIC", "WMF"})
+ICO = b"\0\0\1\0"
+ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True)
@@ -74,6 +91,7 @@ class ImagePreprocessor:
 
     Args:
         spec: of the manifest.
+        limits: of the memory for images that are decoded at the same time.
     """
 
     unit = "image"
@@ -83,8 +101,9 @@ class ImagePreprocessor:
     window_weight = 48_000_000  # bytes of pixels
     stride = 1
 
-    def __init__(self, spec: ImageInput) -> None:
+    def __init__(self, spec: ImageInput, limits: Limits = DEFAULT) -> None:
         self._spec = spec
+        self._budget = Budget(limits)
         self.limit = spec.tokens
 
     def load(self, item: object) -> Pixels:
@@ -98,9 +117,10 @@ class ImagePreprocessor:
             uint8 ``[height, width, 3]`` (float32 where the model resizes floats).
 
         Raises:
-            InputError: not an image, corrupt, truncated, or over `MAX_PIXELS`.
+            InputError: not an image, corrupt, truncated, or too large for memory.
         """
-        return self._cropped(self._resized(decoded(item)))
+        with opened(item, self._budget) as image:
+            return self._cropped(self._resized(image))
 
     def weight(self, loaded: Pixels) -> int:
         """Bytes of an image's pixels."""
@@ -143,47 +163,130 @@ class ImagePreprocessor:
         return np.ascontiguousarray(pixels)
 
 
-def decoded(item: object) -> Image.Image:
+def decoded(item: object, budget: Budget | None = None) -> Image.Image:
     """Upright RGB image of a raw item as `ImagePreprocessor.load` takes it, its first frame.
 
     Raises:
-        InputError: not an image, corrupt, truncated, or over `MAX_PIXELS`.
+        InputError: not an image, corrupt, truncated, or too large for memory.
     """
-    try:
-        with warnings.catch_warnings():
-            # Pillow's complaints about metadata, and about half the limit that we set ourselves.
-            warnings.simplefilter("ignore")
-            image = _opened(item)
-            if image.width * image.height > MAX_PIXELS:
-                raise InputError(
-                    f"{image.width:,} x {image.height:,} pixels, over the limit of "
-                    f"{MAX_PIXELS:,}; scale it down"
-                )
-            image.load()
-            upright = ImageOps.exif_transpose(image)
-            return _rgb(upright)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, EOFError) as e:
-        if isinstance(e, InputError):
-            raise
-        raise InputError(_reason(item, e)) from e
+    with opened(item, budget or Budget()) as image:
+        return image
 
 
-def _opened(item: object) -> Image.Image:
+@contextmanager
+def opened(item: object, budget: Budget) -> Iterator[Image.Image]:
+    """The same, with its memory held of ``budget`` while it is used."""
+    with ExitStack() as held:
+        try:
+            with warnings.catch_warnings():
+                # Pillow's complaints about metadata, and about half of our own limit.
+                warnings.simplefilter("ignore")
+                image, stored = _opened(item, budget.limits)
+                held.enter_context(budget.taking(_checked_size(image, stored, budget.limits)))
+                upright = _rgb(_upright(image, item))
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, EOFError) as e:
+            if isinstance(e, InputError):
+                raise
+            raise InputError(_reason(item, e)) from e
+        yield upright
+
+
+def _checked_size(image: Image.Image, stored: int, limits: Limits) -> int:
+    """Bytes that decoding takes, of a file of ``stored`` bytes.
+
+    Raises:
+        InputError: more than the limits allow, or more pixels than `MAX_PIXELS`.
+    """
+    if image.format in REFUSED:
+        raise InputError(f"{image.format} files are not read; convert it to PNG")
+    shown = f"{image.width:,} x {image.height:,} pixels"
+    if image.width * image.height > MAX_PIXELS:
+        raise InputError(f"{shown}, over the limit of {MAX_PIXELS:,}; scale it down")
+    needed = image.width * image.height * _pixel_bytes(image)
+    if stored:  # else the caller has it in memory already
+        limits.check(shown, needed, stored)
+    return needed
+
+
+def _pixel_bytes(image: Image.Image) -> int:
+    """Bytes of memory for a pixel while an image is decoded, turned upright and made RGB."""
+    own = MODE_BYTES.get(image.mode, 4)
+    # A PNG file may say only after its pixels that they are to be turned.
+    upright = image.format != "PNG" and _orientation(image) == 1
+    copy = 0 if image.mode == "RGB" and upright else 4
+    if image.mode.startswith("I"):
+        copy += 2 * own  # NumPy's arithmetic on 16 bits
+    return own + copy + _decoder_bytes(image)
+
+
+def _decoder_bytes(image: Image.Image) -> int:
+    if image.format in ("JPEG", "MPO"):
+        progressive = "progressive" in image.info
+        return COEFFICIENT_BYTES * len(image.getbands()) if progressive else 0
+    if image.format is None or image.format in STREAMED:
+        return 0
+    return DECODER_BYTES.get(image.format, OTHER_BYTES)
+
+
+def _orientation(image: Image.Image) -> int:
+    """As of EXIF; 1 is upright."""
+    check_exif(image.info)
+    found = image.getexif().get(ORIENTATION, 1)
+    return found if isinstance(found, int) else 1
+
+
+def _upright(image: Image.Image, item: object) -> Image.Image:
+    """The image decoded and turned, in place unless it is the caller's own."""
+    image.load()
+    if _orientation(image) == 1:
+        return image
+    if image is item:
+        return ImageOps.exif_transpose(image)
+    ImageOps.exif_transpose(image, in_place=True)
+    return image
+
+
+def _opened(item: object, limits: Limits) -> tuple[Image.Image, int]:
+    """An image that is not decoded yet, and the size of its file; 0 of what is no file."""
     if isinstance(item, Image.Image):
-        return item
+        return item, 0
     if isinstance(item, np.ndarray):
-        return _from_array(item)
+        return _from_array(item), 0
     if isinstance(item, str | Path):
-        return _from_bytes(Path(item).read_bytes())
+        return _from_path(Path(item), limits)
     if isinstance(item, bytes | bytearray | memoryview):
         return _from_bytes(bytes(item))
     raise InputError(f"expected a path, bytes, an image or an array, got {type(item).__name__}")
 
 
-def _from_bytes(data: bytes) -> Image.Image:
+def _from_path(path: Path, limits: Limits) -> tuple[Image.Image, int]:
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+        raise InputError(f"cannot read {str(path)!r}: it is no regular file")
+    if status.st_size > limits.item_bytes:
+        limits.check(f"a file of {status.st_size:,} bytes", status.st_size)
+    return _from_bytes(path.read_bytes())
+
+
+def _from_bytes(data: bytes) -> tuple[Image.Image, int]:
     if not data:
         raise InputError("the file is empty")
-    return Image.open(io.BytesIO(data))
+    check_file(data)
+    if data.startswith(ICO):
+        return _icon(data), len(data)
+    return Image.open(io.BytesIO(data)), len(data)
+
+
+def _icon(data: bytes) -> Image.Image:
+    """The largest picture of an ICO file, not decoded.
+
+    Image.open would decode it, whatever size it has beside the one that the directory states.
+    """
+    try:
+        icons = IcoImagePlugin.IcoFile(io.BytesIO(data))
+        return icons.getimage(icons.entry[0].dim)
+    except (IndexError, TypeError, struct.error) as e:
+        raise UnidentifiedImageError from e
 
 
 def _from_array(pixels: NDArray[Any]) -> Image.Image:
@@ -206,7 +309,7 @@ def _rgb(image: Image.Image) -> Image.Image:
         return Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8)).convert(
             "RGB"
         )
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _reason(item: object, error: Exception) -> str:
