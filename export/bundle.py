@@ -14,7 +14,14 @@ import onnx_ir as ir
 
 from fmrt._version import __version__
 from fmrt.bundle import Bundle, record_of
-from fmrt.errors import ExportError, FmrtError, OptionError, ProviderError, QuantizationError
+from fmrt.errors import (
+    ExportError,
+    FmrtError,
+    OptionError,
+    ProviderError,
+    QuantizationError,
+    quoted,
+)
 from fmrt.export.adapter import merge
 from fmrt.export.graph_file import write_graph
 from fmrt.export.load import load_model
@@ -35,6 +42,7 @@ from fmrt.manifest import (
     Source,
     Variant,
 )
+from fmrt.options import checked, file_path, number
 from fmrt.session import resolve_provider
 from fmrt.verify import check, checking_engine
 
@@ -112,18 +120,22 @@ def export_model(
             the others.
         OptionError: an option that makes no sense, or not for this model.
     """
-    target = Path(out)
+    target = Path(file_path("out", out))
+    file_path("model", model)
+    checked(output=output, pooling=pooling, revision=revision, device=device, report=report)
+    normalize, cuda, overwrite = checked(normalize=normalize, cuda=cuda, overwrite=overwrite)
+    (trust_remote_code,) = checked(trust_remote_code=trust_remote_code)
+    max_length, opset = checked(max_length=max_length, opset=opset)
+    adapters = _adapters(adapter)
+    schemes = named_schemes(quantize) if quantize else []
+    check_quality(min_cosine, calibration)
     _check_target(target, overwrite)
     if opset is not None and opset not in OPSETS:
         raise OptionError(f"opset {opset}; choose from {OPSETS.start} to {OPSETS.stop - 1}")
     if output not in OUTPUTS:
         raise OptionError(f"output {output!r}; choose from: {', '.join(OUTPUTS)}")
-    schemes = named_schemes(quantize) if quantize else []
-    check_quality(min_cosine, calibration)
     say = report or (lambda _: None)
     say(f"loading {model}")
-    several = [(adapter, 1.0)] if isinstance(adapter, str | Path) else adapter
-    adapters = [(str(name), weight) for name, weight in several]
     overrides = Overrides(pooling, normalize, max_length, output, trust_remote_code)
     with _refusing(f"{model} cannot be loaded, or does not run on its main input alone"):
         loaded = load_model(str(model), revision, device, overrides, adapters)
@@ -149,6 +161,23 @@ def export_model(
         names = [variant.name for variant in Bundle.open(target).manifest.variants]
         raise QuantizationError(
             f"{target} is exported, but {e}", target, names, e.refused
+        ) from None
+
+
+def _adapters(given: str | Path | Sequence[tuple[str | Path, float]]) -> list[tuple[str, float]]:
+    """Each adapter with its weight.
+
+    Raises:
+        OptionError: no such list.
+    """
+    pairs = [(given, 1.0)] if isinstance(given, str | Path) else given
+    try:
+        return [(str(file_path("adapter", a)), number("weight", weight)) for a, weight in pairs]
+    except (TypeError, ValueError) as e:
+        if isinstance(e, OptionError):
+            raise
+        raise OptionError(
+            f"adapter={quoted(given)}; give a directory or hub id, or a list of (adapter, weight)"
         ) from None
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fmrt.errors import BundleCorruptError, BundleNotFoundError, VariantNotFoundError
 from fmrt.manifest import MANIFEST_FILE, REFERENCE_FILE, FileRecord, Head, Manifest, Variant
+from fmrt.options import checked, file_path
 
 # Precisions that a provider takes without being asked for, best first; fp32 for the others.
 PREFERRED = {"cuda": ("fp16", "fp32"), "tensorrt": ("fp16", "fp32")}
@@ -83,7 +84,8 @@ class Bundle:
         Raises:
             BundleNotFoundError: neither a directory nor a hub repository with a bundle.
         """
-        if Path(model).exists() or model.count("/") != 1 or model[0] in "./~":
+        checked(revision=revision, variant=variant, provider=provider)
+        if Path(file_path("model", model)).exists() or model.count("/") != 1 or model[0] in "./~":
             return cls.open(model)  # not the owner/name of a hub repository
         from huggingface_hub import hf_hub_download, snapshot_download  # noqa: PLC0415
 

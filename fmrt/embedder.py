@@ -7,16 +7,19 @@ import warnings
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fmrt.bundle import Bundle
+from fmrt.encode import DOCUMENT, QUERY, Encoding
 from fmrt.engine import Engine, OnError, Truncation
-from fmrt.errors import ClosedError, InputError, OptionError, TruncationWarning
+from fmrt.errors import ClosedError, OptionError, TruncationWarning, quoted
+from fmrt.items import items_of
 from fmrt.limits import DEFAULT, Limits
 from fmrt.manifest import Manifest
+from fmrt.options import checked, file_path
 from fmrt.postprocess import Postprocess, make_postprocess
 from fmrt.preprocess.base import OnTooLong, check_on_too_long
 from fmrt.progress import Progress
@@ -24,10 +27,13 @@ from fmrt.session import DeviceOptions, resolve_provider
 from fmrt.tuning import Tuning
 from fmrt.verify import check_quick
 
+if TYPE_CHECKING:
+    from fmrt.preprocess.text import TextPreprocessor
+
 T = TypeVar("T")
 
 
-class Embedder:
+class Embedder(Encoding):
     """Embeds with a bundle, on onnxruntime alone; safe to call from several threads.
 
     What it embeds depends on the bundle. Texts are strings. Images and sounds are paths, the bytes
@@ -81,15 +87,18 @@ class Embedder:
         cache: str | Path | None = None,
         max_item_bytes: int = DEFAULT.item_bytes,
     ) -> None:
-        for option, value in (("workers", workers), ("intra_op_threads", intra_op_threads)):
-            if value is not None and value < 1:
-                raise OptionError(f"{option}={value}; give at least 1")
-        if gpu_mem_limit is not None and gpu_mem_limit < 1:
-            raise OptionError(f"gpu_mem_limit={gpu_mem_limit}; give a number of bytes")
+        checked(variant=variant, provider=provider, modality=modality)
+        verify, cuda_graphs, cache = checked(verify=verify, cuda_graphs=cuda_graphs, cache=cache)
+        workers, intra_op_threads, gpu_mem_limit = checked(
+            workers=workers, intra_op_threads=intra_op_threads, gpu_mem_limit=gpu_mem_limit
+        )
         device_options = DeviceOptions(gpu_mem_limit, cuda_graphs)
         tuning = Tuning.chosen(workers, intra_op_threads)
-        limits = Limits(max_item_bytes)
-        self._bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+        (item_bytes,) = checked(max_item_bytes=max_item_bytes)
+        limits = Limits(item_bytes)
+        self._bundle = (
+            bundle if isinstance(bundle, Bundle) else Bundle.open(file_path("bundle", bundle))
+        )
         self._lock = threading.Lock()
         self._engines: dict[str, Engine] = {}
         try:
@@ -129,7 +138,7 @@ class Embedder:
 
     def embed(
         self,
-        items: Sequence[Any],
+        items: Iterable[Any],
         *,
         modality: str | None = None,
         prompt_name: str | None = None,
@@ -145,7 +154,9 @@ class Embedder:
         """Embed items; the result's rows are in input order.
 
         Args:
-            items: texts, images or sounds; an empty list gives an empty array.
+            items: texts, images or sounds, in any iterable that has an order: a list, a
+                generator, a NumPy array, a column of pandas, polars or pyarrow. None gives an
+                array of no rows.
             modality: ``text``, ``image`` or ``audio`` where the bundle has several and the type of
                 the items leaves it open: a string is a text, unless this says that it is a path.
             prompt_name: one of the model's prompts, put in front of every text; default the
@@ -175,13 +186,15 @@ class Embedder:
             TextTooLongError: too many tokens under ``on_too_long="error"``.
             OptionError: an argument that makes no sense for this model.
         """
-        if isinstance(items, str | bytes):
-            raise InputError("one item was passed; pass a list of items, e.g. [item]")
+        items = items_of(items)
+        if not isinstance(items, list | tuple):
+            items = list(items)
         engine = self._engine(modality, items[:1])
+        (show_progress,) = checked(show_progress=show_progress)
         post = self._postprocess(engine, truncate_dim, normalize, precision)
         prompt = self._prompt(engine, prompt_name, prompt)
         if len(items) == 1 and not show_progress:
-            _check(batch_tokens, on_too_long)
+            _check(batch_tokens, on_too_long, dedupe)
             truncation = Truncation()
             vector = post(engine.one(items[0], prompt, on_too_long, truncation))
             _warn_if_cut(truncation, engine, on_too_long)
@@ -218,6 +231,7 @@ class Embedder:
         is read, and a truncation warning comes at the end. With several towers and no
         ``modality``, items are texts.
         """
+        items = items_of(items)
         engine = self._engine(modality, ())
         post = self._postprocess(engine, truncate_dim, normalize, precision)
         prompt = self._prompt(engine, prompt_name, prompt)
@@ -251,6 +265,8 @@ class Embedder:
         ends: the vectors of a group depend on its items alone, to the last bit. Other arguments and
         errors are those of `embed`.
         """
+        checked(raw_of=raw_of, on_error=on_error, group_of=group_of)
+        items = items_of(items)
         engine = self._engine(modality, ())
         post = self._postprocess(engine, truncate_dim, normalize, precision)
         prompt = self._prompt(engine, prompt_name, prompt)
@@ -272,17 +288,38 @@ class Embedder:
 
         ``options`` are those of `embed`.
         """
-        options = {"modality": "text", **self._with_prompt(("query",), options)}
+        options = {"modality": "text", **self._with_prompt(QUERY, options)}
         return self.embed([text], **options)[0]  # type: ignore[no-any-return]
 
-    def embed_documents(self, texts: Sequence[str], **options: Any) -> NDArray[Any]:  # noqa: ANN401
+    def embed_documents(self, texts: Iterable[str], **options: Any) -> NDArray[Any]:  # noqa: ANN401
         """Embed documents, ``[n, dim]``, with the model's ``document`` prompt if it has one.
 
         ``passage`` and ``corpus`` are taken as other names for it, in that order. ``options`` are
         those of `embed`.
         """
-        names = ("document", "passage", "corpus")
-        return self.embed(texts, **{"modality": "text", **self._with_prompt(names, options)})
+        return self.embed(texts, **{"modality": "text", **self._with_prompt(DOCUMENT, options)})
+
+    def token_count(
+        self,
+        texts: str | Iterable[str],
+        *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+    ) -> int:
+        """Tokens of a text, or of several together, with prompt and special tokens, before any cut.
+
+        Args:
+            texts: a string, or what `embed` takes.
+            prompt_name: as of `embed`.
+            prompt: as of `embed`.
+
+        Raises:
+            InputError: as of `embed`.
+        """
+        engine = self._engine("text", ())
+        prompt = self._prompt(engine, prompt_name, prompt)
+        items = [texts] if isinstance(texts, str) else items_of(texts)
+        return cast("TextPreprocessor", engine.preprocess).token_count(items, prompt)
 
     @property
     def manifest(self) -> Manifest:
@@ -341,6 +378,7 @@ class Embedder:
         engines = self._engines
         if not engines:
             raise ClosedError
+        checked(modality=modality)
         if modality is None and len(engines) == 1:
             return next(iter(engines.values()))
         if modality is None and first and not isinstance(first[0], str):
@@ -353,6 +391,9 @@ class Embedder:
     def _postprocess(
         self, engine: Engine, truncate_dim: int | None, normalize: bool | None, precision: str
     ) -> Postprocess:
+        truncate_dim, normalize, precision = checked(
+            truncate_dim=truncate_dim, normalize=normalize, precision=precision
+        )
         return make_postprocess(
             dim=self.dim,
             normalized=engine.tower.normalize,
@@ -363,6 +404,9 @@ class Embedder:
         )
 
     def _prompt(self, engine: Engine, name: str | None, prompt: str | None) -> str:
+        checked(prompt_name=name, prompt=prompt)
+        if name is not None and prompt is not None:
+            raise OptionError(f"prompt={quoted(prompt)} and prompt_name={name!r}; give one of them")
         if engine.tower.modality != "text":
             if name is not None or prompt is not None:
                 raise OptionError(f"{engine.preprocess.unit}s take no prompt")
@@ -398,7 +442,7 @@ class Embedder:
         dedupe: bool = False,
         group_of: Callable[[T], Hashable] | None = None,
     ) -> Iterator[tuple[list[T], NDArray[Any]]]:
-        _check(batch_tokens, on_too_long)
+        batch_tokens = _check(batch_tokens, on_too_long, dedupe)
         truncation = Truncation()
         stream = engine.stream(
             items,
@@ -420,10 +464,12 @@ class Embedder:
         return vectors()
 
 
-def _check(batch_tokens: int | None, on_too_long: str) -> None:
+def _check(batch_tokens: int | None, on_too_long: str, dedupe: bool) -> int | None:
+    """Check how a stream is to run; return ``batch_tokens`` as Python's number."""
+    checked(on_too_long=on_too_long, dedupe=dedupe)
     check_on_too_long(on_too_long)
-    if batch_tokens is not None and batch_tokens < 1:
-        raise OptionError(f"batch_tokens={batch_tokens}; give at least 1")
+    (tokens,) = checked(batch_tokens=batch_tokens)
+    return tokens  # type: ignore[no-any-return]
 
 
 def _warn_if_cut(truncation: Truncation, engine: Engine, on_too_long: str, frames: int = 0) -> None:

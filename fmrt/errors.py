@@ -23,8 +23,12 @@ Each also inherits the builtin that a caller would expect to catch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+import reprlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
 
 class FmrtError(Exception):
@@ -145,3 +149,18 @@ class ProviderWarning(UserWarning):
 
 class CacheWarning(UserWarning):
     """A cache of vectors is there and is not used; says why."""
+
+
+_QUOTE = reprlib.Repr()
+_QUOTE.maxstring = _QUOTE.maxother = _QUOTE.maxlong = 60
+
+
+def quoted(value: object) -> str:
+    """A value as an error message shows it: on one line, of limited length."""
+    if isinstance(value, bytes | bytearray):
+        value = bytes(value[: _QUOTE.maxstring])  # which has the whole of it printed otherwise
+    try:
+        shown = _QUOTE.repr(value)
+    except ValueError:  # of an integer with more digits than Python prints
+        return f"a {type(value).__name__}"
+    return " ".join(shown.split())

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from fmrt.bundle import Bundle
-from fmrt.errors import OptionError
 from fmrt.limits import DEFAULT, Limits
 from fmrt.manifest import Manifest
+from fmrt.options import checked, file_path
 from fmrt.prompt import Prompt
 from fmrt.segment import EncodedImage, Segmentation, SegmentEngine
 from fmrt.session import resolve_provider
@@ -52,11 +52,15 @@ class Segmenter:
         verify: bool = True,
         max_item_bytes: int = DEFAULT.item_bytes,
     ) -> None:
-        if threads is not None and threads < 1:
-            raise OptionError(f"threads={threads}; give at least 1")
-        self._bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+        checked(variant=variant, provider=provider)
+        threads, verify, item_bytes = checked(
+            threads=threads, verify=verify, max_item_bytes=max_item_bytes
+        )
+        self._bundle = (
+            bundle if isinstance(bundle, Bundle) else Bundle.open(file_path("bundle", bundle))
+        )
         self._engine = SegmentEngine(
-            self._bundle, variant, provider, threads, limits=Limits(max_item_bytes)
+            self._bundle, variant, provider, threads, limits=Limits(item_bytes)
         )
         if verify:
             check_quick_head(self._engine, self._bundle)

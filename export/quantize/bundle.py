@@ -26,6 +26,7 @@ from fmrt.export.quantize.scheme import SCHEMES, Form, named_schemes
 from fmrt.export.quantize.steps import padding_moves
 from fmrt.export.rewrite import pack_for_cuda
 from fmrt.manifest import Manifest, Parity, Quality, Tower, Variant
+from fmrt.options import checked, file_path
 from fmrt.verify import check
 
 Report = Callable[[str], None]
@@ -43,8 +44,8 @@ def check_quality(min_cosine: float, calibration: str | Path | None) -> None:
     Raises:
         OptionError: a cosine that is none, or nothing to calibrate on.
     """
-    number = isinstance(min_cosine, int | float | np.number) and not isinstance(min_cosine, bool)
-    if not number or not 0 < min_cosine < 1:
+    checked(min_cosine=min_cosine, calibration=calibration)
+    if not 0 < min_cosine < 1:
         raise OptionError(f"min_cosine={min_cosine!r}; give a number between 0 and 1")
     if calibration is not None and not Path(calibration).exists():
         raise OptionError(
@@ -83,6 +84,8 @@ def quantize_bundle(
         ExportError: the bundle cannot be written, or has nothing to start from.
     """
     names = named_schemes(schemes)
+    file_path("bundle", bundle)
+    checked(report=report)
     check_quality(min_cosine, calibration)
     path = Bundle.open(bundle).path
     say = report or (lambda _: None)

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from fmrt.errors import OptionError
+from fmrt.errors import OptionError, quoted
 from fmrt.export.quantize.context import Context, Made
 from fmrt.export.quantize.fp16 import compute_half, store_half
 from fmrt.export.quantize.int4 import weights_in_4_bits
@@ -74,7 +74,7 @@ def named_schemes(schemes: str | Sequence[str]) -> list[str]:
     """
     names = schemes.split(",") if isinstance(schemes, str) else schemes
     if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
-        raise OptionError(f"schemes={schemes!r}; give a list of: {', '.join(SCHEMES)}")
+        raise OptionError(f"schemes={quoted(schemes)}; give a list of: {', '.join(SCHEMES)}")
     found = [_named(name.strip()) for name in names if name.strip()]
     if not found:
         raise OptionError(f"no quantization named; choose from: {', '.join(SCHEMES)}")

@@ -13,7 +13,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from fmrt.errors import InputError
+from fmrt.errors import InputError, quoted
 from fmrt.limits import DEFAULT, Budget, Limits
 from fmrt.manifest import AudioInput
 from fmrt.preprocess.base import Feeds
@@ -272,7 +272,9 @@ def _opened(item: object) -> object:
         _check_whole(io.BytesIO(data), len(data))
         return io.BytesIO(data)
     if not isinstance(item, str | Path):
-        raise InputError(f"expected a path, bytes or an array, got {type(item).__name__}")
+        raise InputError(
+            f"expected a path, bytes or an array, got {type(item).__name__}: {quoted(item)}"
+        )
     path = Path(item)
     if not path.is_file():
         raise InputError(f"cannot read {str(path)!r}: no such file")

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import IcoImagePlugin, Image, ImageOps, UnidentifiedImageError
 
-from fmrt.errors import InputError
+from fmrt.errors import InputError, quoted
 from fmrt.limits import DEFAULT, Budget, Limits
 from fmrt.manifest import ImageInput
 from fmrt.preprocess.base import Feeds
@@ -256,7 +256,9 @@ def _opened(item: object, limits: Limits) -> tuple[Image.Image, int]:
         return _from_path(Path(item), limits)
     if isinstance(item, bytes | bytearray | memoryview):
         return _from_bytes(bytes(item))
-    raise InputError(f"expected a path, bytes, an image or an array, got {type(item).__name__}")
+    raise InputError(
+        f"expected a path, bytes, an image or an array, got {type(item).__name__}: {quoted(item)}"
+    )
 
 
 def _from_path(path: Path, limits: Limits) -> tuple[Image.Image, int]:

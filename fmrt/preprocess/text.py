@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain, compress
+from itertools import chain, compress, islice
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
-from fmrt.errors import BundleCorruptError, InputError, TextTooLongError
+from fmrt.errors import BundleCorruptError, InputError, TextTooLongError, quoted
 from fmrt.manifest import TextInput
+from fmrt.options import text_problem
 from fmrt.preprocess.base import Feeds
 from fmrt.preprocess.plain_text import is_plain, plain_tokenizer
 
@@ -21,6 +22,10 @@ from fmrt.preprocess.plain_text import is_plain, plain_tokenizer
 MAX_CHARACTERS = 1_000_000
 # A second tokenizer is made for so many texts at once: that takes 0.1 s, once.
 MANY_TEXTS = 4096
+# Texts that are counted at a time.
+COUNTED = 1024
+# What tables put where there is no value, by the name of its type.
+MISSING = frozenset({"NAType", "NaTType"})
 
 
 @dataclass(frozen=True)
@@ -171,6 +176,27 @@ class TextPreprocessor:
         closes = bool(ids) and ids[-1] in added and added[ids[-1]].special
         return len(ids) - int(closes)
 
+    def token_count(self, texts: Iterable[object], prompt: str) -> int:
+        """Tokens of texts together, each with ``prompt`` in front and with special tokens, uncut.
+
+        Raises:
+            InputError: an item that is no text.
+        """
+        uncut = Tokenizer.from_str(self._tokenizer.to_str())
+        uncut.no_truncation()
+        checked = self._checked(texts, prompt)
+        total = 0
+        while part := list(islice(checked, COUNTED)):
+            total += sum(map(len, uncut.encode_batch_fast(part)))
+        return total
+
+    def _checked(self, texts: Iterable[object], prompt: str) -> Iterator[str]:
+        for index, text in enumerate(texts):
+            try:
+                yield prompt + check_text(text)
+            except InputError as e:
+                raise e.at(index) from None
+
     @cached_property
     def _plain(self) -> Tokenizer | None:
         return plain_tokenizer(self._tokenizer)
@@ -222,17 +248,24 @@ def check_text(text: object) -> str:
             a million characters.
     """
     if not isinstance(text, str):
-        raise InputError(f"expected a string, got {type(text).__name__}")
+        raise InputError(
+            f"expected a string, got {type(text).__name__}: {quoted(text)}{_fix(text)}"
+        )
     if len(text) > MAX_CHARACTERS:
         raise InputError(
             f"{len(text):,} characters, and the limit is {MAX_CHARACTERS:,}; "
             "split it into documents"
         )
-    if "\0" in text:
-        raise InputError(f"NUL character at position {text.index(chr(0))}; remove it")
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError as e:
-            raise InputError(f"lone surrogate (invalid UTF-8) at position {e.start}") from e
+    problem = text_problem(text)
+    if problem is not None:
+        raise InputError(problem)
     return text
+
+
+def _fix(item: object) -> str:
+    """What to do about an item that is no string."""
+    if item is None or isinstance(item, float) or type(item).__name__ in MISSING:
+        return "; leave missing values out, or give an empty text"
+    if isinstance(item, bytes):
+        return "; decode it"
+    return "; give each text as an item of its own" if isinstance(item, list | tuple) else ""

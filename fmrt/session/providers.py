@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import onnxruntime as ort
 
 from fmrt.errors import ProviderError, ProviderWarning
+from fmrt.options import checked
 from fmrt.session.diagnosis import cuda_device_count, has_nvidia_driver, load_problem, wheel_problem
 
 INSTALL_CUDA = 'pip uninstall -y onnxruntime && pip install "onnxruntime-gpu[cuda,cudnn]"'
@@ -80,8 +81,10 @@ def resolve_provider(spec: str) -> Target:
             warning when the machine or the ONNX Runtime is made for CUDA.
 
     Raises:
+        OptionError: no text.
         ProviderError: unknown, or it cannot be had, with the reason and what to do.
     """
+    checked(provider=spec)
     if spec == "auto":
         return _automatic()
     name, _, devices = spec.partition(":")

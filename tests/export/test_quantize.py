@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,8 @@ import fmrt
 import fmrt.export.quantize.bundle as quantizing
 from benchmarks.scripts.saturation import largest_error, rounded
 from fmrt.cli import main
-from fmrt.errors import ExportError, OptionError, QuantizationError
+from fmrt.errors import ExportError, FmrtError, OptionError, QuantizationError
+from fmrt.export import export_model
 from fmrt.export.quantize import SCHEMES, named_schemes, quantize_bundle
 from fmrt.export.quantize.int4 import BLOCK, round_blocks
 from fmrt.export.quantize.items import given_items, own_items
@@ -31,6 +34,7 @@ from fmrt.export.quantize.recipe import ZEROS, Recipe
 from fmrt.export.quantize.rounding import LARGEST, round_weights
 from fmrt.export.quantize.sites import find_sites
 from fmrt.export.rewrite.graph.walking import constant
+from fmrt.options import OPTIONS
 from fmrt.verify import measure
 from tests.export.audio import AUDIO, save_audio
 from tests.export.models import DECODERS, ENCODERS, TEXTS, Tiny, save_tiny
@@ -430,6 +434,30 @@ def test_what_makes_no_sense_is_one_line(
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+    assert files(plain) == before
+
+
+WRONG = (1.5, float("nan"), -1, 0, 10**30, True, "", "nonesuch", "a\0b", b"x", [1], {}, object())
+
+
+@pytest.mark.parametrize("call", [export_model, quantize_bundle])
+def test_what_an_option_cannot_be_is_one_clear_error(call: Callable, plain: Path) -> None:
+    """``device`` and ``revision`` are names that torch and the hub judge."""
+    before = files(plain)
+    names = [n for n in inspect.signature(call).parameters if n not in ("bundle", "model", "out")]
+    assert set(names) - {"schemes", "quantize", "adapter"} <= set(OPTIONS)
+    target = (plain, plain / "fmrt.json") if call is export_model else (plain, ["int4"])
+    for name in names:
+        for value in WRONG:
+            if name == "schemes":
+                arguments, options = (plain, value), {}
+            else:
+                arguments, options = target, {name: value}
+            # Where the value is possible, the target is none, or the cosine cannot be had.
+            rest = {} if call is export_model else {"min_cosine": 0.99999999}
+            with pytest.raises(FmrtError) as e:
+                call(*arguments, **{**rest, **options})
+            assert "\n" not in str(e.value)
     assert files(plain) == before
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fmrt
+from fmrt.encode import SIMILARITIES
 from fmrt.errors import InputError, OptionError, TextTooLongError, TruncationWarning
 
 from .conftest import DIM, MAX_LENGTH, QUERY_PROMPT, TEXTS, WORDS
@@ -112,12 +115,139 @@ def test_one_text_has_a_way_of_its_own_to_the_same_result(embedder, tmp_path) ->
     assert np.array_equal(first, embedder.embed(["the red cat"]))
 
 
+class Table:
+    """What pandas and polars have in common: iteration gives names of columns."""
+
+    columns = ("text",)
+
+    def __iter__(self):
+        return iter(self.columns)
+
+
+class Column:
+    """As one of pyarrow: iteration gives no strings."""
+
+    def __init__(self, values) -> None:
+        self.values = values
+
+    def __iter__(self):
+        return map(object, self.values)
+
+    def to_pylist(self):
+        return list(self.values)
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        tuple,
+        lambda texts: (text for text in texts),
+        lambda texts: dict.fromkeys(texts).keys(),
+        np.array,
+        lambda texts: np.array(texts, object),
+        deque,
+        Column,
+        pa.array,
+        lambda texts: pa.chunked_array([texts[:1], texts[1:]]),
+    ],
+)
+def test_any_iterable_gives_the_vectors_of_a_list(embedder, items) -> None:
+    texts = ["cat", "the red dog", "mat"]
+    expected = embedder.embed(texts)
+    assert np.array_equal(embedder.embed(items(texts)), expected)
+    assert np.array_equal(np.stack([*embedder.embed_iter(items(texts))]), expected)
+    assert embedder.embed(items([])).shape == (0, DIM)
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_columns_of_tables_are_taken_and_tables_are_not(embedder, library) -> None:
+    tables = pytest.importorskip(library)
+    texts = ["cat", "the red dog", "mat"]
+    expected = embedder.embed(texts)
+    assert np.array_equal(embedder.embed(tables.Series(texts)), expected)
+    with pytest.raises(InputError, match=r"item 1: .*leave missing values out"):
+        embedder.embed(tables.Series(["cat", None]))
+    with pytest.raises(InputError, match="a table was passed"):
+        embedder.embed(tables.DataFrame({"text": texts}))
+
+
+def test_names_of_sentence_transformers(embedder) -> None:
+    texts = ["cat", "the red dog"]
+    expected = embedder.embed(texts)
+    options = {"batch_size": 64, "show_progress_bar": False, "convert_to_numpy": True}
+    assert np.array_equal(embedder.encode(texts, **options), expected)
+    assert np.array_equal(embedder.encode("cat"), expected[0])
+    assert embedder.encode([]).shape == (0, DIM)
+    assert np.array_equal(embedder.encode_query("cat"), embedder.embed_query("cat"))
+    assert np.array_equal(embedder.encode_document(texts), embedder.embed_documents(texts))
+    assert np.array_equal(embedder.encode("cat", "query"), embedder.embed_query("cat"))
+    cut = embedder.encode(texts, normalize_embeddings=True, truncate_dim=4)
+    assert np.array_equal(cut, embedder.embed(texts, normalize=True, truncate_dim=4))
+    packed = np.packbits(expected > 0, axis=1)
+    assert np.array_equal(embedder.encode(texts, precision="ubinary"), packed)
+    signed = embedder.encode(texts, precision="binary")
+    assert np.array_equal(signed, (packed.astype(int) - 128).astype(np.int8))
+    similar = embedder.similarity(expected, expected[0])
+    assert np.allclose(similar, expected @ expected[:1].T, atol=1e-6)
+    assert embedder.similarity(expected, expected[:0]).shape == (2, 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"convert_to_tensor": True}, "convert_to_tensor=True is not supported: vectors are a Num"),
+        ({"output_value": "token_embeddings"}, "output_value='token_embeddings' is not supported"),
+        ({"device": "cuda"}, "device='cuda' is not supported: choose provider="),
+        ({"batch_size": 0}, "batch_size=0; give a whole number"),
+        ({"normalize_embeddings": None}, "normalize_embeddings=None; give True or False"),
+        ({"precision": "int4"}, "precision='int4'; choose from"),
+    ],
+)
+def test_what_encode_cannot_do_is_an_error(embedder, options, message) -> None:
+    with pytest.raises(OptionError, match=message):
+        embedder.encode(["cat"], **options)
+
+
+def test_similarities(embedder) -> None:
+    a, b = np.array([[3.0, 4.0], [1.0, 0.0]]), np.array([[0, 2]], np.int8)
+    assert np.allclose(embedder.similarity(a, b), [[0.8], [0]])
+    for name, wanted in {"dot": 8, "euclidean": -np.sqrt(13), "manhattan": -5}.items():
+        found = SIMILARITIES[name](a.astype(np.float32), b.astype(np.float32))
+        assert found[0, 0] == pytest.approx(wanted)
+    with pytest.raises(InputError, match="2 and of 3 dimensions"):
+        embedder.similarity(a, np.ones((1, 3)))
+    with pytest.raises(InputError, match="embeddings2 are uint8"):
+        embedder.similarity(a, np.ones((1, 2), np.uint8))
+
+
+def test_tokens_are_counted_before_any_cut(embedder) -> None:
+    assert embedder.token_count("the red cat") == 5
+    assert embedder.token_count(["the red cat", LONG, ""]) == 5 + 42 + 2
+    assert embedder.token_count("cat", prompt_name="query") == 5
+    assert embedder.token_count([]) == 0
+    with pytest.raises(InputError, match="item 1: expected a string, got int: 5"):
+        embedder.token_count(["cat", 5])
+
+
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
-        ("one string", "pass a list"),
-        (["cat", 3], "item 1: expected a string, got int"),
-        (["cat", None], "item 1: expected a string, got NoneType"),
+        ("one string", "one item was passed, 'one string'; pass a list"),
+        (b"cat", "one item was passed, b'cat'; pass a list"),
+        (Path("cat"), "pass a list"),
+        (None, "expected a list of items, got NoneType: None"),
+        (7, "expected a list of items, got int: 7"),
+        (np.array("cat"), "expected a list of items, got ndarray"),
+        ({"cat", "dog"}, "a set has no order"),
+        ({"a": "cat"}, "a dict was passed; pass a list"),
+        (Table(), "a table was passed, Table; pass one of its columns"),
+        (["cat", 3], "item 1: expected a string, got int: 3"),
+        (["cat", None], "item 1: expected a string, got NoneType: None; leave missing values out"),
+        (["cat", float("nan")], "item 1: expected a string, got float: nan; leave missing"),
+        (["cat", b"dog"], "item 1: expected a string, got bytes: b'dog'; decode it"),
+        (["cat", ["a", "dog"]], r"item 1: expected a string, got list: \['a', 'dog'\]; give each"),
+        ((t for t in ("cat", 3)), "item 1: expected a string, got int: 3"),
+        (np.array([["cat"], ["dog"]]), "item 0: expected a string, got ndarray"),
         (["a\0b"], "item 0: NUL"),
         (["ab", "a\ud800b"], "item 1: lone surrogate"),
         (["cat"] * 9000 + ["x" * 10_000_000], "item 9000: 10,000,000 characters"),

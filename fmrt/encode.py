@@ -1,0 +1,205 @@
+"""Embedding under the names that sentence-transformers' users know, as methods of an Embedder."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmrt.bundle import Bundle
+from fmrt.errors import InputError, OptionError, quoted
+from fmrt.options import MOST_TOKENS, flag, optional, whole
+
+Matrix = NDArray[np.float32]
+
+CONFIGURATION = "config_sentence_transformers.json"
+QUERY = ("query",)
+DOCUMENT = ("document", "passage", "corpus")
+# Its arguments that have one meaning here: the value that they may have, and what to do instead.
+FIXED: dict[str, tuple[object, str]] = {
+    "output_value": ("sentence_embedding", "a bundle holds no vectors of tokens"),
+    "convert_to_numpy": (True, "vectors are a NumPy array"),
+    "convert_to_tensor": (False, "vectors are a NumPy array; torch.from_numpy makes a tensor"),
+    "device": (None, "choose provider= when you make the Embedder"),
+    "pool": (None, "one process uses all cores; see provider='cuda:all' for several GPUs"),
+    "chunk_size": (None, "one process uses all cores"),
+}
+
+
+class Embeds(Protocol):
+    """What `Encoding` needs of an Embedder."""
+
+    _bundle: Bundle
+
+    def embed(
+        self,
+        items: Any,  # noqa: ANN401
+        *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        truncate_dim: int | None = None,
+        normalize: bool | None = None,
+        precision: str = "float32",
+        show_progress: bool | None = None,
+    ) -> NDArray[Any]:
+        """Vectors of items."""
+
+    def encode(self, inputs: Any, **options: Any) -> NDArray[Any]:  # noqa: ANN401
+        """Vectors of items, or of one."""
+
+    def _with_prompt(self, names: Sequence[str], options: dict[str, Any]) -> dict[str, Any]: ...
+
+
+class Encoding:
+    """Methods of sentence-transformers' names, arguments and meaning."""
+
+    def encode(
+        self: Embeds,
+        inputs: Any,  # noqa: ANN401
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int | None = None,
+        show_progress_bar: bool | None = None,
+        *,
+        precision: str = "float32",
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+        **others: Any,  # noqa: ANN401
+    ) -> NDArray[Any]:
+        """Embed as sentence-transformers does: ``[dim]`` for one item, else ``[n, dim]``.
+
+        Args:
+            inputs: a string, a path or bytes, or what `embed` takes.
+            prompt_name: one of the model's prompts; default the model's own default.
+            prompt: a prompt's text, in place of ``prompt_name``.
+            batch_size: without effect on the result, and none here: batches are bounded in tokens,
+                see ``batch_tokens`` of `embed`.
+            show_progress_bar: default only on a terminal.
+            precision: ``float32``, ``int8``, ``uint8`` (with one scale for the bundle, whatever
+                the batch), ``binary`` (sign bits as int8) or ``ubinary`` (as uint8).
+            normalize_embeddings: bring vectors to unit length; False leaves them as the model does.
+            truncate_dim: keep this many leading dimensions.
+            others: sentence-transformers' other arguments, with the values that `FIXED` allows.
+
+        Raises:
+            OptionError: an argument that has no such meaning here.
+            InputError: as of `embed`.
+        """
+        check_fixed(others)
+        optional(whole(MOST_TOKENS))("batch_size", batch_size)
+        alone = isinstance(inputs, str | bytes | os.PathLike)
+        vectors = self.embed(
+            [inputs] if alone else inputs,
+            prompt_name=prompt_name,
+            prompt=prompt,
+            truncate_dim=truncate_dim,
+            normalize=flag("normalize_embeddings", normalize_embeddings) or None,
+            precision="binary" if precision == "ubinary" else precision,
+            show_progress=optional(flag)("show_progress_bar", show_progress_bar),
+        )
+        if precision == "binary":
+            vectors = (vectors ^ 0x80).view(np.int8)  # minus 128
+        return vectors[0] if alone else vectors
+
+    def encode_query(self: Embeds, inputs: Any, **options: Any) -> NDArray[Any]:  # noqa: ANN401
+        """Embed queries as `encode` does, with the model's ``query`` prompt if it has one."""
+        return self.encode(inputs, **self._with_prompt(QUERY, options))
+
+    def encode_document(self: Embeds, inputs: Any, **options: Any) -> NDArray[Any]:  # noqa: ANN401
+        """Embed documents as `encode` does, with the prompt that `embed_documents` takes."""
+        return self.encode(inputs, **self._with_prompt(DOCUMENT, options))
+
+    def similarity(self: Embeds, embeddings1: Any, embeddings2: Any) -> Matrix:  # noqa: ANN401
+        """Similarity of each vector with each, float32 ``[n, m]``, by the model's own function.
+
+        That is cosine unless the model says ``dot``, ``euclidean`` or ``manhattan``; of the last
+        two, distances below zero.
+
+        Args:
+            embeddings1: ``[n, dim]``, or ``[dim]`` for one; floating-point or int8.
+            embeddings2: ``[m, dim]``, likewise.
+
+        Raises:
+            InputError: no such arrays, or of different widths.
+        """
+        first, second = _matrix(embeddings1, 1), _matrix(embeddings2, 2)
+        if first.shape[1] != second.shape[1]:
+            raise InputError(
+                f"vectors of {first.shape[1]} and of {second.shape[1]} dimensions have no "
+                "similarity; embed both with the same bundle and truncate_dim"
+            )
+        return SIMILARITIES[_function(self._bundle)](first, second)
+
+
+def check_fixed(others: dict[str, Any]) -> None:
+    """Raise unless arguments have the only value that they may have here.
+
+    Raises:
+        OptionError: one has another.
+        TypeError: there is no such argument.
+    """
+    for name, value in others.items():
+        if name not in FIXED:
+            raise TypeError(f"encode() got an unexpected keyword argument {name!r}")
+        allowed, hint = FIXED[name]
+        if value is not allowed and not (isinstance(allowed, str) and value == allowed):
+            raise OptionError(f"{name}={quoted(value)} is not supported: {hint}")
+
+
+def _matrix(vectors: Any, which: int) -> Matrix:  # noqa: ANN401
+    try:
+        array = np.atleast_2d(np.asarray(vectors))
+    except ValueError as e:
+        raise InputError(f"embeddings{which} are no array: {e}") from None
+    if array.ndim != 2 or (array.dtype.kind != "f" and array.dtype not in (np.int8, np.int64)):  # noqa: PLR2004
+        raise InputError(
+            f"embeddings{which} are {array.dtype} {list(array.shape)}; give float or int8 vectors "
+            "[n, dim]"
+        )
+    return array.astype(np.float32)
+
+
+def _function(bundle: Bundle) -> str:
+    """Name of the similarity that the model's own configuration asks for."""
+    if CONFIGURATION not in bundle.manifest.files:
+        return "cosine"
+    configuration = json.loads(bundle.file(CONFIGURATION).read_text(encoding="utf-8"))
+    name = configuration.get("similarity_fn_name") or "cosine"
+    if name not in SIMILARITIES:
+        raise OptionError(f"the model asks for similarity {name!r}, which is unknown")
+    return str(name)
+
+
+def _unit(vectors: Matrix) -> Matrix:
+    unit: Matrix = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    return unit
+
+
+def _cosine(first: Matrix, second: Matrix) -> Matrix:
+    return _unit(first) @ _unit(second).T
+
+
+def _dot(first: Matrix, second: Matrix) -> Matrix:
+    return first @ second.T
+
+
+def _distances(order: int) -> Callable[[Matrix, Matrix], Matrix]:
+    def below_zero(first: Matrix, second: Matrix) -> Matrix:
+        out = np.empty((len(first), len(second)), np.float32)
+        for row, vector in enumerate(first):
+            out[row] = -np.linalg.norm(second - vector, ord=order, axis=1)
+        return out
+
+    return below_zero
+
+
+SIMILARITIES: dict[str, Callable[[Matrix, Matrix], Matrix]] = {
+    "cosine": _cosine,
+    "dot": _dot,
+    "euclidean": _distances(2),
+    "manhattan": _distances(1),
+}

@@ -1,0 +1,162 @@
+"""Every option of the public API and the values that it takes, in one table.
+
+The checks say what a value is, not whether a bundle can follow it: that a model has the prompt or
+the dimensions is for those who know the model.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from fmrt.errors import OptionError, quoted
+
+Check = Callable[[str, Any], Any]
+
+# More would only wait for each other; a machine has fewer cores.
+MOST_THREADS = 1024
+MOST_TOKENS = 2**31 - 1
+MOST_BYTES = 2**63 - 1
+
+
+def optional(check: Check) -> Check:
+    """What ``check`` takes, or None."""
+    return lambda name, value: None if value is None else check(name, value)
+
+
+def whole(most: int) -> Check:
+    """A whole number of 1 to ``most``; NumPy's too."""
+
+    def check(name: str, value: Any) -> int:  # noqa: ANN401
+        try:
+            number = 0 if isinstance(value, bool | np.bool_) else operator.index(value)
+        except TypeError:
+            number = 0
+        if not 1 <= number <= most:
+            raise OptionError(f"{name}={quoted(value)}; give a whole number from 1 to {most:,}")
+        return number
+
+    return check
+
+
+def number(name: str, value: Any) -> float:  # noqa: ANN401
+    """A finite number."""
+    real = isinstance(value, int | float | np.integer | np.floating)
+    if not real or isinstance(value, bool) or not math.isfinite(value):
+        raise OptionError(f"{name}={quoted(value)}; give a number")
+    return float(value)
+
+
+def flag(name: str, value: Any) -> bool:  # noqa: ANN401
+    """True or False."""
+    if not isinstance(value, bool | np.bool_):
+        raise OptionError(f"{name}={quoted(value)}; give True or False")
+    return bool(value)
+
+
+def name_of(name: str, value: Any) -> str:  # noqa: ANN401
+    """A text that is not empty, as a name is."""
+    if not isinstance(value, str) or not value:
+        raise OptionError(f"{name}={quoted(value)}; give a name, as text")
+    return value
+
+
+def text(name: str, value: Any) -> str:  # noqa: ANN401
+    """Text that a tokenizer takes."""
+    if not isinstance(value, str):
+        raise OptionError(f"{name}={quoted(value)}; give text")
+    problem = text_problem(value)
+    if problem is not None:
+        raise OptionError(f"{name}={quoted(value)}: {problem}")
+    return value
+
+
+def text_problem(value: str) -> str | None:
+    """What no model should see of a text, with its position; None when there is nothing."""
+    if "\0" in value:
+        return f"NUL character at position {value.index(chr(0))}; remove it"
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError as e:
+            return f"lone surrogate (invalid UTF-8) at position {e.start}"
+    return None
+
+
+def file_path(name: str, value: Any) -> Any:  # noqa: ANN401
+    """A path, which is not empty."""
+    place = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(place, str) or not place or "\0" in place or not _encodable(place):
+        raise OptionError(f"{name}={quoted(value)}; give a path")
+    return value
+
+
+def _encodable(place: str) -> bool:
+    try:
+        os.fsencode(place)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def function(name: str, value: Any) -> Any:  # noqa: ANN401
+    """Something to call."""
+    if not callable(value):
+        raise OptionError(f"{name}={quoted(value)}; give a function")
+    return value
+
+
+OPTIONS: Mapping[str, Check] = {
+    # of loading
+    "variant": optional(name_of),
+    "provider": name_of,
+    "revision": optional(name_of),
+    "workers": optional(whole(MOST_THREADS)),
+    "intra_op_threads": optional(whole(MOST_THREADS)),
+    "threads": optional(whole(MOST_THREADS)),
+    "verify": flag,
+    "gpu_mem_limit": optional(whole(MOST_BYTES)),
+    "cuda_graphs": flag,
+    "max_item_bytes": whole(MOST_BYTES),
+    "cache": optional(file_path),
+    # of embedding
+    "modality": optional(name_of),
+    "prompt_name": optional(name_of),
+    "prompt": optional(text),
+    "batch_tokens": optional(whole(MOST_TOKENS)),
+    "truncate_dim": optional(whole(MOST_TOKENS)),
+    "normalize": optional(flag),
+    "precision": name_of,
+    "show_progress": optional(flag),
+    "on_too_long": name_of,
+    "dedupe": flag,
+    "raw_of": function,
+    "on_error": optional(function),
+    "group_of": optional(function),
+    # of the exporter
+    "output": name_of,
+    "pooling": optional(name_of),
+    "max_length": optional(whole(MOST_TOKENS)),
+    "opset": optional(whole(MOST_TOKENS)),
+    "device": name_of,
+    "cuda": flag,
+    "trust_remote_code": flag,
+    "overwrite": flag,
+    "min_cosine": number,
+    "calibration": optional(file_path),
+    "report": optional(function),
+}
+
+
+def checked(**values: Any) -> list[Any]:  # noqa: ANN401
+    """The values of options, in their order; NumPy's numbers as Python's.
+
+    Raises:
+        OptionError: one has a wrong type or is out of range; it is named and quoted.
+    """
+    return [OPTIONS[name](name, value) for name, value in values.items()]

@@ -1,0 +1,146 @@
+"""Every option of the API, given what it cannot be: one clear error, and never another one."""
+
+from __future__ import annotations
+
+import inspect
+
+import numpy as np
+import pytest
+
+import fmrt
+from fmrt.errors import FmrtError, OptionError
+from fmrt.options import OPTIONS
+
+# Of every type, and out of every range.
+WRONG = (
+    1.5,
+    float("nan"),
+    float("inf"),
+    -1,
+    0,
+    10**30,
+    2**31,
+    True,
+    np.float32(2),
+    np.bool_(True),
+    "",
+    "nonesuch",
+    "a\0b",
+    "\ud800",
+    b"x",
+    (),
+    [1],
+    {},
+    object(),
+    np.zeros(3),
+)
+# What a call is about, and is no option of it.
+THINGS = {"self", "bundle", "items", "model", "text", "options", "image", "points", "labels", "box"}
+CALLS = {
+    "Embedder": fmrt.Embedder.__init__,
+    "embed": fmrt.Embedder.embed,
+    "embed_iter": fmrt.Embedder.embed_iter,
+    "embed_items": fmrt.Embedder.embed_items,
+    "from_pretrained": fmrt.Embedder.from_pretrained,
+    "token_count": fmrt.Embedder.token_count,
+    "Segmenter": fmrt.Segmenter.__init__,
+    "Segmenter.from_pretrained": fmrt.Segmenter.from_pretrained,
+}
+
+
+def options_of(call: str) -> list[str]:
+    return [n for n in inspect.signature(CALLS[call]).parameters if n not in {*THINGS, "texts"}]
+
+
+@pytest.fixture(scope="module")
+def embedder(tiny_bundle):
+    with fmrt.Embedder(tiny_bundle) as e:
+        yield e
+
+
+def called(call, tiny_bundle, embedder, **options):
+    """Make the call, and use what it gives."""
+    if call == "Embedder":
+        with fmrt.Embedder(tiny_bundle, **options) as e:
+            e.embed(["cat", "dog"])
+    elif call == "from_pretrained":
+        fmrt.Embedder.from_pretrained(str(tiny_bundle), **options).close()
+    elif call == "Segmenter":
+        fmrt.Segmenter(tiny_bundle, **options)
+    elif call == "Segmenter.from_pretrained":
+        fmrt.Segmenter.from_pretrained(str(tiny_bundle), **options)
+    elif call == "embed_items":
+        list(embedder.embed_items(["cat", "dog"], **{"raw_of": str, **options}))
+    else:
+        result = getattr(embedder, call)(["cat", "dog"], **options)
+        assert call != "embed_iter" or len(list(result)) == 2
+
+
+def error_of(call, tiny_bundle, embedder, options):
+    """One of ours, or None where the call can be made."""
+    try:
+        called(call, tiny_bundle, embedder, **options)
+    except FmrtError as e:
+        return e
+    return None
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_every_option_is_in_the_table(call) -> None:
+    assert set(options_of(call)) <= set(OPTIONS)
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_what_an_option_cannot_be_is_one_clear_error(
+    call, tiny_bundle, embedder, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where a cache may be made
+    for option in options_of(call):
+        for value in WRONG:
+            error = error_of(call, tiny_bundle, embedder, {option: value})
+            assert "\n" not in str(error)
+            assert len(str(error)) < 400
+            if isinstance(error, OptionError):
+                assert option in str(error) or str(value) in str(error) or "segment" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("call", "options"),
+    [
+        ("Embedder", {"workers": 1.5}),
+        ("Embedder", {"workers": True}),
+        ("Embedder", {"workers": 10**9}),
+        ("Embedder", {"intra_op_threads": float("nan")}),
+        ("Embedder", {"gpu_mem_limit": 8e9}),
+        ("Embedder", {"cache": ""}),
+        ("Embedder", {"verify": "no"}),
+        ("Embedder", {"provider": None}),
+        ("Embedder", {"modality": 3}),
+        ("embed", {"batch_tokens": 8.0}),
+        ("embed", {"truncate_dim": True}),
+        ("embed", {"normalize": 1}),
+        ("embed", {"show_progress": "yes"}),
+        ("embed", {"dedupe": 1}),
+        ("embed", {"prompt": "a\0b"}),
+        ("embed", {"prompt": "\udcff"}),
+        ("embed", {"prompt": b"x"}),
+        ("embed", {"prompt": "x", "prompt_name": "query"}),
+        ("embed_items", {"on_error": 3}),
+        ("Segmenter", {"threads": 0.5}),
+    ],
+)
+def test_the_error_names_the_option_and_quotes_the_value(
+    call, options, tiny_bundle, embedder
+) -> None:
+    name, value = next(iter(options.items()))
+    shown = "8000000000" if value == 8e9 else repr(value).strip("'\"")[:3]
+    with pytest.raises(OptionError, match=rf"{name}=.*") as e:
+        called(call, tiny_bundle, embedder, **options)
+    assert shown in str(e.value)
+
+
+def test_numbers_and_flags_of_numpy_are_taken(tiny_bundle, embedder) -> None:
+    options = {"workers": np.int64(1), "verify": np.bool_(True), "gpu_mem_limit": np.uint32(9)}
+    with fmrt.Embedder(tiny_bundle, **options) as other:
+        got = other.embed(["cat", "dog"], truncate_dim=np.int16(4), batch_tokens=np.uint8(8))
+    assert np.array_equal(got, embedder.embed(["cat", "dog"], truncate_dim=4, batch_tokens=8))
