@@ -6,11 +6,17 @@ import contextlib
 import io
 import logging
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
+from typing import TextIO
+
+from fmrt.errors import ProviderWarning, TruncationWarning
 
 # Loggers with handlers of their own, which write to the terminal.
 LIBRARIES = ("", "transformers", "sentence_transformers", "peft", "huggingface_hub")
+# Our own.
+OURS = (ProviderWarning, TruncationWarning)
 # What libraries warn of, and the exporter says itself, refuses itself, or does not depend on.
 KNOWN = (
     "LOAD REPORT",
@@ -29,6 +35,8 @@ KNOWN = (
 )
 # A warning is shown up to here.
 SHOWN = 300
+# One thread at a time: warnings, loggers and standard streams belong to the whole process.
+_turn = threading.RLock()
 
 
 @contextlib.contextmanager
@@ -37,9 +45,11 @@ def quiet() -> Iterator[None]:
 
     Standard input is at its end: a question that nobody sees is no question.
     """
-    previous = logging.root.manager.disable
-    with warnings.catch_warnings(), _mute():
+    with _turn, warnings.catch_warnings(), _mute():
         warnings.simplefilter("ignore")
+        for category in OURS:  # of another thread, which embeds
+            warnings.simplefilter("always", category)
+        previous = logging.root.manager.disable
         logging.disable(logging.WARNING)
         try:
             yield
@@ -52,10 +62,10 @@ def listening() -> Iterator[list[str]]:
     """As `quiet`, but what libraries warn of is in the list that it gives, once it is left."""
     ear = _Ear()
     loggers = [logging.getLogger(name) for name in LIBRARIES]
-    before = [logger.handlers for logger in loggers]
     said: list[str] = []
-    with warnings.catch_warnings(record=True) as warned, _mute():
+    with _turn, warnings.catch_warnings(record=True) as warned, _mute():
         warnings.simplefilter("always", UserWarning)
+        before = [logger.handlers for logger in loggers]
         for logger in loggers:
             logger.handlers = [ear]
         try:
@@ -85,10 +95,30 @@ class _Ear(logging.Handler):
         self.heard.append(record.getMessage())
 
 
+class _Routed(io.TextIOBase):
+    """Drops what one thread writes, and passes on what the others do."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+        self._muted = threading.get_ident()
+
+    def write(self, text: str) -> int:
+        if self._stream is not None and threading.get_ident() != self._muted:
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        if self._stream is not None:
+            self._stream.flush()
+
+
 @contextlib.contextmanager
 def _mute() -> Iterator[None]:
-    sink, stdin = io.StringIO(), sys.stdin
-    with contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
+    stdin = sys.stdin
+    with (
+        contextlib.redirect_stdout(_Routed(sys.stdout)),
+        contextlib.redirect_stderr(_Routed(sys.stderr)),
+    ):
         sys.stdin = io.StringIO()
         try:
             yield

@@ -62,6 +62,8 @@ def _warnings_at_the_end() -> Iterator[None]:
     with warnings.catch_warnings(record=True) as caught:
         for category in OURS:
             warnings.simplefilter("always", category)
+        # Pillow's, about metadata of images that it reads nevertheless.
+        warnings.filterwarnings("ignore", module=r"PIL\.")
         yield
     for warning in caught:
         if issubclass(warning.category, OURS):

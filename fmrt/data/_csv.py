@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import threading
 from collections.abc import Iterator, Sequence
 
 from fmrt.data._columns import Columns, pick
@@ -28,7 +29,6 @@ def read_tsv(source: str, column: str | None, keep: Sequence[str]) -> Iterator[R
 def _read(
     source: str, column: str | None, keep: Sequence[str], delimiter: str
 ) -> Iterator[Record | BadRecord]:
-    csv.field_size_limit(max(_FIELD_CHARACTERS, csv.field_size_limit()))
     rows = _rows(_Lines(source), delimiter)
     header = _header(source, rows)
     columns = pick(source, dict.fromkeys(header, True), column, keep)
@@ -62,7 +62,8 @@ def _rows(lines: _Lines, delimiter: str) -> Iterator[Row | BadRecord]:
     while True:
         start = lines.begin_row()
         try:
-            fields = next(reader)
+            with _long_fields:
+                fields = next(reader)
         except StopIteration:
             return
         except csv.Error as e:
@@ -72,6 +73,31 @@ def _rows(lines: _Lines, delimiter: str) -> Iterator[Row | BadRecord]:
             yield BadRecord(start, "not valid UTF-8")
         elif fields:
             yield start, fields
+
+
+class _LongFields:
+    """Raises csv's limit of a field while a row is read: it is one for all of a process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._readers = 0
+        self._before = 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._readers:
+                self._before = csv.field_size_limit()
+                csv.field_size_limit(max(_FIELD_CHARACTERS, self._before))
+            self._readers += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._readers -= 1
+            if not self._readers:
+                csv.field_size_limit(self._before)
+
+
+_long_fields = _LongFields()
 
 
 class _Lines:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -17,16 +19,17 @@ from fmrt.errors import InputError, quoted
 from fmrt.limits import DEFAULT, Budget, Limits
 from fmrt.manifest import AudioInput
 from fmrt.preprocess.base import Feeds
+from fmrt.preprocess.containers import TRUNCATED, Stream, streams
+from fmrt.preprocess.regular import open_regular
 from fmrt.preprocess.spectrogram import Spectrogram
-from fmrt.preprocess.truncated import is_cut_short
 
 Samples = NDArray[np.float32]
 # More channels in an array mean that its axes are exchanged.
 MAX_CHANNELS = 8
-TRUNCATED = "the file is truncated: it ends before its own end"
-# Of the samples that a file states, how many must be there: without a header of its own, an MP3's
-# number is libsndfile's estimate.
+# Of the samples that a file states, how many must be there: lossy formats pad their ends.
 WHOLE = 0.95
+# Samples up to which a sound's length is counted, where its file does not know it.
+MOST_COUNTED = 1 << 27
 # Added to a waveform's variance, as in transformers' Wav2Vec2FeatureExtractor.
 VARIANCE_GUARD = 1e-7
 # Samples after the last one wanted that soxr must see, so that none of those wanted changes: more
@@ -209,88 +212,127 @@ def decode(item: object, rate: int, most: int, budget: Budget | None = None) -> 
     """
     if isinstance(item, np.ndarray):
         return Waveform(_mono(_checked(item[:most] if item.ndim else item)), len(item))
-    file = _opened(item)
-    try:
-        with soundfile.SoundFile(file) as sound:
-            return _decoded(sound, rate, most, budget or Budget())
-    except (soundfile.LibsndfileError, RuntimeError, ValueError) as e:
-        if isinstance(e, InputError):
-            raise
-        raise InputError(f"not a sound that libsndfile can read, or corrupt: {_line(e)}") from e
+    with _opened(item) as file:
+        try:
+            return _decoded(streams(file), rate, most, budget or Budget())
+        except (soundfile.LibsndfileError, RuntimeError, ValueError) as e:
+            if isinstance(e, InputError):
+                raise
+            raise InputError(f"not a sound that libsndfile can read, or corrupt: {_line(e)}") from e
 
 
-def _decoded(sound: soundfile.SoundFile, rate: int, most: int, budget: Budget) -> Waveform:
-    own = sound.samplerate
-    # To resample, some more are decoded than are wanted.
-    wanted = most if own == rate else -(-most * own // rate) + max(own, FILTER)
-    sample_bytes = SAMPLE_BYTES * (1 + rate / own)
-    needed = int(min(wanted, sound.frames) * sample_bytes)
-    with budget.taking(min(needed, budget.limits.item_bytes)):
-        samples = _read(sound, wanted, int(budget.limits.item_bytes / sample_bytes), budget.limits)
-        if len(samples) < WHOLE * min(wanted, sound.frames):
-            raise InputError(TRUNCATED)
-        if not len(samples):
-            raise InputError("the file holds no samples")
-        length = len(samples) if len(samples) < wanted else max(sound.frames, len(samples))
-        if own == rate:
-            return Waveform(samples, length)
-        resampled = soxr.resample(samples, own, rate, quality="HQ")
-        whole = len(samples) == length
-        length = len(resampled) if whole else (length * rate + own // 2) // own
-        return Waveform(resampled[:most].copy(), length)
+class _SoundFile(soundfile.SoundFile):  # type: ignore[misc]
+    """Reads on without a seek, which fails where a file's length is not known."""
+
+    def seekable(self) -> bool:
+        """As if it came through a pipe."""
+        return False
 
 
-def _read(sound: soundfile.SoundFile, wanted: int, most: int, limits: Limits) -> Samples:
+class _Run(NamedTuple):
+    """What was decoded of one stream, at its own rate, and how many samples it has."""
+
+    rate: int
+    samples: Samples
+    length: int
+
+
+def _decoded(found: Sequence[Stream], rate: int, most: int, budget: Budget) -> Waveform:
+    """Decode streams until there is enough, and resample them."""
+    runs: list[_Run] = []
+    left = most
+    with ExitStack() as held:
+        for stream in found:
+            with _SoundFile(stream.file) as sound:
+                own = sound.samplerate
+                stated = sound.frames if stream.frames is None else stream.frames
+                wanted = _wanted(left, own, rate)
+                sample_bytes = SAMPLE_BYTES * (1 + rate / own)
+                if not runs:  # once, as who holds some must not wait for more
+                    alone = len(found) == 1 and stated
+                    needed = int((min(wanted, stated) if alone else wanted) * sample_bytes)
+                    held.enter_context(budget.taking(min(needed, budget.limits.item_bytes)))
+                room = int(budget.limits.item_bytes / sample_bytes)
+                runs.append(_run(sound, stated, wanted, room, budget.limits))
+            left -= runs[-1].length * rate // own
+        return _joined(runs, rate, most)
+
+
+def _wanted(left: int, own: int, rate: int) -> int:
+    """Samples to decode for ``left`` of them; to resample, some more are needed."""
+    if own == rate:
+        return max(0, left)
+    return max(0, -(-left * own // rate) + max(own, FILTER))
+
+
+def _run(sound: soundfile.SoundFile, stated: int, wanted: int, room: int, limits: Limits) -> _Run:
+    samples = _read(sound, wanted, room, limits)
+    done = len(samples)
+    if done < WHOLE * min(wanted, stated):
+        raise InputError(TRUNCATED)
+    if done < wanted:  # it ended, whatever it states
+        return _Run(sound.samplerate, samples, done)
+    while stated <= done < MOST_COUNTED // sound.channels:
+        if not (count := len(_block(sound, BLOCK))):
+            break
+        done += count
+    return _Run(sound.samplerate, samples, max(stated, done))
+
+
+def _joined(runs: Sequence[_Run], rate: int, most: int) -> Waveform:
+    """One waveform of all; streams of one rate are resampled as one."""
+    parts: list[Samples] = []
+    length = 0
+    for own, group in groupby(runs, lambda run: run.rate):
+        same = list(group)
+        part = np.concatenate([run.samples for run in same]) if len(same) > 1 else same[0].samples
+        total = sum(run.length for run in same)
+        whole = len(part) == total
+        if own != rate:
+            part = soxr.resample(part, own, rate, quality="HQ")
+        parts.append(part)
+        length += len(part) if whole else (total * rate + own // 2) // own
+    samples = np.concatenate(parts) if len(parts) > 1 else parts[0]
+    if not len(samples):
+        raise InputError("the file holds no samples")
+    return Waveform(samples[:most].copy() if len(samples) > most else samples, length)
+
+
+def _read(sound: soundfile.SoundFile, wanted: int, room: int, limits: Limits) -> Samples:
     """Up to ``wanted`` samples, mono, block by block; the number in the header is not believed.
 
     Raises:
-        InputError: there are more than ``most``, which is what memory allows.
+        InputError: there are more than ``room``, which is what memory allows.
     """
-    _check_channels(sound.channels)
     blocks: list[Samples] = [np.empty(0, np.float32)]
     done = 0
-    while done < wanted:
-        block = sound.read(
-            min(wanted - done, BLOCK // sound.channels), dtype="float32", always_2d=True
-        )
-        if not len(block):
-            break
-        blocks.append(_mono(_checked(block)))
+    while done < wanted and len(block := _block(sound, wanted - done)):
+        blocks.append(_mono(_finite(block)))
         done += len(block)
-        if done > most:
+        if done > room:
             limits.check(
                 f"{wanted:,} samples at {sound.samplerate:,} Hz",
-                int(limits.item_bytes * wanted / most),
+                int(limits.item_bytes * wanted / room),
             )
     return np.concatenate(blocks)
 
 
-def _opened(item: object) -> object:
-    """What soundfile takes of an item that is a file, not empty and not cut short."""
+def _block(sound: soundfile.SoundFile, most: int) -> Samples:
+    """The next samples of each channel, float32 ``[samples, channels]``; none at the end."""
+    size = max(1, BLOCK // sound.channels)
+    block: Samples = sound.read(min(most, size), dtype="float32", always_2d=True)
+    return block
+
+
+def _opened(item: object) -> BinaryIO:
+    """An item that is a file, open for reading."""
     if isinstance(item, bytes | bytearray | memoryview):
-        data = bytes(item)
-        _check_whole(io.BytesIO(data), len(data))
-        return io.BytesIO(data)
+        return io.BytesIO(item)
     if not isinstance(item, str | Path):
         raise InputError(
             f"expected a path, bytes or an array, got {type(item).__name__}: {quoted(item)}"
         )
-    path = Path(item)
-    if not path.is_file():
-        raise InputError(f"cannot read {str(path)!r}: no such file")
-    try:
-        with path.open("rb") as file:
-            _check_whole(file, path.stat().st_size)
-    except OSError as e:
-        raise InputError(f"cannot read {str(path)!r}: {e.strerror}") from e
-    return str(path)
-
-
-def _check_whole(file: BinaryIO, size: int) -> None:
-    if not size:
-        raise InputError("the file is empty")
-    if is_cut_short(file):
-        raise InputError(TRUNCATED)
+    return open_regular(item)
 
 
 def _checked(samples: NDArray[np.generic]) -> Samples:
@@ -298,17 +340,15 @@ def _checked(samples: NDArray[np.generic]) -> Samples:
         raise InputError(f"expected float samples in [-1, 1], got {samples.dtype}")
     if samples.ndim not in (1, 2) or 0 in samples.shape:
         raise InputError(f"expected [samples] or [samples, channels], got {list(samples.shape)}")
-    if samples.ndim > 1:
-        _check_channels(samples.shape[1])
-    checked: Samples = samples.astype(np.float32)
-    if not np.isfinite(checked).all():
+    if samples.ndim > 1 and samples.shape[1] > MAX_CHANNELS:
+        raise InputError(f"{samples.shape[1]} channels; the axes are [samples, channels]")
+    return _finite(samples.astype(np.float32))
+
+
+def _finite(samples: Samples) -> Samples:
+    if not np.isfinite(samples).all():
         raise InputError("it holds samples that are not numbers")
-    return checked
-
-
-def _check_channels(channels: int) -> None:
-    if channels > MAX_CHANNELS:
-        raise InputError(f"{channels} channels; the axes are [samples, channels]")
+    return samples
 
 
 def _mono(samples: Samples) -> Samples:
@@ -323,4 +363,6 @@ def _normalized(waveform: Samples) -> Samples:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    # Without the name of the file, which need not have one.
+    text = getattr(error, "error_string", "") or str(error)
+    return " ".join(text.split()) or type(error).__name__

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import io
-import stat
+import os
 import struct
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from fmrt.limits import DEFAULT, Budget, Limits
 from fmrt.manifest import ImageInput
 from fmrt.preprocess.base import Feeds
 from fmrt.preprocess.frame import fitted_size
+from fmrt.preprocess.regular import open_regular
 from fmrt.preprocess.tags import check_exif, check_file
 
 Pixels = NDArray[Any]
@@ -29,6 +29,8 @@ Pixels = NDArray[Any]
 # is a decompression bomb. Larger photographs exist and must be scaled down first.
 MAX_PIXELS = 178_956_970
 CHANNELS = 3
+# Modes and formats of 16 bits that Pillow gives as integers of 32, in the same range.
+DEEP = (("I", "PPM"),)
 # Bytes of a pixel in Pillow's memory, by mode; all others take 4.
 MODE_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}
 # What decoders hold of a pixel beside that: nothing much, or a whole image in a form of their own.
@@ -177,17 +179,16 @@ def decoded(item: object, budget: Budget | None = None) -> Image.Image:
 def opened(item: object, budget: Budget) -> Iterator[Image.Image]:
     """The same, with its memory held of ``budget`` while it is used."""
     with ExitStack() as held:
+        # Warnings about metadata are left to Python's filters, which all threads share.
         try:
-            with warnings.catch_warnings():
-                # Pillow's complaints about metadata, and about half of our own limit.
-                warnings.simplefilter("ignore")
-                image, stored = _opened(item, budget.limits)
-                held.enter_context(budget.taking(_checked_size(image, stored, budget.limits)))
-                upright = _rgb(_upright(image, item))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, EOFError) as e:
-            if isinstance(e, InputError):
-                raise
-            raise InputError(_reason(item, e)) from e
+            image, stored = _opened(item, budget.limits)
+            held.enter_context(budget.taking(_checked_size(image, stored, budget.limits)))
+            deep = image.mode.startswith("I;16") or (image.mode, image.format) in DEEP
+            upright = _rgb(_upright(image, item), deep)
+        except InputError:
+            raise
+        except Exception as e:  # whatever a corrupt file provokes in one of Pillow's decoders
+            raise InputError(_reason(e)) from e
         yield upright
 
 
@@ -262,12 +263,11 @@ def _opened(item: object, limits: Limits) -> tuple[Image.Image, int]:
 
 
 def _from_path(path: Path, limits: Limits) -> tuple[Image.Image, int]:
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
-        raise InputError(f"cannot read {str(path)!r}: it is no regular file")
-    if status.st_size > limits.item_bytes:
-        limits.check(f"a file of {status.st_size:,} bytes", status.st_size)
-    return _from_bytes(path.read_bytes())
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > limits.item_bytes:
+            limits.check(f"a file of {size:,} bytes", size)
+        return _from_bytes(file.read())
 
 
 def _from_bytes(data: bytes) -> tuple[Image.Image, int]:
@@ -302,21 +302,19 @@ def _from_array(pixels: NDArray[Any]) -> Image.Image:
     return Image.fromarray(pixels[:, :, 0] if channels == 1 and pixels.ndim > 2 else pixels)  # noqa: PLR2004
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    """RGB as Pillow converts it: alpha is dropped; 16 bits become the upper 8."""
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-    if image.mode == "I":
-        # A 16-bit PNG opened by an older Pillow.
-        return Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8)).convert(
-            "RGB"
-        )
+def _rgb(image: Image.Image, deep: bool) -> Image.Image:
+    """RGB as Pillow converts it: alpha is dropped; 16 bits, if ``deep``, become the upper 8.
+
+    Pillow clips 32-bit integers and floats to 0 ... 255, as transformers' processors do.
+    """
+    if deep:
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode == "La":  # the one mode that takes two steps
+        image = image.convert("LA")
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _reason(item: object, error: Exception) -> str:
-    if isinstance(error, FileNotFoundError | IsADirectoryError | PermissionError):
-        return f"cannot read {str(item)!r}: {error.strerror}"
+def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "not an image that Pillow can read"
     return f"the image is corrupt: {' '.join(str(error).split()) or type(error).__name__}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,8 @@ from fmrt.preprocess import image as module  # noqa: E402
 from fmrt.preprocess.image import ImagePreprocessor, center_crop  # noqa: E402
 
 SIDE = 8
+MODES = ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB"]
+MODES += ["I", "F"]
 SPEC = ImageInput(
     height=SIDE,
     width=SIDE,
@@ -118,6 +121,44 @@ def test_every_kind_of_item_and_mode(bundle: Path, tmp_path: Path) -> None:
         got = embedder.embed([*same, gray, encoded(deep), np.asarray(gray)])
     assert np.allclose(got[:7], expected((200, 40, 10)), atol=1e-6)
     assert np.allclose(got[7:], expected((100, 100, 100)), atol=1e-6)
+
+
+def gray() -> Image.Image:
+    return Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8) * 4)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_mode_is_what_pillow_makes_of_it(mode: str) -> None:
+    image = gray().convert("RGB") if mode == "LAB" else gray()
+    image = lab(image) if mode == "LAB" else image.convert("RGBA").convert(mode)
+    assert image.mode == mode
+    assert np.array_equal(ImagePreprocessor(SPEC).load(image), np.asarray(image.convert("RGB")))
+
+
+def lab(image: Image.Image) -> Image.Image:
+    from PIL import ImageCms
+
+    profiles = [ImageCms.createProfile(name) for name in ("sRGB", "LAB")]
+    return ImageCms.applyTransform(image, ImageCms.buildTransform(*profiles, "RGB", "LAB"))
+
+
+def test_integers_of_32_bits_are_clipped_and_of_16_scaled() -> None:
+    wanted = np.asarray(gray().convert("RGB"))
+    deep = Image.fromarray(np.asarray(gray()).astype(np.uint16) * 257)
+    files = [encoded(gray().convert("I"), "TIFF"), encoded(gray().convert("F"), "TIFF")]
+    files += [encoded(deep, kind) for kind in ("PNG", "TIFF", "PPM")]
+    for data in files:
+        assert np.array_equal(ImagePreprocessor(SPEC).load(data), wanted)
+    premultiplied = gray().convert("LA").convert("La")
+    assert np.array_equal(ImagePreprocessor(SPEC).load(premultiplied), wanted)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without named pipes")
+def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    for item, reason in ((tmp_path / "a.png", "a named pipe"), (tmp_path, "a directory")):
+        with pytest.raises(InputError, match=reason):
+            ImagePreprocessor(SPEC).load(item)
 
 
 def test_the_first_frame_upright() -> None:

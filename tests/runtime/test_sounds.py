@@ -84,3 +84,81 @@ def test_sounds_of_different_lengths_share_a_batch() -> None:
     feeds = sounds.feeds(np.array([1, 0]))
     assert feeds["input_values"].tolist() == [[3, 3, 3, 0, 0], [5, 5, 5, 5, 5]]
     assert feeds["attention_mask"].tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]
+
+
+def whole(data: bytes) -> np.ndarray:
+    return decode(data, RATE, 10 * RATE).samples
+
+
+def with_length(data: bytes, chunk: bytes, length: int) -> bytes:
+    """A file of chunks, of which one states another length."""
+    place = data.index(chunk) + 4
+    order = "little" if data[:2] == b"RI" else "big"
+    return data[:place] + length.to_bytes(4, order) + data[place + 4 :]
+
+
+@pytest.mark.parametrize("length", [0, 0x7FFF_F000, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFFF])
+@pytest.mark.parametrize(("kind", "chunk"), [("WAV", b"data"), ("AIFF", b"SSND")])
+def test_a_placeholder_for_a_length_means_that_nobody_knows(
+    kind: str, chunk: bytes, length: int
+) -> None:
+    data = encoded((kind, "PCM_16"), RATE)
+    piped = with_length(with_length(data, chunk, length), data[:4], length)
+    assert np.array_equal(whole(piped), whole(data))
+
+
+def test_placeholders_of_64_bits() -> None:
+    data = encoded(("RF64", "PCM_16"), RATE)
+    for byte in (b"\0", b"\xff"):
+        place = data.index(b"ds64") + 8
+        piped = data[:place] + byte * 24 + data[place + 24 :]
+        assert np.array_equal(whole(piped), whole(data))
+    data = encoded(("CAF", "PCM_16"), RATE)
+    place = data.index(b"data") + 4
+    piped = data[:place] + b"\xff" * 8 + data[place + 8 :]
+    assert np.array_equal(whole(piped), whole(data))
+
+
+@pytest.mark.parametrize("stated", [0, 2**36 - 1, 100])
+def test_a_flac_is_decoded_to_its_end_whatever_it_states(stated: int) -> None:
+    data = encoded(("FLAC", "PCM_16"), RATE)
+    number = bytes([data[21] & 0xF0 | stated >> 32]) + (stated & 0xFFFF_FFFF).to_bytes(4, "big")
+    other = data[:21] + number + data[26:]
+    assert np.array_equal(whole(other), whole(data))
+    assert decode(other, RATE, RATE // 2).length == 2 * RATE
+
+
+@pytest.mark.parametrize("kind", [("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", "MPEG_LAYER_III")])
+def test_recordings_that_were_joined_are_decoded_to_their_end(kind: tuple[str, str]) -> None:
+    first, second = encoded(kind, RATE), encoded(kind, 48_000 if kind[0] == "OGG" else RATE)
+    got = whole(first + second)
+    assert abs(len(got) - 4 * RATE) < 0.15 * RATE  # what an MP3's decoder needs to begin
+    assert np.array_equal(got[: RATE // 2], whole(first)[: RATE // 2])
+    assert decode(first + second, RATE, RATE).length == pytest.approx(len(got), abs=2)
+    for cut in (first[:-100] + second, first + second[: len(second) // 2]):
+        if kind[0] == "OGG":
+            with pytest.raises(InputError, match="truncated"):
+                decode(cut, RATE, 10 * RATE)
+
+
+def test_an_mp3_without_a_header_has_the_frames_that_it_has() -> None:
+    """Its length is otherwise guessed from the first frame's bit rate."""
+    files = []
+    for level in (0.0, 0.9):
+        out = io.BytesIO()
+        soundfile.write(
+            out, tone(44_100), 44_100, "MPEG_LAYER_III", format="MP3",
+            bitrate_mode="CONSTANT", compression_level=level,
+        )  # fmt: skip
+        files.append(out.getvalue())
+    lengths = [len(whole(data)) for data in files]
+    for parts in (files, files[::-1]):
+        assert len(whole(b"".join(parts))) == pytest.approx(sum(lengths), abs=2500)
+
+
+def test_a_file_may_have_more_channels_than_an_array() -> None:
+    out = io.BytesIO()
+    soundfile.write(out, np.tile(tone(RATE)[:, None], 16), RATE, "PCM_24", format="WAV")
+    assert np.abs(whole(out.getvalue()) - tone(RATE)).max() < 1e-6
+    with pytest.raises(InputError, match="16 channels"):
+        decode(np.zeros((100, 16), np.float32), RATE, RATE)
