@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from fmrt.errors import BundleCorruptError, BundleNotFoundError, VariantNotFoundError
 from fmrt.manifest import MANIFEST_FILE, REFERENCE_FILE, FileRecord, Head, Manifest, Variant
 from fmrt.options import checked, file_path
+from fmrt.session import preferred_precisions
 
-# Precisions that a provider takes without being asked for, best first; fp32 for the others.
-PREFERRED = {"cuda": ("fp16", "fp32"), "tensorrt": ("fp16", "fp32")}
 _FIX = "copy the bundle again, or export the model again"
 
 
@@ -139,7 +138,7 @@ class Bundle:
     def _choose(self, variants: Sequence[Variant], name: str | None, provider: str) -> Variant:
         fits = [v for v in variants if v.provider in ("any", provider)]
         if name is None:
-            for precision in PREFERRED.get(provider, ("fp32",)):
+            for precision in preferred_precisions(provider):
                 found = [v for v in fits if v.precision == precision and _trusted(v)]
                 if found:
                     return min(found, key=_rank)

@@ -148,14 +148,14 @@ class Engine:
         self._open = partial(
             open_session, graph, target, self.tower.embedding_output, device_options
         )
-        self._on_host = target.name == "cpu"
-        self.tuning = tuning or (load_tuning(self.variant) if self._on_host else Tuning())
+        self.on_host = target.provider.on_host
+        self.tuning = tuning or (load_tuning(self.variant) if self.on_host else Tuning())
         self._session = self._open(self.tuning.intra_op_threads or 1)
         workers = self.tuning.workers or self._session.workers or available_cores()
         self._workers = Workers(workers)
         # Of their own: a loader that waits behind a window's batches would stop the next window.
         self._loaders = Workers(self.tuning.workers or available_cores())
-        self._alone = self._make_alone() if self._on_host else None
+        self._alone = self._make_alone() if self.on_host else None
         self._cache: DiskCache | None = None
 
     def stream(
@@ -234,7 +234,7 @@ class Engine:
             InputError: an item that cannot be embedded.
         """
         truncation = truncation or Truncation()
-        if self._cache is not None or not self._on_host:
+        if self._cache is not None or not self.on_host:
             stream = self.stream(
                 [item],
                 lambda item: item,

@@ -114,7 +114,7 @@ def function(name: str, value: Any) -> Any:  # noqa: ANN401
 OPTIONS: Mapping[str, Check] = {
     # of loading
     "variant": optional(name_of),
-    "provider": name_of,
+    "provider": text,  # an empty one is answered with those that there are
     "revision": optional(name_of),
     "workers": optional(whole(MOST_THREADS)),
     "intra_op_threads": optional(whole(MOST_THREADS)),

@@ -207,7 +207,7 @@ def _shapes(products: Products, scale: float) -> list[tuple[int, int, int]]:
 
 @contextmanager
 def _peak(engine: Engine, shapes: Sequence[tuple[int, int, int]]) -> Iterator[Peak | None]:
-    if engine.provider != "cpu" or not shapes:
+    if not engine.on_host or not shapes:
         yield None
         return
     peak = Peak(shapes, available_cores())

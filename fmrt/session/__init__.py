@@ -5,14 +5,25 @@ Nothing outside this package imports ONNX Runtime.
 
 from fmrt.session.alone import Alone
 from fmrt.session.creation import runtime_version
+from fmrt.session.device_options import DeviceOptions
 from fmrt.session.features import FeatureSession
 from fmrt.session.flops import Products, count_products, fit
-from fmrt.session.host import SLOW_CPU_FUSIONS
-from fmrt.session.opening import DeviceOptions, Session, open_session
+from fmrt.session.opening import open_session
 from fmrt.session.placement import Placement, node_placement
-from fmrt.session.providers import PROVIDERS, Provider, Target, resolve_provider
+from fmrt.session.providers import (
+    CPU,
+    PROVIDERS,
+    SLOW_CPU_FUSIONS,
+    Provider,
+    Target,
+    every_provider,
+    preferred_precisions,
+    resolve_provider,
+)
+from fmrt.session.several import Session
 
 __all__ = [
+    "CPU",
     "PROVIDERS",
     "SLOW_CPU_FUSIONS",
     "Alone",
@@ -24,9 +35,11 @@ __all__ = [
     "Session",
     "Target",
     "count_products",
+    "every_provider",
     "fit",
     "node_placement",
     "open_session",
+    "preferred_precisions",
     "resolve_provider",
     "runtime_version",
 ]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import onnxruntime as ort
 
 from fmrt.errors import BundleCorruptError, ProviderError
-from fmrt.session.providers import Provider
+
+if TYPE_CHECKING:
+    from fmrt.session.providers.base import Provider
 
 # What CUDA says of itself in ONNX Runtime's exceptions.
 _CUDA_FAILURE = re.compile(r"CUDA failure (\d+): ([^;]+)")
@@ -39,10 +41,16 @@ def create(
     path: Path,
     provider: Provider,
     options: Any,  # noqa: ANN401
-    provider_options: Mapping[str, str],
-    disabled: Sequence[str] = (),
+    given: Sequence[tuple[str, Mapping[str, str]]] = (),
 ) -> Any:  # noqa: ANN401  # ort.InferenceSession
     """Load a graph, on this provider or not at all.
+
+    Args:
+        path: the ``.onnx`` file.
+        provider: that runs it.
+        options: of the session, ``ort.SessionOptions``.
+        given: ONNX Runtime's name of the provider with its options; nothing where ``options``
+            hold it.
 
     Raises:
         BundleCorruptError: ONNX Runtime cannot load the graph.
@@ -52,8 +60,8 @@ def create(
         session = ort.InferenceSession(
             path,
             options,
-            providers=[(provider.ort_name, dict(provider_options))],
-            disabled_optimizers=list(disabled) or None,
+            providers=[(name, dict(values)) for name, values in given] or None,
+            disabled_optimizers=list(provider.disabled) or None,
             enable_fallback=0,
         )
     except Exception as e:  # ORT's exception classes share no public base but Exception

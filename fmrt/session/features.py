@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmrt.errors import DeviceMemoryError
-from fmrt.session.creation import create, session_options
-from fmrt.session.host import SLOW_CPU_FUSIONS, input_names
+from fmrt.session.creation import session_options
+from fmrt.session.host import input_names
 from fmrt.session.memory import is_out_of_memory
-from fmrt.session.opening import DeviceOptions, provider_options
 from fmrt.session.providers import Target
 
 Feeds = Mapping[str, NDArray[Any]]
@@ -35,11 +34,8 @@ class FeatureSession:
     """
 
     def __init__(self, path: Path, target: Target, intra_op_threads: int) -> None:
-        cpu = target.name == "cpu"
-        given = {} if cpu else provider_options(target.name, target.devices[0], DeviceOptions())
         options = session_options(intra_op_threads)
-        disabled = SLOW_CPU_FUSIONS if cpu else ()
-        self._session = create(path, target.provider, options, given, disabled)
+        self._session = target.provider.start(path, options, target.devices[0])
         self._inputs = input_names(self._session)
 
     def run(self, feeds: Feeds, outputs: Sequence[str]) -> dict[str, NDArray[np.float32]]:

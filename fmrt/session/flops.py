@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fmrt.session.creation import create, session_options
-from fmrt.session.host import SLOW_CPU_FUSIONS, input_names
-from fmrt.session.providers import PROVIDERS
+from fmrt.session.creation import session_options
+from fmrt.session.host import input_names
+from fmrt.session.providers import CPU
 
 Shape = Sequence[int]
 
@@ -48,7 +48,7 @@ def count_products(
         options = session_options()
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(directory) / "profile")
-        session = create(path, PROVIDERS["cpu"], options, {}, SLOW_CPU_FUSIONS)
+        session = CPU.start(path, options)
         names = input_names(session)
         for one in feeds:
             session.run([output], {name: one[name] for name in names & one.keys()})

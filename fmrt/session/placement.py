@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fmrt.errors import ProviderError
-from fmrt.session.creation import create, session_options
-from fmrt.session.host import SLOW_CPU_FUSIONS
-from fmrt.session.opening import DeviceOptions, provider_options
-from fmrt.session.providers import PROVIDERS, Target
+from fmrt.session.creation import session_options
+from fmrt.session.providers import Target, every_provider
 
 
 @dataclass(frozen=True)
@@ -57,20 +55,14 @@ def node_placement(path: Path, target: Target) -> Placement:
         BundleCorruptError: ONNX Runtime cannot load the graph.
         ProviderError: the provider cannot be had, or this ONNX Runtime does not tell (before 1.24).
     """
-    on_cpu = target.name == "cpu"
-    session = create(
-        path,
-        target.provider,
-        session_options(record_placement=True),
-        {} if on_cpu else provider_options(target.name, target.devices[0], DeviceOptions()),
-        SLOW_CPU_FUSIONS if on_cpu else (),
-    )
+    options = session_options(record_placement=True)
+    session = target.provider.start(path, options, target.devices[0])
     if not hasattr(session, "get_provider_graph_assignment_info"):
         raise ProviderError(
             "this ONNX Runtime does not tell where nodes run; a newer one does: "
             f"{target.provider.install} -U"
         )
-    ours = {provider.ort_name: provider.name for provider in PROVIDERS.values()}
+    ours = {provider.ort_name: provider.name for provider in every_provider().values()}
     nodes: dict[str, Counter[str]] = {}
     for part in session.get_provider_graph_assignment_info():
         counts = nodes.setdefault(ours.get(part.ep_name, part.ep_name), Counter())

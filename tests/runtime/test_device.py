@@ -21,10 +21,10 @@ from fmrt.engine import Engine
 from fmrt.errors import DeviceMemoryError, ProviderWarning
 from fmrt.session import device as device_module
 from fmrt.session import open_session, resolve_provider
-from fmrt.session.creation import create, session_options
+from fmrt.session.creation import session_options
 from fmrt.session.device import Device, DeviceSession
 from fmrt.session.memory import Memory, is_out_of_memory
-from fmrt.session.providers import PROVIDERS
+from fmrt.session.providers import CPU
 from fmrt.session.several import SeveralSessions
 from fmrt.session.shapes import aligned, bucketed
 
@@ -53,7 +53,7 @@ def feeds_of(lengths: list[int], seed: int = 0) -> dict[str, np.ndarray]:
 
 def on_cpu_memory(bundle: Path, **options: object) -> DeviceSession:
     graph = bundle / "onnx/model.onnx"
-    session = create(graph, PROVIDERS["cpu"], session_options(), {})
+    session = CPU.start(graph, session_options())
     return DeviceSession(session, OUTPUT, Device("cpu", 0), **options)
 
 
@@ -209,7 +209,7 @@ def test_ort_out_of_memory_is_recognised_and_split(tmp_path: Path) -> None:
     ort.create_and_register_allocator(place, ort.OrtArenaCfg(1 << 20, -1, -1, -1))
     options = session_options()
     options.add_session_config_entry("session.use_env_allocators", "1")
-    session = create(tmp_path / "wide.onnx", PROVIDERS["cpu"], options, {})
+    session = CPU.start(tmp_path / "wide.onnx", options)
     run = DeviceSession(session, "y", Device("cpu", 0)).run
     x = np.arange(32, dtype=np.float32)[:, None]
     with pytest.raises(Exception, match="memory") as e:

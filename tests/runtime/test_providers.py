@@ -13,10 +13,10 @@ import pytest
 
 import fmrt
 from fmrt.errors import BundleCorruptError, ProviderError, ProviderWarning
-from fmrt.session import diagnosis, node_placement, providers, resolve_provider
+from fmrt.session import diagnosis, every_provider, node_placement, providers, resolve_provider
 from fmrt.session.creation import explain
-from fmrt.session.opening import DeviceOptions, provider_options
-from fmrt.session.providers import PROVIDERS
+from fmrt.session.device_options import DeviceOptions
+from fmrt.session.providers import CUDA, PROVIDERS, plugin
 
 # onnxruntime-gpu 1.31.1 on machines without CUDA's libraries, without a driver, without TensorRT.
 LOADER = {
@@ -226,11 +226,11 @@ def test_a_fallback_is_counted_by_operator() -> None:
 
 
 def test_cuda_options() -> None:
-    plain = provider_options("cuda", 1, DeviceOptions())
+    plain = CUDA.options(1, DeviceOptions())
     assert plain["device_id"] == "1"
     assert plain["use_tf32"] == "0"
     assert "gpu_mem_limit" not in plain
-    limited = provider_options("cuda", 0, DeviceOptions(1 << 30, cuda_graphs=True))
+    limited = CUDA.options(0, DeviceOptions(1 << 30, cuda_graphs=True))
     assert limited["gpu_mem_limit"] == str(1 << 30)
     assert limited["enable_cuda_graph"] == "1"
 
@@ -240,3 +240,77 @@ def test_nothing_is_printed_when_cuda_is_asked_for(capfd: pytest.CaptureFixture[
         warnings.simplefilter("ignore", ProviderWarning)
         resolve_provider("auto")
     assert capfd.readouterr() == ("", "")
+
+
+PLUGIN = """
+from pathlib import Path
+
+def get_library_path():
+    return str(Path(__file__).parent / "lib.so")
+
+def get_ep_names():
+    return ["PretendExecutionProvider"]
+"""
+
+
+@pytest.fixture
+def pretend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
+    """An installed plug-in whose library ONNX Runtime takes; returns the devices that it finds."""
+    package = tmp_path / "onnxruntime_ep_pretend"
+    package.mkdir()
+    (package / "__init__.py").write_text(PLUGIN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    devices: list[object] = []
+    monkeypatch.setattr(ort, "register_execution_provider_library", lambda *_: None)
+    monkeypatch.setattr(ort, "get_ep_devices", lambda: devices)
+    for cache in (plugin._of_package, plugin._registered):
+        cache.cache_clear()
+    yield devices
+    for cache in (plugin._of_package, plugin._registered):
+        cache.cache_clear()
+
+
+def device(ep_name: str, name: str) -> SimpleNamespace:
+    hardware = SimpleNamespace(vendor="Pretend", type=SimpleNamespace(name="NPU"), metadata={})
+    return SimpleNamespace(ep_name=ep_name, ep_metadata={"Description": name}, device=hardware)
+
+
+def test_an_installed_plug_in_is_found_by_its_name(pretend: list[object]) -> None:
+    assert "pretend" in every_provider()
+    with pytest.raises(ProviderError, match=r"'pretend' cannot be had.*finds no device"):
+        resolve_provider("pretend")
+    with pytest.raises(ProviderError, match="choose from: auto, cpu, cuda, tensorrt, pretend"):
+        resolve_provider("pretence")
+    pretend += [device("Another", "x"), device("PretendExecutionProvider", "A1")]
+    pretend += [device("PretendExecutionProvider", "A2")]
+    target = resolve_provider("pretend:all")
+    assert target.devices == (0, 1)
+    assert target.provider.device_names() == ["A1", "A2"]
+    assert target.provider.precisions == ("fp32",)
+    with pytest.raises(ProviderError, match="no PRETEND device 2; this machine has 0, 1"):
+        resolve_provider("pretend:2")
+
+
+def test_a_plug_in_that_does_not_load_says_why(
+    pretend: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError("libpretend.so.3: cannot open shared object file")
+
+    monkeypatch.setattr(ort, "register_execution_provider_library", refuse)
+    with pytest.raises(ProviderError, match=r"libpretend.so.3.*pip install -U onnxruntime-ep-pret"):
+        resolve_provider("pretend")
+
+
+def test_a_plug_in_gives_the_vectors_of_the_cpu(tiny_bundle: Path) -> None:
+    """With any real one that finds a device, such as OpenVINO's on Intel's CPUs."""
+    usable = [p for p in plugin.plugins().values() if p.problem() is None]
+    if not usable:
+        pytest.skip("no plug-in of ONNX Runtime finds a device here")
+    texts = ["the cat sat", "a dog"]
+    with fmrt.Embedder(tiny_bundle) as embedder:
+        want = embedder.embed(texts)
+    for provider in usable:
+        with fmrt.Embedder(tiny_bundle, provider=provider.name) as embedder:
+            assert embedder.provider == provider.name
+            assert abs(embedder.embed(texts) - want).max() < 1e-5

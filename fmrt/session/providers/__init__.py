@@ -1,0 +1,132 @@
+"""Execution providers: one file each, and one row of the table here.
+
+Providers that installed packages bring for ONNX Runtime need no row, see `plugin`.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from dataclasses import dataclass
+
+import onnxruntime as ort
+
+from fmrt.errors import ProviderError, ProviderWarning
+from fmrt.options import checked
+from fmrt.session.diagnosis import has_nvidia_driver
+from fmrt.session.providers.base import Provider
+from fmrt.session.providers.cpu import SLOW_CPU_FUSIONS, Cpu
+from fmrt.session.providers.cuda import INSTALL_CUDA, Cuda
+from fmrt.session.providers.plugin import plugins
+from fmrt.session.providers.tensorrt import TensorRt
+
+__all__ = [
+    "CPU",
+    "PROVIDERS",
+    "SLOW_CPU_FUSIONS",
+    "Provider",
+    "Target",
+    "every_provider",
+    "preferred_precisions",
+    "resolve_provider",
+]
+
+CPU = Cpu("cpu", "CPUExecutionProvider", "pip install onnxruntime")
+CUDA = Cuda("cuda", "CUDAExecutionProvider", INSTALL_CUDA)
+PROVIDERS: dict[str, Provider] = {
+    provider.name: provider
+    for provider in (
+        CPU,
+        CUDA,
+        TensorRt("tensorrt", "TensorrtExecutionProvider", f"{INSTALL_CUDA} tensorrt"),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Target:
+    """A provider and the devices of it to run on.
+
+    Attributes:
+        provider: from `every_provider`.
+        devices: indices, one session each; of the CPU always ``(0,)``.
+    """
+
+    provider: Provider
+    devices: tuple[int, ...] = (0,)
+
+    @property
+    def name(self) -> str:
+        """The provider's name, ``cuda``."""
+        return self.provider.name
+
+    @property
+    def spec(self) -> str:
+        """What `resolve_provider` makes this target of, ``cuda:0,1``."""
+        if self.devices == (0,):
+            return self.name
+        return f"{self.name}:{','.join(map(str, self.devices))}"
+
+
+def every_provider() -> dict[str, Provider]:
+    """The table's providers and those of installed plug-ins, by name."""
+    return {**plugins(), **PROVIDERS}
+
+
+def preferred_precisions(name: str) -> tuple[str, ...]:
+    """Precisions that a provider takes without being asked for, best first."""
+    provider = PROVIDERS.get(name)
+    return provider.precisions if provider is not None else Provider.precisions
+
+
+def resolve_provider(spec: str) -> Target:
+    """The target that ``spec`` names, once it is known that it can be had.
+
+    Args:
+        spec: ``cpu``, ``cuda``, ``tensorrt`` or the name of an installed plug-in; a device of it,
+            ``cuda:1``; several, ``cuda:0,1`` or ``cuda:all``; or ``auto``, which is CUDA where it
+            works and else the CPU, with a warning when the machine or the ONNX Runtime is made for
+            CUDA.
+
+    Raises:
+        OptionError: no text.
+        ProviderError: unknown, or it cannot be had, with the reason and what to do.
+    """
+    checked(provider=spec)
+    if spec == "auto":
+        return _automatic()
+    name, _, devices = spec.partition(":")
+    provider = PROVIDERS.get(name) or plugins().get(name)
+    if provider is None or (devices and provider is CPU):
+        known = ", ".join(dict.fromkeys([*PROVIDERS, *plugins()]))
+        raise ProviderError(
+            f"unknown provider {spec!r}; choose from: auto, {known}, or devices as "
+            "in cuda:1, cuda:0,1 and cuda:all"
+        )
+    if not re.fullmatch(r"|all|\d+(,\d+)*", devices):
+        raise ProviderError(
+            f"provider {spec!r}: {devices!r} are no devices; say {name}:1, {name}:0,1 or {name}:all"
+        )
+    problem = provider.problem()
+    if problem is not None:
+        raise ProviderError(f"provider {spec!r} cannot be had: {problem}")
+    return Target(provider, provider.choose(spec, devices))
+
+
+_warned: set[str] = set()
+
+
+def _automatic() -> Target:
+    problem = CUDA.problem()
+    if problem is None:
+        return Target(CUDA)
+    # With neither a driver nor a wheel for it, the CPU is the best there is, and no fallback.
+    wanted = CUDA.ort_name in ort.get_available_providers() or has_nvidia_driver()
+    if wanted and problem not in _warned:
+        _warned.add(problem)
+        warnings.warn(
+            f"provider 'auto' uses the CPU, CUDA cannot be had: {problem}",
+            ProviderWarning,
+            stacklevel=2,
+        )
+    return Target(CPU)

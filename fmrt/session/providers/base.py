@@ -1,0 +1,113 @@
+"""What fmrt asks of an execution provider. A provider is one file here and one row of the table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnxruntime as ort
+
+from fmrt.errors import ProviderError
+from fmrt.session.creation import create
+from fmrt.session.device_options import DeviceOptions
+from fmrt.session.diagnosis import wheel_problem
+from fmrt.session.several import Session
+
+DEFAULT = DeviceOptions()
+
+
+@dataclass(frozen=True)
+class Provider:
+    """An execution provider of ONNX Runtime.
+
+    Attributes:
+        name: what ``provider=`` and ``--provider`` take.
+        ort_name: ONNX Runtime's name.
+        install: the command that installs it.
+        precisions: those that need no asking, best first; a bundle's variant is chosen by them.
+        on_host: whether batches are computed by the cores that this process runs on.
+        disabled: ONNX Runtime's fusions that are slower than what they replace.
+    """
+
+    name: str
+    ort_name: str
+    install: str
+    precisions: tuple[str, ...] = ("fp32",)
+    on_host: bool = False
+    disabled: tuple[str, ...] = ()
+
+    def problem(self) -> str | None:
+        """Why this provider cannot be had here, and what to do; None when it can."""
+        if self.ort_name in ort.get_available_providers():
+            return None
+        return f"{wheel_problem(self.ort_name)}; to get it: {self.install}"
+
+    def device_names(self) -> list[str]:
+        """Names of the devices that this process may use, in the order of their indices."""
+        return [self.name]
+
+    def options(self, device: int, wanted: DeviceOptions) -> dict[str, str]:  # noqa: ARG002
+        """ONNX Runtime's options of this provider for one device."""
+        return {}
+
+    def start(
+        self,
+        path: Path,
+        options: Any,  # noqa: ANN401  # ort.SessionOptions
+        device: int = 0,
+        wanted: DeviceOptions = DEFAULT,
+    ) -> Any:  # noqa: ANN401  # ort.InferenceSession
+        """A session of ONNX Runtime on one device, or an error: never on another provider.
+
+        Raises:
+            BundleCorruptError: ONNX Runtime cannot load the graph.
+            ProviderError: the session did not get this provider.
+        """
+        given = [(self.ort_name, self.options(device, wanted))]
+        return create(path, self, options, given)
+
+    def open(
+        self, path: Path, output: str, device: int, wanted: DeviceOptions, intra_op_threads: int
+    ) -> Session:
+        """A graph on one device.
+
+        Args:
+            path: the ``.onnx`` file.
+            output: name of the output to compute.
+            device: index, below the number of `device_names`.
+            wanted: what the user says about devices.
+            intra_op_threads: threads inside one operator, where cores compute.
+
+        Raises:
+            BundleCorruptError: ONNX Runtime cannot load the graph.
+            ProviderError: the session did not get this provider.
+        """
+        raise NotImplementedError
+
+    def choose(self, spec: str, devices: str) -> tuple[int, ...]:
+        """Indices of the devices that a user names.
+
+        Args:
+            spec: all of what the user wrote, for the error.
+            devices: ``""`` for the first, ``all``, or indices joined with commas.
+
+        Raises:
+            ProviderError: a device is named that there is not.
+        """
+        names = self.device_names()
+        wanted = range(len(names)) if devices == "all" else map(int, (devices or "0").split(","))
+        chosen = tuple(dict.fromkeys(wanted))
+        missing = [str(device) for device in chosen if device >= len(names)]
+        if missing:
+            has = ", ".join(str(i) for i in range(len(names)))
+            raise ProviderError(
+                f"provider {spec!r}: no {self.name.upper()} device {' and '.join(missing)}; this "
+                f"machine has {has}{self.counting}"
+            )
+        return chosen
+
+    @property
+    def counting(self) -> str:
+        """What else decides which devices there are, for an error's end."""
+        return ""

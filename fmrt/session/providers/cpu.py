@@ -1,0 +1,32 @@
+"""The CPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from fmrt.session.creation import session_options
+from fmrt.session.device_options import DeviceOptions
+from fmrt.session.host import HostSession
+from fmrt.session.providers.base import Provider
+from fmrt.session.several import Session
+
+# Fusions whose CPU kernels are slower than the operators they replace: SkipLayerNormalization is a
+# scalar loop, and BiasGelu takes the bias from the Gemm that adds it for free. See
+# docs/performance.md.
+SLOW_CPU_FUSIONS = ("SkipLayerNormFusion", "BiasGeluFusion")
+
+
+@dataclass(frozen=True)
+class Cpu(Provider):
+    """ONNX Runtime's own kernels, one session whatever the number of cores."""
+
+    on_host: bool = True
+    disabled: tuple[str, ...] = SLOW_CPU_FUSIONS
+
+    def open(
+        self, path: Path, output: str, device: int, wanted: DeviceOptions, intra_op_threads: int
+    ) -> Session:
+        """A session that many workers share, each operator on ``intra_op_threads``."""
+        session = self.start(path, session_options(intra_op_threads), device, wanted)
+        return HostSession(session, output)
