@@ -5,15 +5,22 @@ segments images by ``Prompt``; ``export_model`` makes one (with the ``export`` e
 one on disk; ``verify_bundle`` checks one against PyTorch.
 """
 
-from fmrt._api import export_model, quantize_bundle
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from fmrt._version import __version__
-from fmrt.bundle import Bundle
-from fmrt.embedder import Embedder
 from fmrt.errors import FmrtError
-from fmrt.prompt import Prompt
-from fmrt.segment import Segmentation
-from fmrt.segmenter import Segmenter
-from fmrt.verify import ParityReport, verify_bundle
+
+if TYPE_CHECKING:
+    from fmrt._api import export_model, quantize_bundle
+    from fmrt.bundle import Bundle
+    from fmrt.embedder import Embedder
+    from fmrt.prompt import Prompt
+    from fmrt.segment import Segmentation
+    from fmrt.segmenter import Segmenter
+    from fmrt.verify import ParityReport, verify_bundle
 
 __all__ = [
     "Bundle",
@@ -28,3 +35,27 @@ __all__ = [
     "quantize_bundle",
     "verify_bundle",
 ]
+# Where each is that is imported when it is asked for, so that the command line starts quickly.
+_HOMES = {
+    "Bundle": "bundle",
+    "Embedder": "embedder",
+    "ParityReport": "verify",
+    "Prompt": "prompt",
+    "Segmentation": "segment",
+    "Segmenter": "segmenter",
+    "export_model": "_api",
+    "quantize_bundle": "_api",
+    "verify_bundle": "verify",
+}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(importlib.import_module(f"fmrt.{_HOMES[name]}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from fmrt.errors import OptionError
 from fmrt.limits import DEFAULT
 
 if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
+
     from fmrt.bundle import Bundle
     from fmrt.manifest import Manifest
 
@@ -26,6 +29,10 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print the error and where help is, and exit with 2."""
         self.exit(2, f"fmrt: error: {message}; see {self.prog} --help\n")
+
+    def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
+        """Print, and let an error of writing be one, which argparse would drop."""
+        (file or sys.stderr).write(message)
 
 
 def positive(text: str) -> int:

@@ -23,7 +23,7 @@ def add_parser(subparsers: Subparsers) -> None:
         help="make a bundle of a Hugging Face model",
         description="Export a model to a bundle, verified against PyTorch. Needs fmrt[export].",
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, needs="fmrt.export.bundle")
     parser.add_argument("model", metavar="MODEL", help="hub id or local directory")
     parser.add_argument("out", metavar="OUT", help="directory of the bundle")
     parser.add_argument(

@@ -27,7 +27,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "stay as they are. Ends with 3 where only some passed. Needs fmrt[quantize], but not "
         "PyTorch.",
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, needs="fmrt.export.quantize")
     parser.add_argument("bundle", metavar="BUNDLE", help="a bundle's directory")
     parser.add_argument("schemes", metavar="SCHEMES", type=names, help=SCHEMES)
     add_quality(parser)

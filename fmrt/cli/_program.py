@@ -1,0 +1,139 @@
+"""The program: its commands, and errors in one line instead of tracebacks."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import importlib
+import io
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from fmrt._version import __version__
+from fmrt.cli import bench, embed, export, info, quantize, search, segment, tune, verify
+from fmrt.cli._arguments import Parser
+from fmrt.cli._process import discard
+from fmrt.cli._status import FAILED, INTERRUPTED, PARTLY, USAGE
+from fmrt.cli._text import flat
+from fmrt.errors import (
+    CacheWarning,
+    FmrtError,
+    ProviderWarning,
+    QuantizationError,
+    TruncationWarning,
+)
+
+if TYPE_CHECKING:
+    from fmrt.cli._process import Interruptible
+
+# Warnings for the user, shown as one line.
+OURS = (CacheWarning, ProviderWarning, TruncationWarning)
+# What a command imports, unless it says otherwise; before it begins, see `fmrt.cli._process`.
+NEEDS = "fmrt.embedder"
+# Each has add_parser(subparsers) and run(args) -> exit code.
+COMMANDS = (export, quantize, embed, search, segment, verify, info, bench, tune)
+
+
+def run(argv: Sequence[str] | None, interruptible: Interruptible) -> int:
+    """Run the command line, as `fmrt.cli.main` says.
+
+    Args:
+        argv: arguments without the program's name; None for those of the process.
+        interruptible: the context in which Ctrl-C raises, for the command.
+
+    Raises:
+        SystemExit: wrong usage, or help that was asked for.
+    """
+    parser = _parser()
+    try:
+        args = parser.parse_args(argv)
+    except SystemExit as e:
+        raise SystemExit(_flushed(e.code if isinstance(e.code, int) else USAGE)) from None
+    except OSError as e:
+        return _lost(e)
+    if args.command is None:
+        parser.print_help(sys.stderr)
+        return USAGE
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A text that the terminal's encoding cannot show is no reason to fail.
+        sys.stdout.reconfigure(errors="replace")
+    with suppress(ImportError):  # the command says what is missing
+        importlib.import_module(args.needs)
+    with _warnings_at_the_end():
+        return _ended(args, interruptible)
+
+
+def _parser() -> Parser:
+    parser = Parser("fmrt", description="Export foundation models once, embed anywhere, fast.")
+    parser.add_argument("--version", action="version", version=f"fmrt {__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    parser.set_defaults(needs=NEEDS)
+    for command in COMMANDS:
+        command.add_parser(subparsers)
+    return parser
+
+
+@contextmanager
+def _warnings_at_the_end() -> Iterator[None]:
+    """Show warnings only at the end, where they do not tear a progress bar apart."""
+    with warnings.catch_warnings(record=True) as caught:
+        for category in OURS:
+            warnings.simplefilter("always", category)
+        # Pillow's, about metadata of images that it reads nevertheless.
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        yield
+    for warning in caught:
+        if issubclass(warning.category, OURS):
+            _say(f"warning: {flat(str(warning.message))}")
+        else:
+            warnings.showwarning(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )
+
+
+def _ended(args: argparse.Namespace, interruptible: Interruptible) -> int:
+    """Run a command and turn what it raises into a line and an exit status."""
+    try:
+        with interruptible():
+            code: int = args.run(args)
+        return _flushed(code)
+    except FmrtError as e:
+        partly = isinstance(e, QuantizationError) and e.added
+        message = "; ".join([str(e), *getattr(e, "__notes__", ())])
+        return _fail(message, PARTLY if partly else FAILED)
+    except KeyboardInterrupt as e:
+        _say(flat(str(e)) or "interrupted")
+        return INTERRUPTED
+    except OSError as e:
+        return _lost(e)
+
+
+def _flushed(code: int) -> int:
+    try:
+        sys.stdout.flush()
+    except OSError as e:
+        return _lost(e)
+    return code
+
+
+def _lost(error: OSError) -> int:
+    """Say what could not be read or written; nothing of it is standard error."""
+    discard(sys.stdout)
+    if isinstance(error, BrokenPipeError):  # the reader, such as head, has seen enough
+        return FAILED
+    if error.errno == errno.EBADF and error.filename is None:
+        return _fail("standard input or output is closed")
+    where = f": {error.filename!r}" if error.filename is not None else ""
+    return _fail(f"{error.strerror or error}{where}")
+
+
+def _fail(message: str, status: int = FAILED) -> int:
+    _say(f"error: {flat(message)}")
+    return status
+
+
+def _say(line: str) -> None:
+    print(f"fmrt: {line}", file=sys.stderr)
