@@ -1,17 +1,20 @@
-"""The output of an embedding run: vectors, and line numbers where records may be skipped."""
+"""The output of an embedding run: vectors, where they come from, and lines if some were skipped."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fmrt.data import Record, Writer, open_writer
 from fmrt.data._lines import LinesWriter, lines_path
+from fmrt.data._pending import nothing
+from fmrt.data._provenance import sidecar, sidecar_path
 from fmrt.data._source import shown
 from fmrt.errors import DataError
 
@@ -25,41 +28,96 @@ def check_output(output: str, keep: Sequence[str], *, overwrite: bool) -> None:
     """
     dtype = np.dtype(np.float32)  # any: nothing is written
     open_writer(output, shape=(1,), dtype=dtype, keep=keep, overwrite=overwrite).abort()
-    lines = lines_path(output)
-    # Also when nothing will be skipped: another run's line numbers are wrong for these vectors.
-    if lines is not None and lines.exists() and not overwrite:
-        raise DataError(f"{shown(str(lines))} exists; say --overwrite or give another name")
+    # Line numbers also when nothing will be skipped: another run's are wrong for these vectors.
+    for path in _companions(output):
+        if path.exists() and not overwrite:
+            raise DataError(f"{shown(str(path))} exists; say --overwrite or give another name")
 
 
 class Output:
-    """Writes a run's vectors and, where needed, the line of each; made by `opened`."""
+    """Writes a run's vectors and the files that belong to them; made by `opened`.
 
-    def __init__(self, writer: Writer, path: Path | None, lines: LinesWriter | None) -> None:
+    Args:
+        output: the path.
+        writer: of the vectors.
+        lines: of the line of each row, where records may be skipped.
+        provenance: where the vectors come from.
+        form: shape of an item, and the dtype.
+    """
+
+    def __init__(
+        self,
+        output: str,
+        writer: Writer,
+        lines: LinesWriter | None,
+        provenance: Mapping[str, Any],
+        form: tuple[tuple[int, ...], np.dtype[Any]],
+    ) -> None:
+        self._output = output
         self._writer = writer
-        self._path = path
         self._lines = lines
+        self._provenance = provenance
+        self._form = form
+        self._rows = 0
+        self._cleared = False
 
     def write(self, records: Sequence[Record], vectors: NDArray[Any]) -> None:
         """Append the vectors of some records."""
         self._writer.write(vectors, [record.kept for record in records])
+        self._rows += len(records)
         if self._lines is not None:
             self._lines.write([record.number for record in records])
 
     def commit(self, *, skipped: bool) -> Path | None:
-        """Give the files their names; return the line numbers' if records were skipped."""
-        if self._lines is None or self._path is None or not skipped:
+        """Give the files their names, the vectors' last; return the line numbers' if there are any.
+
+        All are brought to the disk before the first of them gets its name. Vectors that are
+        replaced go before that, so that none are ever beside another run's files.
+        """
+        if not _companions(self._output):
             self._writer.commit()
-            if self._path is not None:
-                self._path.unlink(missing_ok=True)  # another run's, as overwriting is allowed
             return None
-        # First, as vectors without the lines that belong to them would pass for complete.
-        self._lines.commit()
-        try:
-            self._writer.commit()
-        except BaseException:
-            self._path.unlink(missing_ok=True)
-            raise
-        return self._path
+        with ExitStack() as stack:
+            files: list[_File] = [self._writer]
+            if self._lines is not None and skipped:
+                files.append(self._lines)
+            if (path := sidecar_path(self._output)) is not None:
+                beside = sidecar(path, self._facts())
+                stack.callback(beside.abort)
+                files.append(beside)
+            try:
+                self._commit(files)
+            except BaseException:
+                if self._cleared:
+                    self._clear()
+                raise
+        return lines_path(self._output) if self._lines in files else None
+
+    def _commit(self, files: Sequence[_File]) -> None:
+        if files:
+            files[0].commit(partial(self._commit, files[1:]))
+        else:
+            self._clear()
+
+    def _clear(self) -> None:
+        self._cleared = True
+        # What a link points to is replaced, not the link.
+        for path in (Path(self._output).resolve(), *_companions(self._output)):
+            path.unlink(missing_ok=True)
+
+    def _facts(self) -> dict[str, Any]:
+        shape, dtype = self._form
+        return {"shape": [self._rows, *shape], "dtype": str(dtype), **self._provenance}
+
+
+class _File(Protocol):
+    def commit(self, before: Callable[[], None] = nothing) -> None:
+        """As of `PendingFile`."""
+
+
+def _companions(output: str) -> list[Path]:
+    """Files that may be beside the vectors."""
+    return [path for path in (lines_path(output), sidecar_path(output)) if path is not None]
 
 
 @contextmanager
@@ -71,6 +129,7 @@ def opened(
     keep: Sequence[str],
     overwrite: bool,
     skip: bool,
+    provenance: Mapping[str, Any],
 ) -> Iterator[Output]:
     """Open an output that `check_output` has accepted; leave nothing behind without a commit.
 
@@ -81,12 +140,20 @@ def opened(
         keep: columns to carry along.
         overwrite: whether to replace a file.
         skip: whether records may be skipped, so that rows may need line numbers.
+        provenance: where the vectors come from.
     """
     path = lines_path(output)
     with ExitStack() as stack:
-        writer = open_writer(output, shape=shape, dtype=dtype, keep=keep, overwrite=overwrite)
+        writer = open_writer(
+            output,
+            shape=shape,
+            dtype=dtype,
+            keep=keep,
+            overwrite=overwrite,
+            provenance=provenance,
+        )
         stack.callback(writer.abort)
         lines = LinesWriter(path) if skip and path is not None else None
         if lines is not None:
             stack.callback(lines.abort)
-        yield Output(writer, path, lines)
+        yield Output(output, writer, lines, provenance, (shape, np.dtype(dtype)))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from fmrt._version import __version__
 from fmrt.bundle import Bundle, sha256
 from fmrt.cli._input import Input
-from fmrt.cli._stream import embed_stream, form_of, open_embedder, summary
+from fmrt.cli._stream import embed_stream, form_of, open_embedder, provenance, summary
 from fmrt.cli._text import count
 from fmrt.data import BadRecord, Record
 from fmrt.data._fingerprint import Fingerprint
@@ -76,6 +76,7 @@ class ShardJob:
         self._tower = bundle.manifest.tower(args.modality)
         self._shape = self._tower.shape(post.width)
         self._settings = merged(args.output, _settings(args, bundle, fingerprint), folder.settings)
+        self._provenance = provenance(args, bundle, post)
         self._sink = ShardSink(
             folder,
             rows=self._settings["shard_rows"],
@@ -83,6 +84,7 @@ class ShardJob:
             shape=self._shape,
             dtype=post.precision.dtype,
             keep=args.keep,
+            provenance=self._provenance,
             check=fingerprint.check,
         )
 
@@ -129,7 +131,11 @@ class ShardJob:
         self._sink.finish(self._seen)
         if not self._folder.rows:
             raise DataError(f"nothing embedded of {self._args.input!r}: every record was skipped")
-        facts = {"shape": self._shape, "dtype": str(self._post.precision.dtype)}
+        facts = {
+            "shape": self._shape,
+            "dtype": str(self._post.precision.dtype),
+            "provenance": self._provenance,
+        }
         self._folder.finish(self._seen, facts)
         form = form_of(self._tower, self._post.dim)
         done = summary(embedded, self._args.modality, form, time.perf_counter() - start)

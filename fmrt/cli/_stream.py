@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fmrt.embedder import Embedder
     from fmrt.errors import InputError
     from fmrt.manifest import Tower
+    from fmrt.postprocess import Postprocess
 
 T = TypeVar("T")
 UNITS = {"text": "text", "image": "image", "audio": "sound"}
@@ -41,6 +42,22 @@ def open_embedder(args: argparse.Namespace, bundle: Bundle) -> Embedder:
         cuda_graphs=args.cuda_graphs,
         cache=args.cache,
         max_item_bytes=args.max_item_size,
+    )
+
+
+def provenance(args: argparse.Namespace, bundle: Bundle, post: Postprocess) -> dict[str, Any]:
+    """Where the vectors of the arguments' run come from."""
+    from fmrt.jobs import provenance_of  # noqa: PLC0415  # start-up stays quick
+
+    provider = args.provider.partition(":")[0]
+    return provenance_of(
+        bundle,
+        bundle.variant(args.variant, provider, args.modality),
+        bundle.manifest.tower(args.modality),
+        post,
+        prompt_name=args.prompt_name,
+        prompt=args.prompt,
+        truncate_dim=args.truncate_dim,
     )
 
 

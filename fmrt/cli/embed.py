@@ -207,7 +207,7 @@ def _run_file(
 ) -> int:
     """Embed into one file."""
     from fmrt.cli._output import opened  # noqa: PLC0415  # start-up stays quick
-    from fmrt.cli._stream import embed_stream, form_of, open_embedder, summary  # noqa: PLC0415
+    from fmrt.cli._stream import embed_stream, form_of, open_embedder, provenance, summary  # noqa: PLC0415
 
     with opened(
         args.output,
@@ -216,6 +216,7 @@ def _run_file(
         keep=args.keep,
         overwrite=args.overwrite,
         skip=args.on_error == "skip",
+        provenance=provenance(args, bundle, post),
     ) as output:
         try:
             with open_embedder(args, bundle) as embedder:

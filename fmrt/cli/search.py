@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fmrt.cli._arguments import (
@@ -59,7 +59,15 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     add_prompt(parser, "'query' if the model has it")
     parser.add_argument(
-        "--truncate-dim", metavar="N", type=positive, help="as EMBEDDINGS was embedded with"
+        "--truncate-dim",
+        metavar="N",
+        type=positive,
+        help="as EMBEDDINGS was embedded with (default: as EMBEDDINGS says)",
+    )
+    parser.add_argument(
+        "--ignore-provenance",
+        action="store_true",
+        help="search though EMBEDDINGS says that another model made it",
     )
 
 
@@ -70,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
         DataError: the vectors or texts cannot be used, or do not belong together.
     """
     from fmrt.cli._nearest import check_vectors, nearest  # noqa: PLC0415
-    from fmrt.data import read_embeddings, read_records  # noqa: PLC0415
+    from fmrt.data import read_embeddings, read_provenance, read_records  # noqa: PLC0415
     from fmrt.data._lines import read_lines  # noqa: PLC0415  # start-up stays quick
 
     vectors, columns = read_embeddings(args.embeddings, columns=("text",))
@@ -80,6 +88,8 @@ def run(args: argparse.Namespace) -> int:
         records = read_records(args.texts, format=args.format, column=args.column)
     bundle, args.provider = open_bundle(args)
     check_prompt_name(bundle.manifest, args.prompt_name)
+    if not args.ignore_provenance:
+        _check_provenance(args, bundle, read_provenance(args.embeddings))
     check_vectors(args.embeddings, vectors, args.truncate_dim or bundle.manifest.dim)
     hits = nearest(args.embeddings, vectors, _query(args, bundle), args.k)
     if records is not None:
@@ -88,6 +98,30 @@ def run(args: argparse.Namespace) -> int:
         texts = [str(columns["text"][hit.row]) for hit in hits] if "text" in columns else None
     print(_table(hits, texts))
     return 0
+
+
+def _check_provenance(
+    args: argparse.Namespace, bundle: Bundle, provenance: Mapping[str, Any] | None
+) -> None:
+    """Compare with what made the vectors, and cut the query as they were; nothing if unknown.
+
+    Prompts, variants, precisions and modalities may differ: they are of one space.
+
+    Raises:
+        DataError: another model made the vectors.
+    """
+    from fmrt.jobs import space_of  # noqa: PLC0415  # start-up stays quick
+
+    if provenance is None:
+        return
+    if provenance["space"] != space_of(bundle.manifest):
+        raise DataError(
+            f"{args.embeddings!r} was embedded with {provenance['model']!r}, whose vectors "
+            f"those of {bundle.manifest.source.model!r} cannot be compared with: search with the "
+            "bundle that embedded it, or say --ignore-provenance"
+        )
+    if args.truncate_dim is None:
+        args.truncate_dim = provenance["truncate_dim"]
 
 
 def _query(args: argparse.Namespace, bundle: Bundle) -> NDArray[Any]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fmrt.data._index import read_index
-from fmrt.data._pending import PendingFile, writing
+from fmrt.data._pending import PendingFile, nothing, writing
 from fmrt.data._source import one_line, shown
 from fmrt.errors import DataError
 
@@ -36,10 +36,10 @@ class LinesWriter:
             self._pending.file.write(np.array(numbers, _LINE).data)
         self._rows += len(numbers)
 
-    def commit(self) -> None:
+    def commit(self, before: Callable[[], None] = nothing) -> None:
         """Write the number of rows into the header and give the file its name."""
         self._header()
-        self._pending.commit()
+        self._pending.commit(before)
 
     def abort(self) -> None:
         """Remove the unfinished file; after ``commit``, do nothing."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fmrt.data._pending import PendingFile, writing
+from fmrt.data._pending import PendingFile, nothing, writing
 
 _MAGIC = b"\x93NUMPY\x01\x00"
 # A multiple of 64, as the format asks for; enough for twenty digits of rows.
@@ -25,6 +25,7 @@ class NpyWriter:
         dtype: np.dtype[Any],
         keep: tuple[str, ...],  # noqa: ARG002  # empty; the writers are made alike
         like: str | None = None,  # noqa: ARG002
+        provenance: Mapping[str, Any] | None = None,  # noqa: ARG002  # in a file beside it
     ) -> None:
         self._shape = shape
         self._dtype = dtype
@@ -38,12 +39,12 @@ class NpyWriter:
         self._write(np.ascontiguousarray(vectors).data)
         self._rows += len(vectors)
 
-    def commit(self) -> None:
+    def commit(self, before: Callable[[], None] = nothing) -> None:
         """Write the number of rows into the header and give the file its name."""
         with writing(self._pending.output):
             self._pending.file.seek(0)
             self._pending.file.write(self._header())
-        self._pending.commit()
+        self._pending.commit(before)
 
     def abort(self) -> None:
         """Remove the unfinished file; after ``commit``, do nothing."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from fmrt.data._columnar import array_of
 from fmrt.data._npy import check_vectors
-from fmrt.data._pending import PendingFile, writing
+from fmrt.data._pending import PendingFile, nothing, writing
+from fmrt.data._provenance import metadata
 from fmrt.data._pyarrow import EMBEDDING, pyarrow, reading_parquet
 from fmrt.data._source import one_line
 from fmrt.errors import DataError
@@ -40,8 +41,10 @@ class ParquetWriter:
         dtype: np.dtype[Any],
         keep: tuple[str, ...],
         like: str | None = None,
+        provenance: Mapping[str, Any] | None = None,
     ) -> None:
         self._arrow = pyarrow()
+        self._metadata = metadata(provenance)
         if EMBEDDING in keep:
             raise DataError(f"cannot keep {EMBEDDING!r}: the vectors are written under that name")
         self._shape, self._dtype, self._keep = shape, dtype, keep
@@ -62,14 +65,14 @@ class ParquetWriter:
         if self._bytes >= _GROUP_BYTES or len(self._rows) >= _GROUP_ROWS:
             self._flush()
 
-    def commit(self) -> None:
+    def commit(self, before: Callable[[], None] = nothing) -> None:
         """Write what is left and the footer, and give the file its name."""
         if self._rows or self._parquet is None:
             self._flush()
         with writing(self._pending.output):
             if self._parquet is not None:
                 self._parquet.close()
-        self._pending.commit()
+        self._pending.commit(before)
 
     def abort(self) -> None:
         """Remove the unfinished file; after ``commit``, do nothing."""
@@ -93,7 +96,7 @@ class ParquetWriter:
         ]
         table = self._arrow.table([*arrays, self._embedding()], names=[*self._keep, EMBEDDING])
         with writing(self._pending.output):
-            self._write(table)
+            self._write(table.replace_schema_metadata(self._metadata))
         self._clear()
 
     def _write(self, table: pa.Table) -> None:

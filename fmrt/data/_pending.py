@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -41,6 +41,10 @@ def remove_pending(folder: Path) -> None:
             path.unlink()
 
 
+def nothing() -> None:
+    """What comes before a file takes its name, by default."""
+
+
 class PendingFile:
     """A hidden file beside ``output``, open for writing, renamed onto it by ``commit``."""
 
@@ -54,12 +58,14 @@ class PendingFile:
         with writing(output):
             self.file = self._path.open("xb")  # closed by commit or abort
 
-    def commit(self) -> None:
-        """Bring the content to the disk and give the file its name."""
+    def commit(self, before: Callable[[], None] = nothing) -> None:
+        """Bring the content to the disk, call ``before``, and give the file its name."""
         with writing(self.output):
             self.file.flush()
             os.fsync(self.file.fileno())
             self.file.close()
+        before()
+        with writing(self.output):
             self._path.replace(self._target)
             sync_folder(self._target.parent)
 

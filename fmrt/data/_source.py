@@ -28,9 +28,11 @@ def shown(source: str) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """Return the text of ``error`` on one line, without errno or path."""
+    """Return the text of ``error`` on one line that can be printed, without errno or path."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(text.split())
+    return "".join(
+        c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(text.split())
+    )
 
 
 def listed(names: Iterable[str]) -> str:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fmrt.data._npy import NpyWriter
 from fmrt.data._parquet_writer import ParquetWriter
+from fmrt.data._pending import nothing
 from fmrt.errors import DataError
 
 
@@ -24,8 +25,8 @@ class Writer(Protocol):
     def write(self, vectors: NDArray[Any], kept: Sequence[Mapping[str, object]]) -> None:
         """Append ``vectors`` [n, *shape], of the same dtype every time, with n rows of columns."""
 
-    def commit(self) -> None:
-        """Finish the file, bring it to the disk and rename it onto the output."""
+    def commit(self, before: Callable[[], None] = nothing) -> None:
+        """Finish the file, bring it to the disk, call ``before``, rename it onto the output."""
 
     def abort(self) -> None:
         """Remove the unfinished file; after ``commit``, do nothing."""
@@ -37,13 +38,23 @@ class OutputFormat:
 
     Attributes:
         extension: of its files, with the dot.
-        open: takes the path, an item's shape, the dtype, the columns to keep, and another file
-            whose types of these columns to take, or None.
+        open: takes the path, an item's shape, the dtype, the columns to keep, another file whose
+            types of these columns to take, or None, and where the vectors come from, or None.
         columns: whether it can carry columns along.
     """
 
     extension: str
-    open: Callable[[str, tuple[int, ...], np.dtype[Any], tuple[str, ...], str | None], Writer]
+    open: Callable[
+        [
+            str,
+            tuple[int, ...],
+            np.dtype[Any],
+            tuple[str, ...],
+            str | None,
+            Mapping[str, Any] | None,
+        ],
+        Writer,
+    ]
     columns: bool
 
 
@@ -61,6 +72,7 @@ def open_writer(
     keep: Sequence[str] = (),
     overwrite: bool = False,
     like: str | None = None,
+    provenance: Mapping[str, Any] | None = None,
 ) -> Writer:
     """Return a writer of vectors [n, *shape] to ``output``, a .npy or .parquet path.
 
@@ -71,6 +83,7 @@ def open_writer(
         keep: names of the columns to carry along, for .parquet.
         overwrite: whether ``commit`` may replace a file.
         like: another such output, whose types the kept columns get.
+        provenance: where the vectors come from, for .parquet; a .npy cannot hold it.
 
     Raises:
         DataError: if there can be no such output; later, from the writer, if writing fails.
@@ -82,7 +95,8 @@ def open_writer(
             f"{chosen.extension} holds vectors only; write .parquet to carry columns along"
         )
     _check_place(Path(output), overwrite)
-    return chosen.open(output, shape, np.dtype(dtype), tuple(dict.fromkeys(keep)), like)
+    columns = tuple(dict.fromkeys(keep))
+    return chosen.open(output, shape, np.dtype(dtype), columns, like, provenance)
 
 
 def _chosen(output: str) -> OutputFormat:

@@ -7,7 +7,8 @@ and on the disk, and only then an entry in ``journal.jsonl``. When all shards ar
 """
 
 from fmrt.jobs._folder import Folder
+from fmrt.jobs._provenance import provenance_of, space_of
 from fmrt.jobs._settings import Setting, merged
 from fmrt.jobs._sink import ShardSink
 
-__all__ = ["Folder", "Setting", "ShardSink", "merged"]
+__all__ = ["Folder", "Setting", "ShardSink", "merged", "provenance_of", "space_of"]

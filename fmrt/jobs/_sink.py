@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ class ShardSink:
         shape: of an item's vector, or of its vectors.
         dtype: of the elements.
         keep: columns to carry along.
+        provenance: of the vectors.
         check: called before a shard counts; raises when the input is not what it was.
     """
 
@@ -41,12 +42,14 @@ class ShardSink:
         shape: tuple[int, ...],
         dtype: np.dtype[Any],
         keep: Sequence[str],
+        provenance: Mapping[str, Any],
         check: Callable[[], None],
     ) -> None:
         self._folder = folder
         self._size = rows
         self._extension = extension
         self._shape, self._dtype, self._keep = shape, dtype, keep
+        self._provenance = provenance
         self._check = check
         self._next = 0
         self._writer: Writer | None = None
@@ -131,6 +134,7 @@ class ShardSink:
             dtype=self._dtype,
             keep=self._keep,
             overwrite=True,
+            provenance=self._provenance,
             like=str(first) if self._next and first.exists() else None,
         )
 

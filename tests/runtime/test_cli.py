@@ -87,7 +87,7 @@ def test_embeds_every_format(tiny_bundle, place, capsys, expected, name, write):
     assert main(["embed", str(tiny_bundle), name, "-o", "v.npy"]) == 0
     np.testing.assert_array_equal(np.load("v.npy"), expected)
     assert capsys.readouterr().err.startswith("embedded 5 texts, 12 dimensions, in 0.")
-    assert names(place) == [name, "v.npy"]
+    assert names(place) == [name, "v.npy", "v.npy.json"]
 
 
 def test_embeds_standard_input_and_keeps_columns(tiny_bundle, place, expected):

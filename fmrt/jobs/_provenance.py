@@ -1,0 +1,77 @@
+"""What is written with vectors about where they come from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from fmrt._version import __version__
+from fmrt.bundle import Bundle, sha256
+from fmrt.manifest import MANIFEST_FILE, Manifest, TextInput, Tower, Variant
+from fmrt.postprocess import Postprocess
+
+
+def provenance_of(
+    bundle: Bundle,
+    variant: Variant,
+    tower: Tower,
+    post: Postprocess,
+    *,
+    prompt_name: str | None,
+    prompt: str | None,
+    truncate_dim: int | None,
+) -> dict[str, Any]:
+    """What the vectors of one run of a bundle depend on, as JSON.
+
+    Args:
+        bundle: of the model.
+        variant: the graph.
+        tower: of the items.
+        post: form of the vectors.
+        prompt_name: as of `Embedder.embed`.
+        prompt: as of `Embedder.embed`.
+        truncate_dim: as of `Embedder.embed`.
+    """
+    source = bundle.manifest.source
+    scaled = post.precision.name in ("int8", "uint8")
+    return {
+        "fmrt": __version__,
+        "model": source.model,
+        "revision": source.revision,
+        "space": space_of(bundle.manifest),
+        "bundle": sha256(bundle.path / MANIFEST_FILE),
+        "modality": tower.modality,
+        "variant": variant.name,
+        "variant_sha256": variant.sha256,
+        "prompt": _prompt(tower, prompt_name, prompt),
+        "normalize": tower.normalize or post.normalize,
+        "dim": post.dim,
+        "truncate_dim": truncate_dim,
+        "precision": post.precision.name,
+        "scale": post.scale if scaled else None,
+    }
+
+
+def space_of(manifest: Manifest) -> str:
+    """What vectors must share to be compared, as a hash: weights, adapters, pooling, dimensions.
+
+    Variants, prompts, normalization, precision and modality may differ, and so may the bundle: one
+    that was exported again, or has got another variant, has the same space.
+    """
+    source = manifest.source
+    facts = {
+        "weights": source.weights_sha256,
+        "adapters": [[a.weights_sha256, a.weight] for a in source.adapters],
+        "dim": manifest.dim,
+        "towers": sorted([t.modality, t.pooling, t.embedding_output] for t in manifest.towers),
+    }
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def _prompt(tower: Tower, name: str | None, prompt: str | None) -> str:
+    """The text in front of every item."""
+    if prompt is not None or not isinstance(tower.input, TextInput):
+        return prompt or ""
+    name = name if name is not None else tower.input.default_prompt_name
+    return "" if name is None else tower.input.prompts[name]
