@@ -19,11 +19,12 @@ from torch.nn.utils.rnn import pad_sequence
 from fmrt.bundle import Reference
 from fmrt.errors import OptionError
 from fmrt.export.backbone import load_backbone
+from fmrt.export.checkpoint import check_missing
 from fmrt.export.feature_extractor import MASK, FeatureExtractor
 from fmrt.export.layout import write_config
 from fmrt.export.part import Loaded, Part
 from fmrt.export.quiet import quiet
-from fmrt.export.source import Choice, Overrides, check_missing
+from fmrt.export.source import Choice, Overrides
 from fmrt.manifest import AudioInput, Tower, Variant
 from fmrt.preprocess.audio import decode
 from fmrt.preprocess.spectrogram import FEATURES_FILE

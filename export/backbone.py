@@ -10,6 +10,7 @@ import transformers
 from transformers import MODEL_MAPPING, AutoConfig, AutoModel, PretrainedConfig
 
 from fmrt.errors import ExportError
+from fmrt.export.checkpoint import check_size, check_unexpected
 from fmrt.export.directory import CONFIG_FILE
 from fmrt.export.quiet import quiet
 from fmrt.export.source import cannot_load
@@ -63,6 +64,7 @@ def load_backbone(
     Raises:
         ExportError: it cannot be loaded.
     """
+    check_size(path)
     try:
         with quiet():
             if kind is None:
@@ -78,4 +80,5 @@ def load_backbone(
         raise
     except Exception as e:  # whatever a malformed checkpoint provokes
         raise cannot_load(str(path), path, e) from e
+    check_unexpected(info["unexpected_keys"], model, str(path))
     return model.eval().to(device), sorted(info["missing_keys"])

@@ -125,6 +125,9 @@ def check_directory(path: Path, name: str) -> None:
         )
     if not any((path / file).exists() or (path / file).is_symlink() for file in MODEL_FILES):
         raise ExportError(f"{name} {_what_is_there(path)}")
+    for file in (CONFIG_FILE, ADAPTER_CONFIG):
+        if (path / file).exists():
+            read_object(path / file)
     modules = stated_modules(path, name)
     for folder in dict.fromkeys([path, *(path / module.path for module in modules)]):
         if folder.is_dir():

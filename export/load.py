@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from fmrt.errors import ExportError, OptionError
 from fmrt.export.adapter import (
@@ -70,7 +71,7 @@ def load_model(
         path, commit = fetch(name, None)
         check_directory(path, name)
     loaded = _load(name, path, commit, device, overrides)
-    choices = (*loaded.choices, *_code(path, overrides))
+    choices = (*loaded.choices, *_head(loaded), *_code(path, overrides))
     trusted = overrides.trust_remote_code
     loaded = dataclasses.replace(loaded, choices=choices, remote_code=trusted)
     if files:
@@ -93,6 +94,17 @@ def _loaded_with_adapter(
     files = AdapterFiles(name, path, commit)
     check_loaded(loaded.backbone, files)
     return _with_adapters(loaded, [files])
+
+
+def _head(loaded: Loaded) -> list[Choice]:
+    """Which head of the checkpoint is not part of the graph."""
+    config: Any = loaded.backbone.config
+    stated = (getattr(config, "architectures", None) or [""])[0]
+    kind = type(loaded.backbone).__name__
+    whole = stated == kind or (stated.endswith("Model") and not stated.endswith("HeadModel"))
+    if not stated or whole or not (loaded.path / CONFIG_FILE).is_file():
+        return []
+    return [Choice("head", f"left out: {stated}'s; {kind} gives the vectors", CONFIG_FILE)]
 
 
 def _code(path: Path, overrides: Overrides) -> list[Choice]:

@@ -17,13 +17,14 @@ from torch import Tensor
 from fmrt.bundle import HeadReference, Reference
 from fmrt.errors import OptionError
 from fmrt.export.backbone import load_backbone
+from fmrt.export.checkpoint import check_missing
 from fmrt.export.image_processor import reference_images
 from fmrt.export.layout import write_config
 from fmrt.export.part import HeadPart, Loaded, Part
 from fmrt.export.quiet import quiet
 from fmrt.export.sam import FAMILIES, POOLED, PROMPTS, Family, SamDecoder, SamEncoder, argument
 from fmrt.export.sam_processor import SamProcessor
-from fmrt.export.source import Choice, Overrides, check_missing
+from fmrt.export.source import Choice, Overrides
 from fmrt.manifest import Head, Tower, Variant
 from fmrt.prompt import Prompt
 from fmrt.segment import TASK

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,18 @@ from sentence_transformers.base.modules import Dense, Normalize, Transformer
 from sentence_transformers.sentence_transformer.modules import Dropout, LayerNorm, Pooling
 
 from fmrt.errors import ExportError, OptionError
+from fmrt.export.causality import is_causal
+from fmrt.export.checkpoint import (
+    check_head,
+    check_missing,
+    check_size,
+    check_unexpected,
+    difference,
+)
 from fmrt.export.directory import MODULES_FILE, author_code, check_file, check_kind, read_object
 from fmrt.export.encoder import load_whole, take_encoder
-from fmrt.export.quiet import listening, quiet
-from fmrt.export.tokenizer import check_tokenizer
+from fmrt.export.quiet import listening
+from fmrt.export.tokenizer import check_rows, check_tokenizer, rows_of
 
 POOLING_MODES: tuple[str, ...] = tuple(Pooling.POOLING_MODES)
 # Modules that a graph and a manifest can state. Anything else is refused by its name.
@@ -42,6 +50,11 @@ class Choice:
         return f"{self.name}: {self.value} ({self.origin})"
 
 
+# Pooling where the model states none, by whether its attention is causal.
+STANDARD = {
+    True: ("lasttoken", "standard for causal attention: the last token alone sees all others"),
+    False: ("mean", "standard for encoders: each token sees all others"),
+}
 ENCODER = Choice("part", "the encoder", "standard for encoder-decoders")
 
 
@@ -119,15 +132,19 @@ def load_text_source(
     """
     if overrides.pooling is None:
         check_kind(path, name)
+    check_size(path)
     model, notes = _load(path, device, overrides.trust_remote_code)
     _check_modules(model, name)
-    missing = _missing_weights(model)
+    found = difference(model[0].auto_model)
     plain = not (path / MODULES_FILE).is_file()
-    if plain and missing and model[0].config.is_encoder_decoder:
+    if plain and overrides.pooling is None:
+        check_head(model[0].config, found.unexpected, name)
+    if plain and found.missing and model[0].config.is_encoder_decoder:
         load_whole(model[0], path, device, overrides.trust_remote_code)
-        missing = _missing_weights(model)
+        found = difference(model[0].auto_model)
+    check_unexpected(found.unexpected, model[0].auto_model, name)
     part = (ENCODER,) if plain and take_encoder(model[0]) else ()
-    check_missing(missing, model[0].auto_model, name)
+    check_missing(found.missing, model[0].auto_model, name)
     tokenizer = model.tokenizer
     if tokenizer.pad_token is None:
         # Any token will do: attention and pooling leave padding out.
@@ -217,6 +234,8 @@ def _load(path: Path, device: str, trust: bool) -> tuple[SentenceTransformer, Se
 
 def cannot_load(what: str, path: Path, error: Exception) -> ExportError:
     """Why a library did not load something of a model's directory, in one line."""
+    if "ignore_mismatched_sizes" in str(error):
+        return ExportError(f"{what} cannot be loaded: its weights have not the shapes it states")
     if "trust_remote_code" not in str(error):
         return ExportError(f"{what} cannot be loaded: {first_line(error)}")
     code = ", ".join(dict.fromkeys(author_code(path))) or first_line(error)
@@ -244,46 +263,17 @@ def _check_modules(model: SentenceTransformer, name: str | Path) -> None:
     if sum(isinstance(m, Pooling) for m in model) != 1:
         raise ExportError(f"{name} has no pooling module, or several; exactly one can be exported")
     check_tokenizer(model.tokenizer, str(name))
-
-
-def _missing_weights(model: SentenceTransformer) -> list[str]:
-    """Weights that the checkpoint lacks: they are random, and so would the vectors be."""
-    backbone = model[0].auto_model
-    directory = backbone.config.name_or_path
-    with quiet():
-        _, info = type(backbone).from_pretrained(
-            directory,
-            config=backbone.config,
-            output_loading_info=True,
-            local_files_only=True,
-            trust_remote_code=False,
-        )
-    # An encoder's pooler serves classification heads; no pooling mode reads it.
-    return [key for key in info["missing_keys"] if "pooler" not in key.split(".")]
-
-
-def check_missing(missing: Iterable[str], backbone: torch.nn.Module, name: str) -> None:
-    """Raise when a checkpoint lacks weights that the vectors depend on.
-
-    Raises:
-        ExportError: it does.
-    """
-    names = sorted(missing)
-    if names:
-        raise ExportError(
-            f"{name} lacks {len(names)} weights of a {type(backbone).__name__}, the first "
-            f"{names[0]}: they would be random"
-        )
+    check_rows(model.tokenizer, rows_of(model[0].auto_model), str(name))
 
 
 def _choose_pooling(model: SentenceTransformer, path: Path, asked: str | None) -> Choice:
     index = next(i for i, m in enumerate(model) if isinstance(m, Pooling))
     pooling = model[index]
-    origin = _module_origin(path, pooling) or (
-        "standard for causal language models; the model does not say, --pooling overrides"
-        if pooling.pooling_mode == "lasttoken"
-        else "standard for encoders; the model does not say, --pooling overrides"
-    )
+    origin = _module_origin(path, pooling)
+    if asked is None and origin is None:
+        mode, reason = STANDARD[is_causal(model[0])]
+        model[index] = Pooling(pooling.embedding_dimension, mode)
+        return Choice("pooling", mode, f"{reason}; the model does not say, --pooling overrides")
     if asked is not None:
         modes = tuple(asked.split("+"))
         unknown = [m for m in modes if m not in POOLING_MODES]
@@ -293,7 +283,7 @@ def _choose_pooling(model: SentenceTransformer, path: Path, asked: str | None) -
         _check_width(model, index)
         origin = "asked for"
     mode = model[index].pooling_mode
-    return Choice("pooling", mode if isinstance(mode, str) else "+".join(mode), origin)
+    return Choice("pooling", mode if isinstance(mode, str) else "+".join(mode), str(origin))
 
 
 def _check_width(model: SentenceTransformer, index: int) -> None:

@@ -15,6 +15,7 @@ from fmrt.export.padding import EXAMPLE, Padding, find_padding
 from fmrt.export.part import Loaded, Part
 from fmrt.export.reference import make_reference
 from fmrt.export.source import Overrides, TextSource, load_text_source
+from fmrt.export.tokenizer import rows_of
 from fmrt.manifest import TextInput, Tower
 from fmrt.preprocess import TOKENIZER_FILE
 
@@ -61,6 +62,7 @@ def _parts(source: TextSource, padding: Padding) -> Sequence[Part]:
         default_prompt_name=source.model.default_prompt_name,
         include_prompt=source.pooling.include_prompt,
         padded=padding.harmless,
+        vocab_size=rows_of(source.transformer.auto_model),
     )
     tower = Tower(
         modality="text",

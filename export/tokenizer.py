@@ -33,3 +33,25 @@ def check_tokenizer(tokenizer: Any, name: str) -> None:  # noqa: ANN401  # a tra
             f"{name} has no tokenizer: {path} holds none of {', '.join(wanted)}; copy them from "
             "the model that it was trained from"
         )
+
+
+def rows_of(backbone: Any) -> int:  # noqa: ANN401  # a transformers model
+    """Rows of a text model's embedding table: the token ids that it knows are below."""
+    return int(backbone.get_input_embeddings().weight.shape[0])
+
+
+def check_rows(tokenizer: Any, rows: int, name: str) -> None:  # noqa: ANN401
+    """Raise when a tokenizer has tokens beyond a model's embedding table.
+
+    Raises:
+        ExportError: it has, with the first of them.
+    """
+    beyond = sorted((i, token) for token, i in tokenizer.get_vocab().items() if i >= rows)
+    if beyond:
+        first, token = beyond[0]
+        others = f" ({len(beyond)} such tokens)" if len(beyond) > 1 else ""
+        raise ExportError(
+            f"{name}: the tokenizer's token {token!r} has id {first}{others}, and the model's "
+            f"embedding table has {rows} rows; resize it (resize_token_embeddings) and train it, "
+            "or take the token out of the tokenizer"
+        )

@@ -18,14 +18,15 @@ from fmrt.bundle import Reference
 from fmrt.errors import OptionError
 from fmrt.export.audio import AudioEmbedding, AudioSource, audio_part
 from fmrt.export.backbone import load_backbone
+from fmrt.export.checkpoint import check_missing
 from fmrt.export.feature_extractor import FeatureExtractor
 from fmrt.export.image_processor import ImageProcessor
 from fmrt.export.layout import save_tokenizer, write_config
 from fmrt.export.part import Loaded, Part
 from fmrt.export.quiet import quiet
 from fmrt.export.reference import reference_texts
-from fmrt.export.source import Choice, Overrides, cannot_load, check_missing
-from fmrt.export.tokenizer import check_tokenizer
+from fmrt.export.source import Choice, Overrides, cannot_load
+from fmrt.export.tokenizer import check_rows, check_tokenizer
 from fmrt.export.vision import ImageEmbedding, VisionSource, image_part
 from fmrt.manifest import TextInput, Tower, Variant
 from fmrt.preprocess import TOKENIZER_FILE
@@ -105,6 +106,7 @@ def load_towers(
     unit = overrides.normalize is not False
     origin = "as the model compares them" if overrides.normalize is None else "asked for"
     tokenizer = _tokenizer(path, overrides.trust_remote_code)
+    check_rows(tokenizer, int(model.config.text_config.vocab_size), name)
     spec = _text_input(model, tokenizer, overrides.max_length)
     masked = model_type not in FULL_LENGTH
     source = TowersSource(model, tokenizer, spec, unit, masked, _other(model, path, unit))
@@ -154,7 +156,12 @@ def _text_input(model: Any, tokenizer: Any, asked: int | None) -> TextInput:  # 
     if full and asked not in (None, stated):
         raise OptionError(f"max length {asked}; this model takes texts of {stated} tokens")
     pad = tokenizer.pad_token_id
-    return TextInput(asked or stated, 0 if pad is None else pad, pad_to_max_length=full)
+    return TextInput(
+        asked or stated,
+        0 if pad is None else pad,
+        pad_to_max_length=full,
+        vocab_size=int(config.vocab_size),
+    )
 
 
 def _other(model: Any, path: Path, unit: bool) -> VisionSource | AudioSource:  # noqa: ANN401

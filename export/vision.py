@@ -16,12 +16,13 @@ from torch.nn.functional import normalize
 from fmrt.bundle import Reference
 from fmrt.errors import OptionError
 from fmrt.export.backbone import load_backbone
+from fmrt.export.checkpoint import check_missing
 from fmrt.export.image_processor import ImageProcessor, reference_images
 from fmrt.export.layout import write_config
 from fmrt.export.part import Loaded, Part
 from fmrt.export.patches import Patches, find_patches, needed
 from fmrt.export.quiet import quiet
-from fmrt.export.source import Choice, Overrides, check_missing
+from fmrt.export.source import Choice, Overrides
 from fmrt.manifest import Tower, Variant
 
 OUTPUTS = ("last_hidden_state", "image_embeds")

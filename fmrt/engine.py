@@ -25,6 +25,7 @@ from fmrt.recall import Memory, Recent, Share
 from fmrt.scheduler import BATCH_TOKENS, WINDOW_ITEMS, Workers, plan_batches, windows
 from fmrt.session import Alone, DeviceOptions, Session, open_session, resolve_provider
 from fmrt.tuning import Tuning, default_query_threads, load_tuning
+from fmrt.vocabulary import find_vocabulary
 
 T = TypeVar("T")
 Vectors = NDArray[np.float32]
@@ -151,6 +152,8 @@ class Engine:
         self.on_host = target.provider.on_host
         self.tuning = tuning or (load_tuning(self.variant) if self.on_host else Tuning())
         self._session = self._open(self.tuning.intra_op_threads or 1)
+        if self.on_host:
+            find_vocabulary(self.preprocess, self._session)
         workers = self.tuning.workers or self._session.workers or available_cores()
         self._workers = Workers(workers)
         # Of their own: a loader that waits behind a window's batches would stop the next window.

@@ -151,6 +151,7 @@ class TextInput:
         include_prompt: False when pooling leaves the prompt's tokens out.
         pad_to_max_length: whether every text is padded to ``max_length``, the padding seen as text.
         padded: whether texts of different lengths may share a batch, the shorter ones padded.
+        vocab_size: token ids that the model knows are below; None in bundles of older versions.
     """
 
     max_length: int
@@ -161,6 +162,7 @@ class TextInput:
     include_prompt: bool = True
     pad_to_max_length: bool = False
     padded: bool = True
+    vocab_size: int | None = None
 
 
 @dataclass(frozen=True)

@@ -96,6 +96,9 @@ class TextPreprocessor:
     Raises:
         BundleCorruptError: the file is not a tokenizer, or the special tokens that it adds are
             more than ``max_length``.
+
+    Attributes:
+        vocab_size: token ids that the graph knows are below; None if the tokenizer has no others.
     """
 
     unit = "text"
@@ -118,6 +121,7 @@ class TextPreprocessor:
                 f"special tokens of {tokenizer_file}"
             )
         self._spec = spec
+        self.vocab_size = spec.vocab_size
         self.limit = spec.max_length
         self.padded = spec.padded
         self._has_types = any(self._tokenizer.encode("a").type_ids)
@@ -136,7 +140,7 @@ class TextPreprocessor:
         """Tokenize checked texts, with ``prompt`` in front of each.
 
         A text over ``max_length`` tokens is cut, or an error under ``on_too_long="error"``; one
-        without any token is an error.
+        without any token, or with one that the model does not know, is an error.
         """
         prompted = [prompt + text for text in loaded] if prompt else list(loaded)
         encodings = self._encoded(prompted)
@@ -224,7 +228,7 @@ class TextPreprocessor:
         self,
         encodings: list[Encoding],
         untruncated: NDArray[np.int64],
-        errors: Mapping[int, InputError],
+        errors: dict[int, InputError],
     ) -> Tokens:
         lengths = np.minimum(untruncated, self._spec.max_length)
         if self._spec.pad_to_max_length:
@@ -233,11 +237,32 @@ class TextPreprocessor:
                 encoding.pad(self._spec.max_length, pad_id=self._spec.pad_token_id)
         total = int(lengths.sum())
         ids = np.fromiter(chain.from_iterable(e.ids for e in encodings), np.int64, total)
+        if self.vocab_size is not None and total and int(ids.max()) >= self.vocab_size:
+            errors.update(self._beyond(encodings, self.vocab_size))
         types = None
         if self._has_types:
             found = chain.from_iterable(e.type_ids for e in encodings)
             types = np.fromiter(found, np.int64, total)
         return Tokens(ids, types, lengths, untruncated, errors, self._spec.pad_token_id)
+
+    def _beyond(self, encodings: list[Encoding], size: int) -> Iterator[tuple[int, InputError]]:
+        """Texts with a token id that the graph does not know, by row."""
+        for row, encoding in enumerate(encodings):
+            beyond = next((token for token in encoding.ids if token >= size), None)
+            if beyond is not None:
+                token = self._tokenizer.id_to_token(beyond)
+                reason = (
+                    f"its token {token!r} has id {beyond}, and the model knows ids below {size}"
+                )
+                yield row, InputError(f"{reason}; remove that word, or mend the tokenizer")
+
+    def last_token(self) -> Feeds:
+        """Model inputs of the tokenizer's last token id alone, each int64 ``[1, length]``."""
+        added = self._tokenizer.get_added_tokens_decoder()
+        last = max([self._tokenizer.get_vocab_size() - 1, *added])
+        ids = np.full((1, self.limit if self._spec.pad_to_max_length else 1), last, np.int64)
+        ones = np.ones_like(ids)
+        return {"input_ids": ids, "attention_mask": ones, "token_type_ids": ones - 1}
 
 
 def check_text(text: object) -> str:

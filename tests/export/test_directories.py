@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -133,3 +135,132 @@ def test_code_of_the_directory_runs_when_asked_for(
     assert ran.exists()
     assert bundle.manifest.source.remote_code
     assert any("remote code: may run: config.json: mine.Config" in line for line in lines)
+
+
+def _bert(model: Path, head: str) -> None:
+    """The same model below a head."""
+    import transformers
+
+    kind = getattr(transformers, head)
+    kind.from_pretrained(model).save_pretrained(model)
+
+
+def _sentence_transformers(kind: str) -> Callable[[Path], None]:
+    def write(model: Path) -> None:
+        _modules(f"{LEGACY}.Transformer")(model)
+        change(model / "config_sentence_transformers.json", model_type=kind)
+
+    return write
+
+
+def _splade(model: Path) -> None:
+    kinds = "sentence_transformers.sparse_encoder"
+    _modules(f"{kinds}.models.MLMTransformer", f"{kinds}.models.SpladePooling")(model)
+
+
+def _without(model: Path, *kept: str) -> None:
+    for file in model.iterdir():
+        if file.name not in kept:
+            file.unlink()
+
+
+def _token(model: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.add_tokens(["productx", "producty"])
+    tokenizer.save_pretrained(model)
+
+
+def _fifo(model: Path) -> None:
+    (model / "tokenizer_config.json").unlink()
+    os.mkfifo(model / "tokenizer_config.json")
+
+
+def _pickle(model: Path) -> None:
+    class Attack:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (Path.touch, (model.parent / "ran",))
+
+    (model / "model.safetensors").unlink()
+    (model / "pytorch_model.bin").write_bytes(pickle.dumps(Attack()))
+
+
+STRANGE: dict[str, tuple[Callable[[Path], None], str]] = {
+    "classifier": (lambda m: _bert(m, "BertForSequenceClassification"), "--pooling mean"),
+    "tagger": (lambda m: _bert(m, "BertForTokenClassification"), "BertForTokenClassification"),
+    "reranker": (_sentence_transformers("CrossEncoder"), "a pair of texts"),
+    "colbert": (_sentence_transformers("MultiVectorEncoder"), "a vector a token"),
+    "sparse": (_sentence_transformers("SparseEncoder"), "SparseEncoder"),
+    "splade": (_splade, "SPLADE"),
+    "outside": (_modules(f"{LEGACY}.Transformer", path="../../etc"), "outside the directory"),
+    "absolute": (_modules(f"{LEGACY}.Transformer", path="/etc"), "outside the directory"),
+    "no module": (lambda m: (m / "modules.json").write_text('[{"type": 1}]'), "no module"),
+    "no JSON": (lambda m: (m / "config.json").write_text("[" * 100_000), "not JSON"),
+    "fewer layers": (lambda m: change(m / "config.json", num_hidden_layers=1), "fewer layers"),
+    "shapes": (lambda m: change(m / "config.json", hidden_size=64), "shapes"),
+    "deep": (lambda m: change(m / "config.json", num_hidden_layers=10**9), "no model has so many"),
+    "wide": (lambda m: change(m / "config.json", vocab_size=10**12), "parameters"),
+    "tokens": (_token, "'productx' has id 30522 (2 such tokens)"),
+    "lfs weights": (lambda m: _put(m / "model.safetensors", POINTER), "git lfs pull"),
+    "lfs tokenizer": (lambda m: _put(m / "tokenizer.json", POINTER), "git lfs pull"),
+    "link to nothing": (lambda m: _link(m / "tokenizer.json", "nowhere"), "link to nothing"),
+    "link loop": (lambda m: _link(m / "config.json", "config.json"), "link to nothing"),
+    "fifo": (_fifo, "not a regular file"),
+    "pickle": (_pickle, "cannot be loaded"),
+    "bundle": (lambda m: _put(m / "fmrt.json", b"{}"), "is a bundle already"),
+    "weights alone": (lambda m: _without(m, "model.safetensors"), "weights alone"),
+    "gguf": (lambda m: (_without(m), _put(m / "model.gguf", b""))[0], "GGUF"),
+    "empty": (_without, "is empty"),
+    "parent": (lambda m: _into(m, "one"), "give one of them: one"),
+}
+
+
+def _put(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+
+
+def _link(path: Path, target: str) -> None:
+    path.unlink()
+    path.symlink_to(target)
+
+
+def _into(model: Path, name: str) -> None:
+    files = list(model.iterdir())
+    (model / name).mkdir()
+    for file in files:
+        file.rename(model / name / file.name)
+
+
+@pytest.mark.parametrize("kind", STRANGE)
+def test_what_is_no_embedding_model_is_refused_by_what_it_is(kind: str, model: Path) -> None:
+    change_model, said = STRANGE[kind]
+    change_model(model)
+    assert said in refusal(model)
+    assert not (model.parent / "ran").exists()
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.gguf", "model.safetensors", "notes.txt"])
+def test_a_file_is_no_model(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).touch()
+    assert "hub id" in refusal(tmp_path / name)
+
+
+def test_a_head_is_left_out_aloud(model: Path) -> None:
+    _bert(model, "BertForSequenceClassification")
+    lines: list[str] = []
+    fmrt.export_model(model, model.parent / "out", pooling="mean", report=lines.append)
+    assert any("left out: BertForSequenceClassification's" in line for line in lines)
+
+
+def test_the_standard_pooling_follows_the_attention(tmp_path: Path) -> None:
+    """A causal decoder saved as its base model says nothing of causal language models."""
+    from transformers import AutoModel
+
+    tiny = next(tiny for tiny in TINY if tiny.model_type == "qwen3")
+    model = save_tiny(tiny, tmp_path / "model")
+    AutoModel.from_pretrained(model).save_pretrained(model)
+    lines: list[str] = []
+    bundle = fmrt.export_model(model, tmp_path / "out", report=lines.append)
+    assert any("pooling: lasttoken (standard for causal attention" in line for line in lines)
+    assert bundle.manifest.tower().pooling == "lasttoken"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from dataclasses import asdict
 from pathlib import Path
 from unittest import mock
 
@@ -11,6 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
+from fmrt.bundle import record_of
+from fmrt.embedder import Embedder
 from fmrt.errors import BundleCorruptError, InputError
 from fmrt.manifest import TextInput
 from fmrt.preprocess import text as text_module
@@ -159,3 +164,25 @@ def test_a_text_is_taken_exactly_when_it_is_utf8_without_nul(text) -> None:
     else:
         with pytest.raises(InputError):
             check_text(text)
+
+
+@pytest.mark.parametrize("stated", [True, False], ids=["stated", "an older bundle"])
+def test_an_id_beyond_the_table_is_its_items_error(
+    tiny_bundle: Path, tmp_path: Path, stated: bool
+) -> None:
+    """One such text does not end a run, and is never looked up."""
+    bundle = shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    tokenizer = Tokenizer.from_file(str(bundle / "tokenizer.json"))
+    tokenizer.add_tokens(["productx"])
+    tokenizer.save(str(bundle / "tokenizer.json"))
+    raw = json.loads((bundle / "fmrt.json").read_text())
+    raw["files"]["tokenizer.json"] = asdict(record_of(bundle / "tokenizer.json"))
+    raw["towers"][0]["input"]["vocab_size"] = len(VOCABULARY) if stated else None
+    (bundle / "fmrt.json").write_text(json.dumps(raw))
+    items = ["a cat", "buy productx now", "the mat"]
+    with Embedder(bundle) as embedder, Embedder(tiny_bundle) as before:
+        for given_items in (items, items[1:2], items[1:]):
+            with pytest.raises(InputError, match="productx") as e:
+                embedder.embed(given_items)
+            assert e.value.index == given_items.index(items[1])
+        assert np.array_equal(embedder.embed(items[::2]), before.embed(items[::2]))
