@@ -6,6 +6,7 @@ python3 dev.py test     the tests; then from the built wheel, without torch and 
                         versions that pyproject.toml allows, the runtime's tests and fmrt verify
                         of freshly exported bundles; test -m slow runs the slow tests alone
 python3 dev.py check    lint, types, import layers
+python3 dev.py docs     the documentation site, into build/docs; a dead link fails
 python3 dev.py attack   the fuzzers, see tests/attack/fuzz.py, and what they found: attack [SECONDS]
                         [NAMES], each for 60 seconds, all or those of tests/attack/test_NAME.py
 python3 dev.py bench    the benchmarks, and the README's table and plot from them; names of suites,
@@ -41,7 +42,14 @@ RUNTIME_TESTS = ("hypothesis", "onnx", "psutil", "pytest")
 
 def main() -> int:
     """Run the command named on the command line."""
-    commands = {"demo": demo, "test": test, "check": check, "attack": attack, "bench": bench}
+    commands = {
+        "demo": demo,
+        "test": test,
+        "check": check,
+        "docs": docs,
+        "attack": attack,
+        "bench": bench,
+    }
     name = sys.argv[1] if len(sys.argv) > 1 else ""
     if name not in commands:
         print(__doc__)
@@ -115,6 +123,11 @@ def lay_out(place: Path) -> None:
     shutil.copy(ROOT / "pyproject.toml", place)
     shutil.copytree(ROOT / "fmrt", place / "fmrt", ignore=skip)
     shutil.copytree(ROOT / "export", place / "fmrt/export", ignore=skip)
+
+
+def docs() -> None:
+    """Build the documentation site; a link to what is not there, or a docstring's error, fails."""
+    run(python(), "-m", "sphinx", "-W", "--keep-going", "-q", "docs", "build/docs")
 
 
 def bench(*suites: str) -> None:
