@@ -20,8 +20,9 @@ class Input:
     Args:
         source: the input, for messages.
         format: as ``--format`` gives it, or None.
-        paths: whether strings are paths, relative to the file that holds them.
+        paths: whether strings are paths, relative to the table that holds them, if it is one.
         skip: whether to go on after a bad record.
+        table: whether records come from a table, as not from a folder.
 
     Attributes:
         skipped: bad records so far.
@@ -34,13 +35,14 @@ class Input:
         *,
         paths: bool,
         skip: bool,
+        table: bool = True,
     ) -> None:
         kind = format or PurePath(source).suffix.lower().removeprefix(".")
         self._position = f"{shown(source)} {'row' if kind == 'parquet' else 'line'}"
         self._paths = paths
-        self._base = Path() if source == STDIN or Path(source).is_dir() else Path(source).parent
+        self._base = Path() if source == STDIN else Path(source).parent
         # A folder's records hold their paths already, and their numbers say nothing.
-        self._is_list = source == STDIN or Path(source).is_file()
+        self._is_list = table
         self._skip = skip
         self._first_skipped: list[str] = []
         self.skipped = 0

@@ -172,14 +172,13 @@ def run_shards(
     source: Input,
     records: Iterator[Record | BadRecord],
     post: Postprocess,
-    files: tuple[str, ...],
 ) -> int:
-    """Run a job; ``files`` are extensions that a folder is searched for."""
+    """Run a job."""
     if args.shard_format is None and args.keep:
         args.shard_format = "parquet"
     if args.keep and args.shard_format == "npy":
         raise OptionError("--shard-format npy holds vectors only; leave out --keep")
-    fingerprint = Fingerprint(args.input, files)
+    fingerprint = Fingerprint(args.input, args.modality)
     with Folder.opened(Path(args.output), overwrite=args.overwrite) as folder:
         job = ShardJob(args, bundle, source, records, post, fingerprint, folder)
         try:

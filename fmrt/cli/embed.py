@@ -18,6 +18,7 @@ from fmrt.cli._arguments import (
     open_bundle,
     positive,
 )
+from fmrt.cli._text import count
 from fmrt.errors import DataError
 
 if TYPE_CHECKING:
@@ -26,15 +27,10 @@ if TYPE_CHECKING:
     from fmrt.bundle import Bundle
     from fmrt.cli._arguments import Parser
     from fmrt.cli._input import Input
-    from fmrt.data import BadRecord, Record
+    from fmrt.data import BadRecord, Record, Records
     from fmrt.postprocess import Postprocess
 
-# Files that a folder is searched for.
-EXTENSIONS: dict[str, tuple[str, ...]] = {
-    "text": (),
-    "image": (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"),
-    "audio": (".aif", ".aiff", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".wav"),
-}
+MODALITIES = ("text", "image", "audio")
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -100,7 +96,7 @@ def _add_files(parser: Parser) -> None:
 def _add_embedding(parser: Parser) -> None:
     parser.add_argument(
         "--modality",
-        choices=tuple(EXTENSIONS),
+        choices=tuple(MODALITIES),
         help="what INPUT holds, for a model with several (default: the model's only one, or text)",
     )
     add_prompt(parser, "the model's own default")
@@ -185,17 +181,43 @@ def run(args: argparse.Namespace) -> int:
     if not folder:
         check_output(args.output, args.keep, overwrite=args.overwrite)
     bundle, args.provider = open_bundle(args)
-    args.modality = bundle.manifest.tower(args.modality).modality
-    files = EXTENSIONS[args.modality]
+    args.modality = _modality(args, bundle)
     records = read_records(
-        args.input, format=args.format, column=args.column, keep=args.keep, files=files
+        args.input, format=args.format, column=args.column, keep=args.keep, modality=args.modality
     )
+    _report(records, args.input)
     post = _checked_options(args, bundle)
     skip = args.on_error == "skip"
-    source = Input(args.input, args.format, paths=args.modality != "text", skip=skip)
+    paths = args.modality != "text"
+    source = Input(args.input, args.format, paths=paths, skip=skip, table=records.table)
     if folder:
-        return run_shards(args, bundle, source, records, post, files)
+        return run_shards(args, bundle, source, records, post)
     return _run_file(args, bundle, source, records, post)
+
+
+def _modality(args: argparse.Namespace, bundle: Bundle) -> str:
+    """What the input holds: what was asked for, what it shows, or what the model embeds first."""
+    from fmrt.data._formats import modality_of  # noqa: PLC0415  # start-up stays quick
+
+    several = bundle.manifest.modalities
+    if args.modality is None and args.format is None and len(several) > 1:
+        found = modality_of(args.input, several)
+        if found is not None:
+            _say(f"fmrt: {args.input!r} is taken for {found}; --modality says otherwise")
+            return found
+    return bundle.manifest.tower(args.modality).modality
+
+
+def _report(records: Records, source: str) -> None:
+    """Say what was chosen of an input, and what was left out."""
+    from fmrt.data._folder import described  # noqa: PLC0415  # start-up stays quick
+
+    for choice in records.choices:
+        _say(f"fmrt: {choice}")
+    if records.passed_over:
+        _say(f"fmrt: passed over {count(len(records.passed_over), 'file')} in {source!r}:")
+        for line in described(records.passed_over):
+            _say(f"fmrt:   {line}")
 
 
 def _run_file(

@@ -1,20 +1,22 @@
 """Stream texts from files, and vectors to files, in bounded memory.
 
-``read_records`` yields one ``Record`` or ``BadRecord`` a line; ``open_writer`` returns a ``Writer``
-whose output appears under its final name only when it is complete; ``read_embeddings`` reads such
-an output back, and ``read_provenance`` says where its vectors come from.
-pyarrow is imported only when a parquet file is named.
+``read_records`` yields one ``Record`` or ``BadRecord`` a line, and tells what it passed over;
+``open_writer`` returns a ``Writer`` whose output appears under its final name only when it is
+complete; ``read_embeddings`` reads such an output back, and ``read_provenance`` says where its
+vectors come from. pyarrow is imported only when a parquet file is named.
 """
 
 from fmrt.data._embeddings import read_embeddings
 from fmrt.data._formats import read_records
 from fmrt.data._provenance import read_provenance
-from fmrt.data._records import BadRecord, Record
+from fmrt.data._records import BadRecord, PassedOver, Record, Records
 from fmrt.data._writers import Writer, open_writer
 
 __all__ = [
     "BadRecord",
+    "PassedOver",
     "Record",
+    "Records",
     "Writer",
     "open_writer",
     "read_embeddings",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+import os
 from pathlib import Path
 
-from fmrt.data._folder import files_below
+from fmrt.data._folder import list_files
+from fmrt.data._media import MEDIA, Media
 from fmrt.data._source import STDIN, check_source, reading, shown
 from fmrt.errors import DataError
 
@@ -18,7 +19,7 @@ class Fingerprint:
 
     Args:
         source: a path.
-        files: extensions of the files that a folder is searched for.
+        modality: of the files that a folder is searched for.
 
     Attributes:
         name: last part of the path.
@@ -29,7 +30,7 @@ class Fingerprint:
         DataError: it is standard input, or cannot be read.
     """
 
-    def __init__(self, source: str, files: Collection[str] = ()) -> None:
+    def __init__(self, source: str, modality: str = "text") -> None:
         if source == STDIN:
             raise DataError(
                 "standard input cannot be read again, as a job that goes on must: give a file"
@@ -37,8 +38,8 @@ class Fingerprint:
         self._path = Path(source)
         self._source = source
         self.name = self._path.resolve().name
-        if self._path.is_dir() and files:
-            self.size, self.sha256 = self._of_folder(files)
+        if self._path.is_dir() and modality in MEDIA:
+            self.size, self.sha256 = self._of_folder(MEDIA[modality])
             self._seen = None
         else:
             check_source(source)
@@ -61,13 +62,21 @@ class Fingerprint:
             status = self._path.stat()
         return status.st_size, status.st_mtime_ns
 
-    def _of_folder(self, files: Collection[str]) -> tuple[int, str]:
+    def _of_folder(self, media: Media) -> tuple[int, str]:
         digest = hashlib.sha256()
-        paths = files_below(self._path, files)
+        paths = list_files(self._path, media).paths
         with reading(self._source):
             for path in paths:
-                status = path.stat()
+                status = _status(path)
                 name = path.relative_to(self._path).as_posix()
                 facts = f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0"
                 digest.update(facts.encode(errors="surrogateescape"))  # a name may be any bytes
         return len(paths), digest.hexdigest()
+
+
+def _status(path: Path) -> os.stat_result:
+    """Of a file, or of a link to nothing, which is an error only when its turn comes."""
+    try:
+        return path.stat()
+    except OSError:
+        return path.lstat()

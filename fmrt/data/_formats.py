@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from fmrt.data._csv import read_csv, read_tsv
 from fmrt.data._folder import read_files
 from fmrt.data._jsonl import read_jsonl
+from fmrt.data._media import MEDIA, Media
 from fmrt.data._parquet_records import read_parquet
-from fmrt.data._records import BadRecord, Record
+from fmrt.data._records import BadRecord, Record, Records
 from fmrt.data._source import STDIN, check_source, shown
 from fmrt.data._txt import read_txt
 from fmrt.errors import DataError
@@ -48,8 +49,8 @@ def read_records(
     format: str | None = None,  # noqa: A002  # named as the option is
     column: str | None = None,
     keep: Sequence[str] = (),
-    files: Collection[str] = (),
-) -> Iterator[Record | BadRecord]:
+    modality: str = "text",
+) -> Records:
     """Return the records of ``source``, read as they are asked for, in bounded memory.
 
     Args:
@@ -59,21 +60,50 @@ def read_records(
         column: the column to embed; by default "text", "image", "audio", "path" or "file_name", or
             the only column of strings.
         keep: columns to carry along; "line" is the record's number unless a column has that name.
-        files: extensions, with the dot, of the files that can be embedded themselves: a folder is
-            then searched for them, and such a file is a record.
+        modality: text, image or audio. Of the last two, a folder is searched for files that can be
+            embedded, and such a file is a record.
 
     Returns:
-        A ``Record`` for each good record and a ``BadRecord`` for each bad one, in order.
+        A ``Record`` for each good record and a ``BadRecord`` for each bad one, in order; and what
+        was chosen and passed over.
 
     Raises:
         DataError: at once, if the input cannot be read, has no record or lacks a column; while
             iterating, only if reading fails halfway.
         MissingExtraError: for parquet without pyarrow.
     """
-    if files and source != STDIN and (Path(source).is_dir() or _extension(source) in files):
-        return read_files(source, files, column, keep)
+    media = MEDIA.get(modality)
+    if media is not None and format is None and _is_media(source, media):
+        return read_files(source, media, column, keep)
     check_source(source)
-    return _named(format, source).read(source, column, tuple(dict.fromkeys(keep)))
+    records = _named(format, source).read(source, column, tuple(dict.fromkeys(keep)))
+    return Records(records, table=True)
+
+
+def modality_of(source: str, modalities: Sequence[str]) -> str | None:
+    """Which of some modalities, but text, a folder or a file holds; None if none of them.
+
+    Args:
+        source: a path, or "-".
+        modalities: of a bundle.
+    """
+    for name in modalities:
+        if name in MEDIA and _is_media(source, MEDIA[name]):
+            return name
+    return None
+
+
+def _is_media(source: str, media: Media) -> bool:
+    """Whether a source is a folder, or an image or sound itself."""
+    if source == STDIN:
+        return False
+    path = Path(source)
+    if path.is_dir() or path.suffix.lower() in media.extensions:
+        return True
+    known = {extension for entry in FORMATS for extension in entry.extensions}
+    return (
+        _extension(source.removesuffix(".gz")) not in known and path.is_file() and media.reads(path)
+    )
 
 
 def _named(name: str | None, source: str) -> Format:

@@ -1,8 +1,8 @@
-"""The two things that reading a file can yield."""
+"""What reading a file can yield, and what is known of the whole."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -34,3 +34,41 @@ class BadRecord(NamedTuple):
 
     number: int
     reason: str
+
+
+class PassedOver(NamedTuple):
+    """A file or a folder in a folder that has no record.
+
+    Attributes:
+        path: relative to the folder.
+        reason: in a few words.
+    """
+
+    path: str
+    reason: str
+
+
+class Records(Iterator[Record | BadRecord]):
+    """The records of an input, to be read once.
+
+    Attributes:
+        choices: what was decided about the input that it does not say itself, a line each.
+        passed_over: files of a folder without a record.
+        table: whether records come from a table, and strings in it may be relative paths.
+    """
+
+    def __init__(
+        self,
+        records: Iterator[Record | BadRecord],
+        *,
+        choices: Sequence[str] = (),
+        passed_over: Sequence[PassedOver] = (),
+        table: bool = False,
+    ) -> None:
+        self._records = records
+        self.choices = tuple(choices)
+        self.passed_over = tuple(passed_over)
+        self.table = table
+
+    def __next__(self) -> Record | BadRecord:
+        return next(self._records)

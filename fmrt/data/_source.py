@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import gzip
 import os
-import stat
 import sys
 import zlib
 from collections.abc import Iterable, Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import IO, TypeVar, cast
 
 from fmrt.errors import DataError
+from fmrt.file_kind import unusual_kind
 
 STDIN = "-"
 _UTF16_BOMS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -52,18 +52,19 @@ def reading(source: str) -> Iterator[None]:
 
 
 def check_source(source: str) -> None:
-    """Raise ``DataError`` unless ``source`` is standard input or something that is no directory."""
+    """Raise ``DataError`` unless ``source`` is standard input or a regular file."""
     if source == STDIN:
         return
     try:
         with reading(source):
-            mode = Path(source).stat().st_mode
+            kind = unusual_kind(source)
     except DataError as e:
         if isinstance(e.__cause__, FileNotFoundError):
             raise DataError(f"no such file: {shown(source)}") from e.__cause__
         raise
-    if stat.S_ISDIR(mode):
-        raise DataError(f"{shown(source)} is a directory; give a file")
+    if kind is not None:
+        more = "" if kind == "a directory" else ", or - for standard input"
+        raise DataError(f"{shown(source)} is {kind}; give a file{more}")
 
 
 def numbered_lines(source: str) -> Iterator[tuple[int, bytes]]:

@@ -19,7 +19,7 @@ from fmrt.errors import InputError, quoted
 from fmrt.limits import DEFAULT, Budget, Limits
 from fmrt.manifest import AudioInput
 from fmrt.preprocess.base import Feeds
-from fmrt.preprocess.containers import TRUNCATED, Stream, streams
+from fmrt.preprocess.containers import TRUNCATED, Stream, begins_as_sound, streams
 from fmrt.preprocess.regular import open_regular
 from fmrt.preprocess.spectrogram import Spectrogram
 
@@ -219,6 +219,18 @@ def decode(item: object, rate: int, most: int, budget: Budget | None = None) -> 
             if isinstance(e, InputError):
                 raise
             raise InputError(f"not a sound that libsndfile can read, or corrupt: {_line(e)}") from e
+
+
+def is_sound(path: Path) -> bool:
+    """Whether a file begins as a sound does, and libsndfile opens it."""
+    try:
+        with open_regular(path) as file:
+            if not begins_as_sound(file):
+                return False
+            with _SoundFile(file) as sound:
+                return bool(sound.channels)
+    except (InputError, OSError, RuntimeError):  # as libsndfile's are
+        return False
 
 
 class _SoundFile(soundfile.SoundFile):  # type: ignore[misc]

@@ -23,6 +23,8 @@ PLACEHOLDER = 0x7FFF_F000
 MOST_CHUNKS = 10_000
 # The largest number of samples of a FLAC file.
 MOST_FRAMES = 0xF_FFFF_FFFF
+# Sony Wave64, NIST Sphere and Creative Voice, as they begin.
+OTHERS = (b"riff", b"NIST", b"Crea")
 FLAC, OGG, ID3 = b"fLaC", b"OggS", b"ID3"
 
 
@@ -69,6 +71,18 @@ def streams(file: BinaryIO) -> list[Stream]:
             raise InputError(TRUNCATED)
         return [Stream(_spliced(file, pieces))]
     return [Stream(_spliced(file, None))]
+
+
+def begins_as_sound(file: BinaryIO) -> bool:
+    """Whether a file begins as one of the common formats; it is at its start then."""
+    start = _behind_tag(file)
+    file.seek(start)
+    head = file.read(4)
+    size = file.seek(0, io.SEEK_END)
+    known = {*CHUNKED, *AU, FLAC, OGG, *OTHERS}
+    found = head in known or mpeg_pieces(file, start, size) is not None
+    file.seek(0)
+    return found
 
 
 def _spliced(file: BinaryIO, pieces: list[Piece] | None) -> BinaryIO:

@@ -41,6 +41,10 @@ OTHER_BYTES = 16
 COEFFICIENT_BYTES = 2
 # Hold other images, of sizes that they do not tell before all is decoded; or are programs.
 REFUSED = frozenset({"BLP", "EPS", "FPX", "ICNS", "IPTC", "MIC", "WMF"})
+# Pillow tells their size, and does not decode them.
+UNREAD = frozenset({"BUFR", "GRIB", "HDF5", "MPEG"})
+# Bytes from which Pillow tells formats.
+PREFIX = 16
 ICO = b"\0\0\1\0"
 ORIENTATION = 0x0112
 
@@ -190,6 +194,21 @@ def opened(item: object, budget: Budget) -> Iterator[Image.Image]:
         except Exception as e:  # whatever a corrupt file provokes in one of Pillow's decoders
             raise InputError(_reason(e)) from e
         yield upright
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file begins as one of Pillow's formats does, and can be opened as that."""
+    Image.init()
+    try:
+        with open_regular(path) as file:
+            start = file.read(PREFIX)
+        # Formats that nothing marks are told by their extension alone.
+        accepts = (accept for _, accept in Image.OPEN.values() if accept is not None)
+        if not any(accept(start) is True for accept in accepts):
+            return False
+        return _from_path(path, DEFAULT)[0].format not in REFUSED | UNREAD
+    except Exception:
+        return False
 
 
 def _checked_size(image: Image.Image, stored: int, limits: Limits) -> int:

@@ -17,6 +17,7 @@ from PIL import Image  # noqa: E402
 import fmrt  # noqa: E402
 from fmrt.bundle import record_of  # noqa: E402
 from fmrt.cli import main  # noqa: E402
+from fmrt.data import read_embeddings, read_records  # noqa: E402
 from fmrt.errors import InputError, OptionError  # noqa: E402
 from fmrt.manifest import (  # noqa: E402
     REFERENCE_FILE,
@@ -225,6 +226,84 @@ def test_a_folder_with_bad_files(
     assert [line for line in lines if "skipped" in line and "in all" in line]
     assert all(any(name in line for line in lines) for name in bad_files())
     assert np.allclose(np.load(out), [expected(c) for c in colours.values()], atol=1e-6)
+
+
+def photos(folder: Path) -> list[str]:
+    """A folder of all kinds of files; the images in it."""
+    image = Image.new("RGB", (6, 7), (9, 8, 7))
+    kinds = {"a.JPG": "JPEG", "b.avif": "AVIF", "c.jfif": "JPEG", "d.jp2": "JPEG2000"}
+    kinds |= {
+        "e.tga": "TGA",
+        "f.jpe": "JPEG",
+        "g": "PNG",
+        "more/h.dat": "WEBP",
+        "i.psd.bak": "TIFF",
+    }
+    (folder / "more").mkdir(parents=True)
+    for name, kind in kinds.items():
+        (folder / name).write_bytes(encoded(image, kind))
+    others = {"j.heic": b"\0\0\0\x18ftypheic" + bytes(200), "k.m4a": b"\0\0\0\x20ftypM4A "}
+    others |= {"l.txt": b"a text", "m": b"", ".n.png": encoded(image), "o.ps": b"%!PS-Adobe-3.0"}
+    for name, data in others.items():
+        (folder / name).write_bytes(data)
+    os.mkfifo(folder / "p.png")
+    (folder / "q").symlink_to("q")
+    (folder / "r").symlink_to("nothing")
+    (folder / "more/s").symlink_to("..")
+    return sorted(kinds)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without named pipes")
+def test_all_images_of_a_folder_are_embedded_and_all_else_is_named(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = photos(tmp_path / "photos")
+    out = tmp_path / "v.parquet"
+    command = ["embed", str(bundle), str(tmp_path / "photos"), "--keep", "path", "-o", str(out)]
+    assert main(command) == 0
+    found, kept = read_embeddings(str(out), columns=["path"])
+    assert kept["path"] == names
+    assert np.allclose(found, expected((9, 8, 7)), atol=0.05)
+    said = capsys.readouterr().err
+    assert "passed over 10 files" in said
+    for name in ("j.heic", "k.m4a", "l.txt", "'m'", ".n.png", "o.ps", "p.png", "q", "r", "more/s"):
+        assert name in said
+    records = read_records(str(tmp_path / "photos"), modality="image")
+    assert len(list(records)) == len(names)
+    assert ("p.png", "no regular files (a named pipe)") in records.passed_over
+
+
+def test_one_image_of_any_name(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("images").mkdir()
+    for name in ("a.avif", "b", "c.PNG", "d.dat"):
+        Path("images", name).write_bytes(encoded(Image.new("RGB", (6, 7), (9, 8, 7))))
+        assert main(["embed", str(bundle), f"images/{name}", "-o", "v.npy", "--overwrite"]) == 0
+        assert np.allclose(np.load("v.npy"), [expected((9, 8, 7))], atol=1e-6)
+
+
+def test_links_and_names_of_any_bytes_in_a_job(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "photos"
+    (tmp_path / "other").mkdir()
+    folder.mkdir()
+    data = encoded(Image.new("RGB", (6, 7), (9, 8, 7)))
+    for name in (os.fsdecode(b"a\xff.png"), "b.png", "../other/c.png"):
+        (folder / name).write_bytes(data)
+    (folder / "lost.png").symlink_to("nothing")
+    (folder / "linked").symlink_to("../other")
+    (tmp_path / "other/back").symlink_to(folder)
+    command = ["embed", str(bundle), str(folder), "-o", f"{tmp_path}/out/", "--on-error", "skip"]
+    for _ in range(2):
+        assert main(command) == 0
+        assert len(read_embeddings(str(tmp_path / "out"))[0]) == 3
+    assert "lost.png" in capsys.readouterr().err
+    out = str(tmp_path / "v.parquet")
+    assert main([*command[:3], "-o", out, "--on-error", "skip", "--keep", "path"]) == 0
+    assert "is not UTF-8" in capsys.readouterr().err
 
 
 def test_a_list_of_paths_is_relative_to_itself(bundle: Path, tmp_path: Path) -> None:

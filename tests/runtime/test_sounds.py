@@ -11,6 +11,7 @@ import pytest
 soundfile = pytest.importorskip("soundfile")
 pytest.importorskip("soxr")
 
+from fmrt.data import read_records  # noqa: E402
 from fmrt.errors import InputError  # noqa: E402
 from fmrt.manifest import AudioInput  # noqa: E402
 from fmrt.preprocess.audio import AudioPreprocessor, Sounds, decode  # noqa: E402
@@ -162,3 +163,20 @@ def test_a_file_may_have_more_channels_than_an_array() -> None:
     assert np.abs(whole(out.getvalue()) - tone(RATE)).max() < 1e-6
     with pytest.raises(InputError, match="16 channels"):
         decode(np.zeros((100, 16), np.float32), RATE, RATE)
+
+
+def test_sounds_are_told_by_their_content(tmp_path: Path) -> None:
+    for number, kind in enumerate(KINDS):
+        (tmp_path / f"{number}.dat").write_bytes(encoded(kind, RATE))
+    others = {
+        "a.m4a": b"\0\0\0\x20ftypM4A ",
+        "b.txt": "a text".encode("utf-16"),
+        "c.avi": b"RIFF\x24\0\0\0AVI LIST",
+        "d": b"",
+        "e": b"\xff\xfb\x90\xc4" + bytes(100),
+    }
+    for name, data in others.items():
+        (tmp_path / name).write_bytes(data)
+    records = read_records(str(tmp_path), modality="audio")
+    assert len(list(records)) == len(KINDS)
+    assert sorted(file.path for file in records.passed_over) == sorted(others)

@@ -1,0 +1,62 @@
+"""Which files are images or sounds: by their extension, and else by their content."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from fmrt.errors import MissingExtraError
+
+
+@dataclass(frozen=True)
+class Media:
+    """Files of one modality.
+
+    Attributes:
+        noun: what such a file is.
+        library: that reads it.
+        extensions: that promise such a file, with the dot: one that cannot be read is an error.
+        reads: whether a file of another extension is one, too.
+    """
+
+    noun: str
+    library: str
+    extensions: frozenset[str]
+    reads: Callable[[Path], bool]
+
+    def holds(self, path: Path) -> bool:
+        """Whether a file is to be embedded."""
+        return path.suffix.lower() in self.extensions or self.reads(path)
+
+
+def _is_image(path: Path) -> bool:
+    try:
+        from fmrt.preprocess.image import is_image  # noqa: PLC0415  # an extra
+    except ModuleNotFoundError as e:
+        raise MissingExtraError("Embedding image", "image", e.name) from e
+    return is_image(path)
+
+
+def _is_sound(path: Path) -> bool:
+    try:
+        from fmrt.preprocess.audio import is_sound  # noqa: PLC0415  # an extra
+    except ModuleNotFoundError as e:
+        raise MissingExtraError("Embedding audio", "audio", e.name) from e
+    return is_sound(path)
+
+
+_IMAGES = (
+    "apng avif bmp dib gif j2k jfif jp2 jpe jpeg jpg pbm pgm png pnm ppm qoi tga tif tiff webp"
+)
+_SOUNDS = "aif aifc aiff au caf flac mp3 oga ogg opus rf64 snd w64 wav wave"
+
+
+def _extensions(names: str) -> frozenset[str]:
+    return frozenset(f".{name}" for name in names.split())
+
+
+MEDIA = {
+    "image": Media("image", "Pillow", _extensions(_IMAGES), _is_image),
+    "audio": Media("sound", "libsndfile", _extensions(_SOUNDS), _is_sound),
+}
