@@ -44,11 +44,13 @@ class Truncation:
         items: items seen.
         cut: items that were longer than the model takes.
         longest: length of the longest that was cut, before.
+        counted: whether that is known; else it is the least that it may be.
     """
 
     items: int = 0
     cut: int = 0
     longest: int = 0
+    counted: bool = True
 
     def add(self, encoded: Encoded) -> None:
         """Count one window."""
@@ -57,13 +59,15 @@ class Truncation:
         if cut.any():
             self.cut += int(cut.sum())
             self.longest = max(self.longest, int(encoded.untruncated[cut].max()))
+            self.counted = self.counted and encoded.counted
 
     def message(self, preprocess: Preprocessor) -> str:
         """One line that says how many items were cut and how long they were."""
+        least = "" if self.counted else "at least "
         return (
             f"{self.cut:,} of {self.items:,} {preprocess.unit}s had more than "
-            f"{preprocess.shown(preprocess.limit)} (the longest {preprocess.shown(self.longest)}) "
-            "and were truncated"
+            f"{preprocess.shown(preprocess.limit)} (the longest {least}"
+            f"{preprocess.shown(self.longest)}) and were truncated"
         )
 
 

@@ -76,15 +76,18 @@ def text(name: str, value: Any) -> str:  # noqa: ANN401
     return value
 
 
-def text_problem(value: str) -> str | None:
-    """What no model should see of a text, with its position; None when there is nothing."""
+def text_problem(value: str, start: int = 0) -> str | None:
+    """What no model should see of a text, with its position; None when there is nothing.
+
+    ``start`` is the number of characters that come before it.
+    """
     if "\0" in value:
-        return f"NUL character at position {value.index(chr(0))}; remove it"
+        return f"NUL character at position {start + value.index(chr(0))}; remove it"
     if not value.isascii():
         try:
             value.encode()
         except UnicodeEncodeError as e:
-            return f"lone surrogate (invalid UTF-8) at position {e.start}"
+            return f"lone surrogate (invalid UTF-8) at position {start + e.start}"
     return None
 
 

@@ -73,8 +73,6 @@ def _parser() -> Parser:
     parser.set_defaults(needs=NEEDS)
     for command in COMMANDS:
         command.add_parser(subparsers)
-    for one in (parser, *subparsers.choices.values()):
-        one.commands = subparsers.choices
     return parser
 
 

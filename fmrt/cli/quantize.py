@@ -7,7 +7,7 @@ import shlex
 from functools import partial
 from typing import TYPE_CHECKING
 
-from fmrt.cli._arguments import Subparsers, real
+from fmrt.cli._arguments import Subparsers
 from fmrt.cli._status import DONE
 from fmrt.cli._variants import variants_table
 from fmrt.errors import QuantizationError
@@ -38,7 +38,7 @@ def add_quality(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--min-cosine",
         metavar="C",
-        type=real,
+        type=float,
         default=0.999,
         help="mean cosine with the fp32 vectors that a quantized variant must reach on held-out "
         "calibration items (default: %(default)s)",

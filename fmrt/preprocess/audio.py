@@ -79,6 +79,7 @@ class Sounds:
     sounds: Sequence[Sound]
     spec: AudioInput
     errors: Mapping[int, InputError] = field(default_factory=dict)
+    counted = True
 
     @property
     def lengths(self) -> NDArray[np.int64]:

@@ -26,6 +26,10 @@ class Encoded(Protocol):
         """The same before items were cut to what the model takes, int64 ``[n]``."""
 
     @property
+    def counted(self) -> bool:
+        """Whether ``untruncated`` is right of every item; else it may be less than that."""
+
+    @property
     def errors(self) -> Mapping[int, InputError]:
         """Items that cannot be embedded, by row; such rows are asked for in no batch."""
 

@@ -67,6 +67,7 @@ class Images:
         return np.full(len(self.pixels), self.spec.tokens)
 
     untruncated = lengths
+    counted = True
 
     @property
     def errors(self) -> Mapping[int, InputError]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, compress, islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +18,15 @@ from fmrt.errors import BundleCorruptError, InputError, TextTooLongError, quoted
 from fmrt.manifest import TextInput
 from fmrt.options import text_problem
 from fmrt.preprocess.base import Feeds
+from fmrt.preprocess.cutting import Cutter
 from fmrt.preprocess.plain_text import is_plain, plain_tokenizer
 
-# A text this long is a file that was never split: tokenizing it all takes minutes and memory.
+# Characters that are tokenized of a longer text, at first: for each token that the model takes, and
+# at least; and by what that grows while these are not enough.
+CHARACTERS, LEAST, GROWTH = 8, 8192, 4
+# Most characters that are tokenized of a text, and at a time: each takes some 50 bytes.
 MAX_CHARACTERS = 1_000_000
+AT_A_TIME = 2_000_000
 # A second tokenizer is made for so many texts at once: that takes 0.1 s, once.
 MANY_TEXTS = 4096
 # Texts that are counted at a time.
@@ -36,9 +43,11 @@ class Tokens:
         ids: all texts' ids one after the other, int64 ``[sum(lengths)]``.
         type_ids: their token types, same shape, or None when all are 0.
         lengths: tokens of each text, int64 ``[n]``.
-        untruncated: tokens of each text before it was cut, int64 ``[n]``.
+        untruncated: tokens of each text before it was cut, int64 ``[n]``; of a text that was cut
+            before it was tokenized, those of its part.
         errors: texts that cannot be embedded, by row.
         pad_token_id: fills ``input_ids`` behind the last token.
+        counted: whether no text was cut before it was tokenized.
     """
 
     ids: NDArray[np.int64]
@@ -47,6 +56,7 @@ class Tokens:
     untruncated: NDArray[np.int64]
     errors: Mapping[int, InputError]
     pad_token_id: int
+    counted: bool = True
 
     @cached_property
     def starts(self) -> NDArray[np.int64]:
@@ -104,7 +114,7 @@ class TextPreprocessor:
     unit = "text"
     parallel = False
     dedupe = True
-    window_weight = 8_000_000  # characters
+    window_weight = 8_000_000  # bytes
     stride = 1
 
     def __init__(self, tokenizer_file: Path, spec: TextInput) -> None:
@@ -126,13 +136,19 @@ class TextPreprocessor:
         self.padded = spec.padded
         self._has_types = any(self._tokenizer.encode("a").type_ids)
 
+        self._left = spec.truncation_side == "left"
+        self._cutter = Cutter(self._tokenizer, left=self._left)
+        self._reach = min(max(LEAST, CHARACTERS * spec.max_length), MAX_CHARACTERS)
+
     def load(self, item: object) -> str:
-        """Check one text, see `check_text`."""
+        """Check one text, see `check_text`; of a long one `encode` checks what it tokenizes."""
+        if isinstance(item, str) and len(item) > self._reach:
+            return item
         return check_text(item)
 
     def weight(self, loaded: str) -> int:
-        """Characters of a text."""
-        return len(loaded)
+        """Bytes of a text in memory."""
+        return sys.getsizeof(loaded)
 
     def encode(
         self, loaded: Sequence[str], prompt: str = "", on_too_long: str = "truncate"
@@ -140,22 +156,108 @@ class TextPreprocessor:
         """Tokenize checked texts, with ``prompt`` in front of each.
 
         A text over ``max_length`` tokens is cut, or an error under ``on_too_long="error"``; one
-        without any token, or with one that the model does not know, is an error.
+        without any token, or with one that the model does not know, is an error. A long text is
+        cut before, where that leaves the tokens that the model takes as they are.
         """
-        prompted = [prompt + text for text in loaded] if prompt else list(loaded)
-        encodings = self._encoded(prompted)
-        counts = [self._untruncated(encoding) for encoding in encodings]
         errors: dict[int, InputError] = {}
+        parts = self._parts(loaded, prompt, errors)
+        texts = [prompt + text for text in loaded] if prompt else list(loaded)
+        for row in errors:
+            texts[row] = ""
+        for row, part in parts.items():
+            texts[row] = part.text
+        many = len(texts) >= MANY_TEXTS
+        groups = []
+        for rows in _groups(texts):
+            encodings = self._encoded(texts[rows.start : rows.stop], many=many)
+            for row in rows if parts else ():
+                if row in parts:
+                    encodings[row - rows.start] = self._enough(
+                        encodings[row - rows.start], row, loaded[row], prompt, parts, errors
+                    )
+            groups.append(self._gather(encodings, rows.start, errors))
+        counted = all(part.reach is None for part in parts.values())
+        tokens = _joined(groups, errors, self._spec, counted=counted)
+        self._check(tokens, parts, errors, on_too_long)
+        return tokens
+
+    def _parts(
+        self, loaded: Sequence[str], prompt: str, errors: dict[int, InputError]
+    ) -> dict[int, _Part]:
+        """What to tokenize of the long texts, by row; ``errors`` takes those that cannot be."""
+        parts: dict[int, _Part] = {}
+        for row, text in enumerate(loaded):
+            if len(text) > self._reach:
+                try:
+                    parts[row] = self._part(text, prompt, self._reach)
+                except InputError as e:
+                    errors[row] = e
+        return parts
+
+    def _part(self, text: str, prompt: str, reach: int) -> _Part:
+        """About ``reach`` characters of a text, or more, or all of it, with the prompt.
+
+        Raises:
+            InputError: as of `check_text`, or the text is too long to be tokenized as a whole.
+        """
+        while reach < min(len(text), MAX_CHARACTERS):
+            part, unsure = self._cutter.cut(text, reach)
+            if len(part) < len(text):
+                check_text(part, len(text) - len(part) if self._left else 0)
+                return _Part(part if self._left else prompt + part, reach, unsure)
+            reach *= GROWTH
+        if len(text) > MAX_CHARACTERS:
+            raise InputError(
+                f"{len(text):,} characters, of which the first {MAX_CHARACTERS:,} have no place "
+                "where they can be cut without a change to the tokens; split it into documents"
+            )
+        return _Part(prompt + check_text(text), None, 0)
+
+    def _enough(
+        self,
+        encoding: Encoding,
+        row: int,
+        text: str,
+        prompt: str,
+        parts: dict[int, _Part],
+        errors: dict[int, InputError],
+    ) -> Encoding:
+        """The tokens of a larger part of a text, until they are as many as the model takes."""
+        while (part := parts[row]).reach is not None:
+            if self._untruncated(encoding) - part.unsure > self._spec.max_length:
+                break
+            try:
+                parts[row] = self._part(text, prompt, part.reach * GROWTH)
+            except InputError as e:
+                errors[row] = e
+                break
+            encoding = self._tokenizer.encode(parts[row].text)
+        return encoding
+
+    def _check(
+        self,
+        tokens: Tokens,
+        parts: Mapping[int, _Part],
+        errors: dict[int, InputError],
+        on_too_long: str,
+    ) -> None:
+        """Put texts of no token, and too long ones if asked for, to ``errors``."""
         limit = self._spec.max_length
-        for i, count in enumerate(counts):
-            if count == 0:
-                errors[i] = InputError("the tokenizer gives no tokens for it; remove the text")
-            elif count > limit and on_too_long == "error":
-                errors[i] = TextTooLongError(
-                    f"{count:,} tokens, and the model takes {limit:,}; "
+        for row in np.flatnonzero(tokens.untruncated == 0).tolist():
+            if row not in errors:
+                errors[row] = InputError("the tokenizer gives no tokens for it; remove the text")
+        if on_too_long != "error":
+            return
+        for row in np.flatnonzero(tokens.untruncated > limit).tolist():
+            count = int(tokens.untruncated[row])
+            least = "at least " if row in parts and parts[row].reach is not None else ""
+            errors.setdefault(
+                row,
+                TextTooLongError(
+                    f"{least}{count:,} tokens, and the model takes {limit:,}; "
                     "shorten it or allow truncation"
-                )
-        return self._gather(encodings, np.array(counts, np.int64), errors)
+                ),
+            )
 
     def shown(self, length: int) -> str:
         """E.g. ``256 tokens``."""
@@ -197,18 +299,22 @@ class TextPreprocessor:
     def _checked(self, texts: Iterable[object], prompt: str) -> Iterator[str]:
         for index, text in enumerate(texts):
             try:
-                yield prompt + check_text(text)
+                whole = check_text(text)
             except InputError as e:
                 raise e.at(index) from None
+            if len(whole) > MAX_CHARACTERS:
+                stated = f"{len(whole):,} characters, and at most {MAX_CHARACTERS:,} are counted"
+                raise InputError(stated, index)
+            yield prompt + whole
 
     @cached_property
     def _plain(self) -> Tokenizer | None:
         return plain_tokenizer(self._tokenizer)
 
-    def _encoded(self, prompted: list[str]) -> list[Encoding]:
+    def _encoded(self, prompted: list[str], *, many: bool) -> list[Encoding]:
         if len(prompted) == 1:  # without threads, which would take longer to start than this
             return [self._tokenizer.encode(prompted[0])]
-        if len(prompted) < MANY_TEXTS or self._plain is None:
+        if not many or self._plain is None:
             return self._tokenizer.encode_batch_fast(prompted)
         plain = list(map(is_plain, prompted))
         quick = iter(self._plain.encode_batch_fast(list(compress(prompted, plain))))
@@ -227,9 +333,11 @@ class TextPreprocessor:
     def _gather(
         self,
         encodings: list[Encoding],
-        untruncated: NDArray[np.int64],
+        start: int,
         errors: dict[int, InputError],
-    ) -> Tokens:
+    ) -> _Ids:
+        """The ids of texts of which the first is row ``start``."""
+        untruncated = np.array([self._untruncated(encoding) for encoding in encodings], np.int64)
         lengths = np.minimum(untruncated, self._spec.max_length)
         if self._spec.pad_to_max_length:
             lengths = np.full_like(lengths, self._spec.max_length)
@@ -238,12 +346,13 @@ class TextPreprocessor:
         total = int(lengths.sum())
         ids = np.fromiter(chain.from_iterable(e.ids for e in encodings), np.int64, total)
         if self.vocab_size is not None and total and int(ids.max()) >= self.vocab_size:
-            errors.update(self._beyond(encodings, self.vocab_size))
+            for row, error in self._beyond(encodings, self.vocab_size):
+                errors.setdefault(start + row, error)
         types = None
         if self._has_types:
             found = chain.from_iterable(e.type_ids for e in encodings)
             types = np.fromiter(found, np.int64, total)
-        return Tokens(ids, types, lengths, untruncated, errors, self._spec.pad_token_id)
+        return _Ids(ids, types, lengths, untruncated)
 
     def _beyond(self, encodings: list[Encoding], size: int) -> Iterator[tuple[int, InputError]]:
         """Texts with a token id that the graph does not know, by row."""
@@ -265,23 +374,68 @@ class TextPreprocessor:
         return {"input_ids": ids, "attention_mask": ones, "token_type_ids": ones - 1}
 
 
-def check_text(text: object) -> str:
+class _Part(NamedTuple):
+    """What is tokenized of a long text.
+
+    Attributes:
+        text: with the prompt, where that is not cut off.
+        reach: characters that were asked for, or None for the whole text.
+        unsure: tokens that are not those of the whole text, see `Cutter.cut`.
+    """
+
+    text: str
+    reach: int | None
+    unsure: int
+
+
+class _Ids(NamedTuple):
+    """Some texts, as `Tokens` has them."""
+
+    ids: NDArray[np.int64]
+    types: NDArray[np.int64] | None
+    lengths: NDArray[np.int64]
+    untruncated: NDArray[np.int64]
+
+
+def _groups(texts: Sequence[str]) -> Iterator[range]:
+    """Rows of texts that are tokenized at a time."""
+    start = total = 0
+    for row, text in enumerate(texts):
+        if total + len(text) > AT_A_TIME and row > start:
+            yield range(start, row)
+            start, total = row, 0
+        total += len(text)
+    yield range(start, len(texts))
+
+
+def _joined(
+    groups: Sequence[_Ids], errors: Mapping[int, InputError], spec: TextInput, *, counted: bool
+) -> Tokens:
+    ids, types, lengths, untruncated = groups[0]
+    if len(groups) > 1:
+        ids, lengths, untruncated = (
+            np.concatenate([group[i] for group in groups]) for i in (0, 2, 3)
+        )
+        found = [group.types for group in groups if group.types is not None]
+        types = np.concatenate(found) if found else None
+    return Tokens(ids, types, lengths, untruncated, errors, spec.pad_token_id, counted)
+
+
+def check_text(text: object, start: int = 0) -> str:
     """Return ``text``, or raise when no model should see it.
 
+    Args:
+        text: anything.
+        start: characters that come before it.
+
     Raises:
-        InputError: not a string, a NUL character, a lone surrogate (invalid UTF-8), or longer than
-            a million characters.
+        InputError: not a string, a NUL character, or a lone surrogate (invalid UTF-8).
     """
     if not isinstance(text, str):
         raise InputError(
             f"expected a string, got {type(text).__name__}: {quoted(text)}{_fix(text)}"
         )
-    if len(text) > MAX_CHARACTERS:
-        raise InputError(
-            f"{len(text):,} characters, and the limit is {MAX_CHARACTERS:,}; "
-            "split it into documents"
-        )
-    problem = text_problem(text)
+    problem = text_problem(text, start)
     if problem is not None:
         raise InputError(problem)
     return text

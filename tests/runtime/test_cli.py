@@ -446,57 +446,6 @@ def test_search_refuses_what_it_cannot_compare(tiny_bundle, place, capsys, vecto
     assert message in error
 
 
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("embed b t --batch-size 32", "unknown option --batch-size: say --batch-tokens (batches"),
-        ("embed b t --batch_tokens=8", "unknown option --batch_tokens; did you mean --batch-tok"),
-        ("embed b t --device cuda", "unknown option --device: say --provider (as in --provider"),
-        ("embed --model b t", "unknown option --model: BUNDLE is given without an option"),
-        ("embed b t --output-file v.npy", "unknown option --output-file: say --output"),
-        ("embed b t --max-length 9", "unknown option --max-length: say --on-too-long (a bundle"),
-        ("embed b t --dtype fp16", "unknown option --dtype: say --precision (--variant"),
-        ("embed b t --num-workers 2", "unknown option --num-workers: say --workers"),
-        ("embed b t --quantize int8", "unknown option --quantize: say --variant (fmrt quantize"),
-        ("embed b t --pooling cls", "unknown option --pooling, which is one of fmrt export"),
-        ("embed b t --precison int8", "unknown option --precison; did you mean --precision?"),
-        ("embed b t -o v.npy -x", "unknown option -x; an argument that begins with - comes after"),
-        ("export m -o out", "unknown option -o: OUT is given without an option"),
-        ("export --model m out", "unknown option --model: MODEL is given without an option"),
-        ("search b v q --top-k 3", "unknown option --top-k: say -k"),
-        ("bench b --batch-size 3", "unknown option --batch-size: batches are bounded in tokens"),
-        ("verify b more", "unexpected argument 'more'"),
-        (
-            "embed b t -o v.npy --on-error skp",
-            "argument --on-error: 'skp'; choose from: fail, skip",
-        ),
-        ("embed b t -o v.npy --cache=", "argument --cache: it is empty"),
-        ("embed b t -o v.npy --workers 1.5", "argument --workers: '1.5' is not a whole number"),
-        ("embed b t -o v.npy --workers 99999999999", "is not a whole number from 1 to 2,147,483,"),
-        ("embed b t -o v.npy --gpu-mem-limit 1e9", "'1e9' is no size; say it as 8GiB"),
-        ("embed b t -o v.npy --prompt \udcff", "lone surrogate (invalid UTF-8) at position 0"),
-        ("embed b t -o v.npy --prompt a\0b", "NUL character at position 1"),
-        ("quantize b int8 --min-cosine nan", "argument --min-cosine: 'nan' is not a number"),
-        ("embd b t", "unknown command 'embd'; did you mean embed?"),
-        ("encode b t", "unknown command 'encode'; did you mean fmrt embed?"),
-        ("help", "unknown command 'help'; did you mean fmrt --help?"),
-        ("xyzzy", "unknown command 'xyzzy'; choose from: export, quantize"),
-        ("--variant q8 info b", "--variant is an option of commands: say it after the command"),
-    ],
-)
-def test_wrong_usage_is_one_line_with_the_way_out(capsys, line, message):
-    with pytest.raises(SystemExit) as caught:
-        main(line.split(" "))
-    assert caught.value.code == 2
-    err = capsys.readouterr().err
-    assert err.startswith("fmrt: error: ")
-    assert message in err
-    first = line.partition(" ")[0]
-    known = ("bench", "embed", "export", "quantize", "search", "verify")
-    assert err.endswith(f"see fmrt {first} --help\n" if first in known else "see fmrt --help\n")
-    assert err.count("\n") == 1
-
-
 def test_wrong_usage_ends_with_2(capsys):
     assert main([]) == 2
     assert "usage: fmrt" in capsys.readouterr().err
