@@ -19,6 +19,7 @@ from peft.utils import load_peft_weights
 
 from fmrt.errors import ExportError, OptionError
 from fmrt.export.directory import ADAPTER_CONFIG, check_directory, read_object
+from fmrt.export.local_paths import public_name
 from fmrt.export.quiet import quiet
 from fmrt.export.source import fetch, first_line, weights_sha256
 from fmrt.manifest import Adapter
@@ -52,7 +53,8 @@ class AdapterFiles:
 
     def record(self) -> Adapter:
         """What the manifest says of it."""
-        return Adapter(self.name, self.revision, self.weight, weights_sha256(self.path))
+        name = public_name(self.name, self.path)
+        return Adapter(name, self.revision, self.weight, weights_sha256(self.path))
 
 
 def fetch_adapter(name: str, weight: float = 1.0) -> AdapterFiles:

@@ -25,6 +25,7 @@ from fmrt.errors import (
 from fmrt.export.adapter import merge
 from fmrt.export.graph_file import write_graph
 from fmrt.export.load import load_model
+from fmrt.export.local_paths import public_name, remove_local_paths
 from fmrt.export.part import Loaded, Part
 from fmrt.export.precision import full_precision
 from fmrt.export.quantize import MIN_COSINE, check_quality, named_schemes, quantize_bundle
@@ -232,6 +233,7 @@ def _write(loaded: Loaded, directory: Path, opset: int | None, say: Report, *, c
         variants.append(write_graph(graph, directory, _variant(part, *FUSED_CPU)))
     written = [write_head(part, loaded.model_type, directory, opset) for part in heads]
     loaded.write_configuration(directory, [*variants, *(v for h in written for v in h.variants)])
+    remove_local_paths(directory)
     manifest = _manifest(loaded, parts, directory, variants)
     bundle = Bundle(directory, dataclasses.replace(manifest, heads=tuple(written)))
     bundle.manifest.write(directory)
@@ -289,7 +291,7 @@ def _manifest(
     (dim,) = {part.reference.embeddings.shape[-1] for part in parts}
     return Manifest(
         source=Source(
-            loaded.name,
+            public_name(loaded.name, loaded.path),
             loaded.revision,
             weights_sha256(loaded.path),
             tuple(adapter.record() for adapter in loaded.adapters),

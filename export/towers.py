@@ -227,6 +227,8 @@ def _tokens(source: TowersSource, texts: list[str]) -> dict[str, Tensor]:
 def _write_configuration(
     source: TowersSource, directory: Path, variants: Sequence[Variant]
 ) -> None:
-    write_config(source.model, directory, variants)
-    save_tokenizer(source.tokenizer, source.spec.max_length, directory)
+    longest = source.spec.max_length
+    write_config(source.model, directory, variants, longest)
+    full_length = source.spec.pad_to_max_length
+    save_tokenizer(source.tokenizer, longest, directory, full_length=full_length)
     source.other.write_configuration(directory)

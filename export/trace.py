@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 import torch
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from torch.export import Dim
 from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
 
@@ -49,6 +50,8 @@ def trace(part: Part | HeadPart, model_type: str, opset: int | None) -> ir.Model
         text = f"{e} {e.__cause__}"
         reason = next((why for words, why in REASONS if words in text), first_line(e))
         raise ExportError(f"torch cannot convert a {model_type} model to ONNX: {reason}") from e
+    # The converter notes at each node which lines of which files it comes from.
+    ClearMetadataAndDocStringPass()(program)
     for name in part.optional:
         _make_optional(program, name)
     return program

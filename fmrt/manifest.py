@@ -107,7 +107,7 @@ class Adapter:
     """An adapter that was merged into the weights.
 
     Attributes:
-        model: hub id or local path, as given.
+        model: hub id, or name of a local directory.
         revision: commit of a hub adapter, if known.
         weight: what its change of the weights was multiplied by.
         weights_sha256: as of `Source`.
@@ -124,7 +124,7 @@ class Source:
     """Where the weights came from.
 
     Attributes:
-        model: hub id or local path, as given.
+        model: hub id, or name of a local directory.
         revision: commit of a hub model, if known.
         weights_sha256: SHA-256 in hex over the weight files in name order.
         adapters: merged into them.

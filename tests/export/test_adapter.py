@@ -92,7 +92,7 @@ def test_an_adapter_is_merged(base: Path, tmp_path: Path, options: dict[str, Any
     assert_parity(got, pytorch(base, [(adapter, 1.0)]))
     assert np.abs(got - TorchEmbedder(base, 62).embed(TEXTS)).max() > 1e-2
     (record,) = fmrt.Bundle.open(tmp_path / "bundle").manifest.source.adapters
-    assert (record.model, record.weight) == (str(adapter), 1.0)
+    assert (record.model, record.weight) == (adapter.name, 1.0)
 
 
 def test_several_adapters_add_up(base: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from fmrt.errors import InputError, TruncationWarning
 from fmrt.export.quiet import quiet
 from tests.export.audio import AUDIO, TinyAudio, save_audio
 from tests.export.reference import FILE_ERROR, assert_parity
+from tests.export.strangers import check_for_strangers
 
 
 def sounds() -> list[tuple[np.ndarray, int]]:
@@ -100,6 +101,7 @@ SLOW = ("hubert_large", "wavlm", "nemotron", "wav2vec2_bert", "lasr")
 def test_family_matches_pytorch(tiny: TinyAudio, tmp_path: Path) -> None:
     model = save_audio(tiny, tmp_path / "model")
     bundle = fmrt.export_model(model, tmp_path / "bundle")
+    check_for_strangers(bundle, model)
     assert bundle.manifest.tower().pooling == tiny.pooling
     assert bundle.manifest.tower().input.masked == tiny.masked
     want = pytorch(model, tiny)

@@ -14,6 +14,7 @@ import fmrt
 from fmrt.bundle import Bundle
 from tests.export.models import DECODERS, ENCODERS, TEXTS, Tiny, save_tiny
 from tests.export.reference import TorchEmbedder, assert_parity
+from tests.export.strangers import check_for_strangers
 
 BOTH = "mean+lasttoken"
 
@@ -30,6 +31,7 @@ def test_encoder_matches_pytorch(tiny: Tiny, tmp_path: Path) -> None:
     if tiny.model_type == "bart":
         embedder.model[0].model = embedder.model[0].model.get_encoder()
     assert bundle.manifest.tower().pooling == "mean"
+    check_for_strangers(bundle, model)
     check(bundle, embedder, TEXTS)
 
 
@@ -38,6 +40,7 @@ def test_decoder_matches_pytorch(tiny: Tiny, tmp_path: Path) -> None:
     """Mean and last token in one export, as two halves of a vector; padding on either side."""
     model = save_tiny(tiny, tmp_path / "model")
     bundle = fmrt.export_model(model, tmp_path / "bundle", pooling=BOTH)
+    check_for_strangers(bundle, model)
     embedder = TorchEmbedder(model, bundle.manifest.text.max_length)
     width = embedder.model[1].embedding_dimension
     embedder.model[1] = Pooling(width, tuple(BOTH.split("+")))

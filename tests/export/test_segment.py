@@ -26,6 +26,7 @@ from fmrt.masks import resize_bilinear
 from fmrt.preprocess.frame import Frame, fitted_size
 from tests.export.reference import assert_parity
 from tests.export.sam import MODELS, NORMALIZED, SIDE, save_segmenter
+from tests.export.strangers import check_for_strangers
 
 PROMPTS = (
     fmrt.Prompt([(5.0, 7.5)]),
@@ -119,6 +120,7 @@ def test_decoder_is_the_models(model_type: str, prompt: fmrt.Prompt, tmp_path: P
 def test_masks_are_pytorchs(model_type: str, tmp_path: Path) -> None:
     model = save_segmenter(model_type, tmp_path / "model")
     bundle = fmrt.export_model(model, tmp_path / "bundle")
+    check_for_strangers(bundle, model)
     want = TorchSegmenter(model_type, model)
     segmenter = fmrt.Segmenter(bundle)
     pixels = differing = 0

@@ -20,6 +20,7 @@ from fmrt.export.quiet import quiet
 from tests.export.audio import AUDIO
 from tests.export.models import make_tokenizer
 from tests.export.reference import FILE_ERROR, assert_parity
+from tests.export.strangers import check_for_strangers
 from tests.export.test_vision import photographs
 from tests.export.vision import TRANSFORMER
 
@@ -102,6 +103,7 @@ def sounds() -> list[np.ndarray]:
 def test_both_towers_match_pytorch(model_type: str, tmp_path: Path) -> None:
     directory = save(model_type, tmp_path / "model")
     bundle = fmrt.export_model(directory, tmp_path / "bundle")
+    check_for_strangers(bundle, directory)
     other = "audio" if model_type == "clap" else "image"
     assert bundle.manifest.modalities == ("text", other)
     items: list[Any] = sounds() if other == "audio" else photographs()

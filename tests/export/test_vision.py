@@ -21,6 +21,7 @@ from fmrt.errors import DataError, OptionError
 from fmrt.export.image_processor import ImageProcessor
 from fmrt.export.quiet import quiet
 from tests.export.reference import FILE_ERROR, assert_parity
+from tests.export.strangers import check_for_strangers
 from tests.export.vision import VISION, TinyVision, save_vision
 
 
@@ -76,6 +77,7 @@ def test_family_matches_pytorch(
 ) -> None:
     model = models(tiny.model_type)
     bundle = fmrt.export_model(model, tmp_path / "bundle")
+    check_for_strangers(bundle, model)
     assert bundle.manifest.tower().pooling == tiny.pooling
     images = photographs()
     want = pytorch(model, tiny, images)
