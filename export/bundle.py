@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from fmrt._version import __version__
 from fmrt.bundle import Bundle, record_of
+from fmrt.card import write_card
 from fmrt.errors import (
     ExportError,
     FmrtError,
@@ -33,6 +34,7 @@ from fmrt.export.reference import write_references
 from fmrt.export.rewrite import optimize_for_cpu, optimize_for_cuda, pack_for_cuda
 from fmrt.export.rewrite.half import HALF_TYPES, to_half
 from fmrt.export.source import Overrides, first_line, weights_sha256
+from fmrt.export.source_card import copy_licences, read_source_card
 from fmrt.export.task_head import verified_heads, write_head
 from fmrt.export.trace import OPSETS, trace
 from fmrt.manifest import (
@@ -140,13 +142,16 @@ def export_model(
     overrides = Overrides(pooling, normalize, max_length, output, trust_remote_code)
     with _refusing(f"{model} cannot be loaded, or does not run on its main input alone"):
         loaded = load_model(str(model), revision, device, overrides, adapters)
-    for choice in loaded.choices:
+    stated, licence = read_source_card(loaded)
+    for choice in (*loaded.choices, licence):
         say(f"  {choice}")
     partial = target.with_name(f"{target.name}.partial-{os.getpid()}")
     try:
         partial.mkdir(parents=True)
         with full_precision():
             _write(loaded, partial, opset, say, cuda=cuda)
+        copy_licences(loaded.path, partial)
+        write_card(Bundle.open(partial), stated)
         _put_in_place(partial, target)
     except OSError as e:
         raise ExportError(f"cannot write {target}: {e.strerror or e}") from e

@@ -1,4 +1,4 @@
-"""The vocabulary in the files of older tokenizers, for consumers that do not read tokenizer.json."""
+"""The vocabulary in older tokenizers' files, for consumers that do not read tokenizer.json."""
 
 from __future__ import annotations
 

@@ -237,8 +237,12 @@ class Bundle:
 
 
 def _trusted(variant: Variant) -> bool:
-    """Whether a variant may be taken without being asked for."""
-    return variant.precision == "fp32" or variant.parity is not None
+    """Whether a variant may be taken without being asked for.
+
+    A portable one that is stored in 16 bits computes in 32, and so is no quicker on a GPU.
+    """
+    made_for_it = variant.parity is not None and variant.provider != "any"
+    return variant.precision == "fp32" or made_for_it
 
 
 def _rank(variant: Variant) -> tuple[bool, int]:

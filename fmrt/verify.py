@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmrt.bundle import Bundle, HeadReference, Reference
+from fmrt.card import renew_card
 from fmrt.cores import available_cores
 from fmrt.engine import Engine
 from fmrt.errors import BundleError, VerificationError
@@ -150,7 +151,9 @@ def record_parity(bundle: Bundle, reports: Iterable[ParityReport]) -> list[str]:
                 variant, parity=report.parity, checked_on=on
             )
         variants.append(variant)
-    dataclasses.replace(bundle.manifest, variants=tuple(variants)).write(bundle.path)
+    manifest = dataclasses.replace(bundle.manifest, variants=tuple(variants))
+    manifest.write(bundle.path)
+    renew_card(Bundle(bundle.path, manifest))
     return names
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fmrt.bundle import Bundle
+from fmrt.card import renew_card
 from fmrt.cores import cpu_name
 from fmrt.engine import Engine
 from fmrt.errors import ExportError, OptionError, QuantizationError
@@ -133,6 +134,7 @@ def _add(path: Path, form: Form, items: Mapping[str, Items], target: float, say:
         _put_in_place(bundle, made, work)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+    renew_card(Bundle.open(path))
     for variant in made:
         say(_summary(variant))
 

@@ -43,8 +43,8 @@ from tests.export.vision import VISION, save_vision
 LINES = [
     f"{a} {b} number {i}" for i in range(12) for a in ("one", "a red") for b in ("cat", "tree")
 ]
-ALL = ("fp16-cpu", "fp16-cuda", "int8-cpu", "q8", "q4")
-ON_CPU = ("fp16-cpu", "int8-cpu", "q8", "q4")
+ALL = ("fp16-cpu", "fp16-cuda", "fp16-portable", "int8-cpu", "q8", "q4")
+ON_CPU = ("fp16-cpu", "fp16-portable", "int8-cpu", "q8", "q4")
 # A random model of 32 features, whose few numbers are all outliers.
 LOW = 0.9
 
