@@ -223,6 +223,7 @@ def _write(loaded: Loaded, directory: Path, opset: int | None, say: Report, *, c
     write_references(
         {part.tower.modality: part.reference for part in parts},
         {part.head.task: part.reference for part in heads},
+        [part.tower for part in parts],
         directory / REFERENCE_FILE,
     )
     if loaded.adapters:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,8 @@ from safetensors.numpy import save
 from fmrt.bundle import HeadReference, Reference
 from fmrt.export.quiet import quiet
 from fmrt.export.source import TextSource
+from fmrt.manifest import Tower
+from fmrt.reference import TOWERS, declared
 
 # Longest reference text. A model of 8,192 or 32,768 tokens would need minutes for a full one, here
 # and in every verification.
@@ -87,11 +89,17 @@ def make_reference(source: TextSource) -> Reference:
 
 
 def write_references(
-    references: Mapping[str, Reference], heads: Mapping[str, HeadReference], path: Path
+    references: Mapping[str, Reference],
+    heads: Mapping[str, HeadReference],
+    towers: Sequence[Tower],
+    path: Path,
 ) -> None:
-    """Write ``reference.safetensors`` with the reference of each modality and each head's task."""
+    """Write ``reference.safetensors``: the reference of each modality and of each head's task.
+
+    The towers' options go there too, so that the runtime finds one that has changed since.
+    """
     tensors: dict[str, NDArray[np.generic]] = {}
-    metadata: dict[str, str] = {}
+    metadata = {TOWERS: declared(towers)}
     for modality, reference in references.items():
         # safetensors takes an array's memory as it lies.
         tensors[f"{modality}.embeddings"] = np.ascontiguousarray(reference.embeddings)

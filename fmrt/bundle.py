@@ -3,52 +3,35 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from functools import partial
+from pathlib import Path, PurePosixPath
 
-import numpy as np
-from numpy.typing import NDArray
-
-from fmrt.errors import BundleCorruptError, BundleNotFoundError, VariantNotFoundError
-from fmrt.manifest import MANIFEST_FILE, REFERENCE_FILE, FileRecord, Head, Manifest, Variant
+from fmrt.checked import Checked, place_inside, record_of, sha256
+from fmrt.errors import (
+    BundleCorruptError,
+    BundleNotFoundError,
+    FmrtError,
+    VariantNotFoundError,
+)
+from fmrt.manifest import (
+    MANIFEST_FILE,
+    REFERENCE_FILE,
+    FileRecord,
+    Head,
+    Manifest,
+    Variant,
+    manifest_bytes,
+)
+from fmrt.onnx_files import MalformedGraphError, external_locations
 from fmrt.options import checked, file_path
+from fmrt.reference import HeadReference, Reference, read_head_reference, read_reference
+from fmrt.regular import FIX
 from fmrt.session import preferred_precisions
+from fmrt.typed import shown
 
-_FIX = "copy the bundle again, or export the model again"
-
-
-@dataclass(frozen=True)
-class Reference:
-    """Items with the vectors that PyTorch gave them.
-
-    Attributes:
-        items: raw: a text without its prompt, or the bytes of an image or sound file.
-        prompts: the prompt in front of each.
-        lengths: positions that the model computes for each, int64 ``[n]``.
-        embeddings: float32 ``[n, dim]``.
-    """
-
-    items: list[str | bytes]
-    prompts: list[str]
-    lengths: NDArray[np.int64]
-    embeddings: NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class HeadReference:
-    """Inputs of a head with what PyTorch gave for them.
-
-    Attributes:
-        items: of the task, as JSON; those about an image name it by its place among the tower's
-            reference items.
-        outputs: by name, each ``[n, ...]``.
-    """
-
-    items: list[dict[str, Any]]
-    outputs: Mapping[str, NDArray[np.float32]]
+__all__ = ["Bundle", "HeadReference", "Reference", "record_of", "sha256"]
 
 
 @dataclass(frozen=True)
@@ -57,18 +40,45 @@ class Bundle:
 
     path: Path
     manifest: Manifest
+    manifest_sha256: str | None = None
 
     @classmethod
-    def open(cls, path: str | Path) -> Bundle:
+    def open(cls, path: str | Path, sha256: str | None = None) -> Bundle:
         """Read the manifest of the bundle at ``path``; other files are checked when used.
+
+        Args:
+            path: directory of the bundle.
+            sha256: of its manifest, in hex. The manifest holds the hashes of all files that are
+                read, so that this pins the bundle to the last byte.
 
         Raises:
             BundleNotFoundError: no bundle there.
             SchemaVersionError: a newer fmrt wrote it.
-            BundleCorruptError: the manifest is malformed.
+            BundleCorruptError: the manifest is malformed, or not the one of ``sha256``.
+            OptionError: ``sha256`` is no SHA-256.
         """
-        directory = Path(path)
-        return cls(directory, Manifest.read(directory))
+        checked(sha256=sha256)
+        directory = Path(file_path("bundle", path))
+        data = manifest_bytes(directory)
+        found = hashlib.sha256(data).hexdigest()
+        if sha256 is not None and found != sha256.lower():
+            raise BundleCorruptError(
+                f"{directory / MANIFEST_FILE} has the SHA-256 {found}, and {sha256} was asked for: "
+                "this is another bundle"
+            )
+        return cls(directory, Manifest.from_bytes(data, directory / MANIFEST_FILE), found)
+
+    @classmethod
+    def opened(cls, bundle: str | Path | Bundle, sha256: str | None = None) -> Bundle:
+        """A bundle that may be open already, as of `open`.
+
+        Raises:
+            BundleError: as `open`; of an open one, that it is not the one of ``sha256``.
+        """
+        if isinstance(bundle, Bundle):
+            same = sha256 is None or sha256 == bundle.manifest_sha256
+            return bundle if same else cls.open(bundle.path, sha256)
+        return cls.open(bundle, sha256)
 
     @classmethod
     def from_pretrained(
@@ -77,20 +87,23 @@ class Bundle:
         revision: str | None = None,
         variant: str | None = None,
         provider: str = "cpu",
+        sha256: str | None = None,
     ) -> Bundle:
         """Open a local bundle, or download from the Hugging Face hub what one variant needs.
+
+        ``sha256`` is as of `open`.
 
         Raises:
             BundleNotFoundError: neither a directory nor a hub repository with a bundle.
         """
-        checked(revision=revision, variant=variant, provider=provider)
+        checked(revision=revision, variant=variant, provider=provider, sha256=sha256)
         if Path(file_path("model", model)).exists() or model.count("/") != 1 or model[0] in "./~":
-            return cls.open(model)  # not the owner/name of a hub repository
+            return cls.open(model, sha256)  # not the owner/name of a hub repository
         from huggingface_hub import hf_hub_download, snapshot_download  # noqa: PLC0415
 
         try:
             manifest_path = Path(hf_hub_download(model, MANIFEST_FILE, revision=revision))
-            remote = cls.open(manifest_path.parent)
+            remote = cls.open(manifest_path.parent, sha256)
             needed = [MANIFEST_FILE, *remote.manifest.files]
             for modality in remote.manifest.modalities:
                 chosen = remote.variant(variant, provider, modality)
@@ -98,9 +111,10 @@ class Bundle:
             for head in remote.manifest.heads:
                 chosen = remote.head_variant(head, variant, provider)
                 needed += [chosen.file, *chosen.external]
-            return cls.open(snapshot_download(model, revision=revision, allow_patterns=needed))
+            found = snapshot_download(model, revision=revision, allow_patterns=needed)
+            return cls.open(found, sha256)
         except (OSError, ValueError) as e:
-            if isinstance(e, VariantNotFoundError | BundleCorruptError):
+            if isinstance(e, FmrtError):
                 raise
             reason = str(e).strip().splitlines()[0]
             raise BundleNotFoundError(
@@ -153,74 +167,65 @@ class Bundle:
             f"it has: {names}"
         )
 
-    def check_size(self, name: str, record: FileRecord | Variant) -> Path:
-        """Path of a file after a look at its size (no read).
-
-        Raises:
-            BundleCorruptError: the file is missing, or its size is not the exported one.
-        """
-        path = self.path / name
-        if not path.is_file():
-            raise BundleCorruptError(f"{path} is missing; {_FIX}")
-        size = path.stat().st_size
-        if size != record.size:
-            raise BundleCorruptError(
-                f"{path} is corrupt: {size:,} bytes, exported with {record.size:,}; {_FIX}"
-            )
-        return path
-
-    def check_hash(self, name: str, record: FileRecord | Variant) -> Path:
-        """Path of a file after a check of its SHA-256.
-
-        Raises:
-            BundleCorruptError: the file is missing or its content is not what was exported.
-        """
-        path = self.check_size(name, record)
-        if sha256(path) != record.sha256:
-            raise BundleCorruptError(f"{path} is corrupt: its SHA-256 has changed; {_FIX}")
-        return path
-
     def file(self, name: str) -> Path:
         """Path of one of the manifest's ``files``, its content checked.
 
         Raises:
             BundleCorruptError: the file is missing or corrupt.
         """
+        return self.checked(name).path
+
+    def checked(self, name: str) -> Checked:
+        """One of the manifest's ``files``, its content checked.
+
+        Raises:
+            BundleCorruptError: the file is missing or corrupt.
+        """
         if name not in self.manifest.files:
-            raise BundleCorruptError(f"{self.path / MANIFEST_FILE} does not list {name}; {_FIX}")
-        return self.check_hash(name, self.manifest.files[name])
+            raise BundleCorruptError(f"{self.path / MANIFEST_FILE} does not list {name}; {FIX}")
+        path = place_inside(self.path, name)
+        return Checked.of(path, {path: self.manifest.files[name]})
 
     def graph(self, variant: Variant) -> Path:
         """Path of a variant's graph, the content of its files checked.
 
         Raises:
-            BundleCorruptError: a file is missing or corrupt.
+            BundleCorruptError: a file is missing or corrupt, or the graph reads another one.
         """
-        for name, record in variant.external.items():
-            self.check_hash(name, record)
-        return self.check_hash(variant.file, variant)
+        return self.checked_graph(variant).path
+
+    def checked_graph(self, variant: Variant) -> Checked:
+        """A variant's graph, the content of its files checked.
+
+        Raises:
+            BundleCorruptError: a file is missing or corrupt, or the graph reads another one.
+        """
+        path = place_inside(self.path, variant.file)
+        own = FileRecord(variant.sha256, variant.size)
+        records = {place_inside(self.path, n): r for n, r in variant.external.items()}
+        found = Checked.of(path, {**records, path: own})
+        try:
+            locations = external_locations(path)
+        except (MalformedGraphError, OSError) as e:
+            raise BundleCorruptError(f"{path} is no graph: {e}; {FIX}") from e
+        folder = PurePosixPath(variant.file).parent
+        for location in sorted(locations):
+            if str(folder / location) not in variant.external:
+                raise BundleCorruptError(
+                    f"{path} reads {shown(location)}, which {MANIFEST_FILE} does not list; {FIX}"
+                )
+        return found
 
     def reference(self, modality: str | None = None) -> Reference:
         """The reference items of a tower and PyTorch's vectors.
 
         Raises:
-            BundleCorruptError: the file is missing or corrupt.
+            BundleCorruptError: the file is missing or corrupt, or made with other options.
             OptionError: the bundle does not embed ``modality``.
         """
-        from safetensors import safe_open  # noqa: PLC0415
-
-        modality = self.manifest.tower(modality).modality
-        with safe_open(self.file(REFERENCE_FILE), framework="np") as f:
-            entries: list[dict[str, Any]] = json.loads(f.metadata()[modality])
-            return Reference(
-                [
-                    entry["text"] if "text" in entry else f.get_tensor(entry["bytes"]).tobytes()
-                    for entry in entries
-                ],
-                [entry.get("prompt", "") for entry in entries],
-                f.get_tensor(f"{modality}.lengths"),
-                f.get_tensor(f"{modality}.embeddings"),
-            )
+        tower = self.manifest.tower(modality)
+        read = partial(read_reference, manifest=self.manifest, tower=tower)
+        return self.checked(REFERENCE_FILE).use(read)
 
     def head_reference(self, head: Head) -> HeadReference:
         """The reference items of a head and PyTorch's outputs.
@@ -228,12 +233,7 @@ class Bundle:
         Raises:
             BundleCorruptError: the file is missing or corrupt.
         """
-        from safetensors import safe_open  # noqa: PLC0415
-
-        with safe_open(self.file(REFERENCE_FILE), framework="np") as f:
-            items: list[dict[str, Any]] = json.loads(f.metadata()[head.task])
-            outputs = {name: f.get_tensor(f"{head.task}.{name}") for name in head.outputs}
-        return HeadReference(items, outputs)
+        return self.checked(REFERENCE_FILE).use(partial(read_head_reference, head=head))
 
 
 def _trusted(variant: Variant) -> bool:
@@ -249,14 +249,3 @@ def _rank(variant: Variant) -> tuple[bool, int]:
     """Of variants of one precision that a provider takes, the best has the lowest."""
     proven = variant.packed and variant.checked_on == variant.provider
     return variant.provider == "any", -1 if proven else int(variant.packed)
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file's content, in hex."""
-    with path.open("rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
-
-
-def record_of(path: Path) -> FileRecord:
-    """Record of a file as it is now."""
-    return FileRecord(sha256(path), path.stat().st_size)

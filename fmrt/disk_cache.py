@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -95,11 +96,11 @@ class DiskCache:
         return _DiskRecall(self, digests, found)
 
     def put(self, digests: Sequence[bytes], vectors: Vectors) -> None:
-        """Keep vectors, all or none of them."""
+        """Keep vectors, all or none of them, but never one with NaN or infinity."""
+        finite = [np.isfinite(vector).all() for vector in vectors]
         blobs = [vector.astype(_FLOAT).tobytes() for vector in vectors]
-        rows = [
-            (key, blob, self._checksum(key, blob)) for key, blob in zip(digests, blobs, strict=True)
-        ]
+        pairs = compress(zip(digests, blobs, strict=True), finite)
+        rows = [(key, blob, self._checksum(key, blob)) for key, blob in pairs]
         with self._use(), self._database:
             # A row that is there all the same is damaged, or another process's of this moment.
             self._database.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", rows)

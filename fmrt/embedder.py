@@ -19,7 +19,7 @@ from fmrt.errors import ClosedError, OptionError, TruncationWarning, quoted
 from fmrt.items import items_of
 from fmrt.limits import DEFAULT, Limits
 from fmrt.manifest import Manifest
-from fmrt.options import checked, file_path
+from fmrt.options import checked
 from fmrt.postprocess import Postprocess, make_postprocess
 from fmrt.preprocess.base import OnTooLong, check_on_too_long
 from fmrt.progress import Progress
@@ -62,6 +62,7 @@ class Embedder(Encoding):
         max_item_bytes: most memory to take for an item while it is decoded, and for all that are
             decoded at the same time; a larger one is an error, unless its file has a thirty-second
             of that. Default 200 MB.
+        sha256: of the bundle's manifest, as ``fmrt info`` prints it; another bundle is refused.
 
     Raises:
         BundleError: not a bundle, corrupt, from a newer fmrt, or with wrong vectors.
@@ -86,6 +87,7 @@ class Embedder(Encoding):
         cuda_graphs: bool = False,
         cache: str | Path | None = None,
         max_item_bytes: int = DEFAULT.item_bytes,
+        sha256: str | None = None,
     ) -> None:
         checked(variant=variant, provider=provider, modality=modality)
         verify, cuda_graphs, cache = checked(verify=verify, cuda_graphs=cuda_graphs, cache=cache)
@@ -96,9 +98,7 @@ class Embedder(Encoding):
         tuning = Tuning.chosen(workers, intra_op_threads)
         (item_bytes,) = checked(max_item_bytes=max_item_bytes)
         limits = Limits(item_bytes)
-        self._bundle = (
-            bundle if isinstance(bundle, Bundle) else Bundle.open(file_path("bundle", bundle))
-        )
+        self._bundle = Bundle.opened(bundle, sha256)
         self._lock = threading.Lock()
         self._engines: dict[str, Engine] = {}
         try:
@@ -123,6 +123,7 @@ class Embedder(Encoding):
         revision: str | None = None,
         variant: str | None = None,
         provider: str = "cpu",
+        sha256: str | None = None,
         **options: Any,  # noqa: ANN401
     ) -> Embedder:
         """Load a bundle from a local directory or a Hugging Face hub repository.
@@ -133,7 +134,7 @@ class Embedder(Encoding):
             BundleNotFoundError: no such directory, and the hub does not give such a bundle.
         """
         target = resolve_provider(provider)
-        found = Bundle.from_pretrained(model, revision, variant, target.name)
+        found = Bundle.from_pretrained(model, revision, variant, target.name, sha256)
         return cls(found, variant=variant, provider=target.spec, **options)
 
     def embed(

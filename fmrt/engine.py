@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import count
+from itertools import compress, count
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fmrt.bundle import Bundle
 from fmrt.cores import available_cores
 from fmrt.disk_cache import DiskCache
-from fmrt.errors import InputError, OptionError
+from fmrt.errors import GraphError, InputError, OptionError
 from fmrt.limits import DEFAULT, Limits
 from fmrt.manifest import Tower, Variant
 from fmrt.preprocess import make_preprocessor
@@ -33,6 +33,7 @@ OnError = Callable[[T, InputError], None]
 
 # Bytes of a graph above which its weights are not loaded a second time for few and short items.
 MOST_WEIGHTS_TWICE = 1 << 29
+NOT_FINITE = "the model gives NaN or infinity for it; leave it out, or try another variant"
 ONLY = np.zeros(1, np.int64)  # the rows of a single item
 
 
@@ -84,13 +85,22 @@ class _Item(NamedTuple, Generic[T]):
 class _Window(Generic[T]):
     """Items of which some are computed, each into its row of ``vectors``."""
 
-    items: list[T]
+    entries: list[_Item[T]]
     vectors: Vectors
     share: Share
+    reject: OnError[T]
 
     def complete(self) -> tuple[list[T], Vectors]:
-        """The items with a vector each, when all are computed."""
-        return self.items, self.share.spread(self.vectors)
+        """The items with a vector each, when all are computed; one of no numbers is rejected."""
+        vectors = self.share.spread(self.vectors)
+        entries = self.entries
+        if not np.isfinite(vectors).all():
+            finite = np.array([np.isfinite(vector).all() for vector in vectors])
+            for row in np.flatnonzero(~finite):
+                self.reject(entries[row].item, InputError(NOT_FINITE, entries[row].position))
+            entries = list(compress(entries, finite))
+            vectors = vectors[finite]
+        return [entry.item for entry in entries], vectors
 
 
 @dataclass(frozen=True)
@@ -149,10 +159,15 @@ class Engine:
             )
         self.provider = target.spec
         self.preprocess = make_preprocessor(bundle, self.tower, limits)
-        graph = bundle.graph(self.variant)
-        self._open = partial(
-            open_session, graph, target, self.tower.embedding_output, device_options
-        )
+        graph, tower = bundle.checked_graph(self.variant), self.tower
+
+        def opened(threads: int) -> Session:
+            output, inputs = tower.embedding_output, tower.inputs
+            return graph.use(
+                lambda path: open_session(path, target, output, device_options, inputs, threads)
+            )
+
+        self._open = opened
         self.on_host = target.provider.on_host
         self.tuning = tuning or (load_tuning(self.variant) if self.on_host else Tuning())
         self._session = self._open(self.tuning.intra_op_threads or 1)
@@ -260,9 +275,13 @@ class Engine:
         truncation.add(encoded)
         feeds = {**encoded.feeds(ONLY), **self.preprocess.constants(prompt)}
         if self._alone is None:
-            return self._session.run(feeds)
-        with self._alone.session() as session:
-            return (session or self._session).run(feeds)
+            vector = self._run(self._session, feeds, 1)
+        else:
+            with self._alone.session() as session:
+                vector = self._run(session or self._session, feeds, 1)
+        if not np.isfinite(vector).all():
+            raise InputError(NOT_FINITE, 0)
+        return vector
 
     @property
     def longest_padded(self) -> int | None:
@@ -384,8 +403,8 @@ class Engine:
 
         few = options.alone and window[0].position == 0 and int(lengths.sum()) <= budget
         left = self._few(calls) if few else calls(self._session, self._workers.count)
-        items = [window[row].item for row in good.tolist()]
-        return _Window(items, out, share), left
+        entries = [window[row] for row in good.tolist()]
+        return _Window(entries, out, share, options.reject), left
 
     def _share(
         self,
@@ -431,7 +450,18 @@ class Engine:
         chosen: NDArray[np.int64],
     ) -> None:
         """Compute ``chosen`` of the ``rows`` into their ``places`` of ``out``."""
-        out[places[chosen]] = session.run({**encoded.feeds(rows[chosen]), **constants})
+        feeds = {**encoded.feeds(rows[chosen]), **constants}
+        out[places[chosen]] = self._run(session, feeds, len(chosen))
+
+    def _run(self, session: Session, feeds: Feeds, rows: int) -> Vectors:
+        vectors = session.run(feeds)
+        if vectors.shape != (rows, *self.shape):
+            wanted = [rows, *self.shape]
+            raise GraphError(
+                f"variant {self.variant.name!r} gives {list(vectors.shape)} as "
+                f"{self.tower.embedding_output!r}, and the manifest says {wanted}"
+            )
+        return vectors
 
 
 def _remembering(

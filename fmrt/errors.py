@@ -7,6 +7,7 @@
         ``SchemaVersionError``     written by a newer fmrt
         ``VariantNotFoundError``   the bundle has no such variant for this provider
         ``VerificationError``      the vectors are not PyTorch's
+        ``GraphError``             a graph that ONNX Runtime does not run, or not as stated
     ``ProviderError``          an execution provider that cannot be had
     ``DeviceMemoryError``      one item alone does not fit the memory
     ``InputError``             an item that cannot be embedded
@@ -57,6 +58,10 @@ class VariantNotFoundError(BundleError, LookupError):
 
 class VerificationError(BundleError, ValueError):
     """The bundle's vectors differ from PyTorch's reference vectors."""
+
+
+class GraphError(BundleError, RuntimeError):
+    """A graph that ONNX Runtime cannot run, or whose outputs are not what the manifest says."""
 
 
 class ProviderError(FmrtError, RuntimeError):

@@ -5,24 +5,78 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from fmrt.errors import BundleCorruptError, BundleNotFoundError, OptionError, SchemaVersionError
+from fmrt.inputs import INPUTS, AudioInput, ImageInput, Name, Side, TextInput
+from fmrt.regular import FIX, read_regular
+from fmrt.typed import (
+    Chosen,
+    Contradictions,
+    Count,
+    Matches,
+    OneOf,
+    Range,
+    WrongValueError,
+    decode,
+)
+
+__all__ = [
+    "MANIFEST_FILE",
+    "REFERENCE_FILE",
+    "SCHEMA_VERSION",
+    "Adapter",
+    "AudioInput",
+    "FileRecord",
+    "Head",
+    "ImageInput",
+    "Manifest",
+    "Parity",
+    "Quality",
+    "Source",
+    "TextInput",
+    "Tower",
+    "Variant",
+]
 
 SCHEMA_VERSION = 1
 MANIFEST_FILE = "fmrt.json"
 REFERENCE_FILE = "reference.safetensors"
+# Real ones are of some 10 kB.
+MOST_BYTES = 4 << 20
+MOST_DIMENSIONS = 1 << 20
+# Elements of the vectors that one item may have, in patches.
+MOST_ELEMENTS = 1 << 25
+
+# Names that Windows takes for devices, whatever their ending.
+_DEVICE = r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?"
+_PART = rf"(?!(?i:{_DEVICE})(?:/|$))[\w+@=()~.-][\w+@=()~. -]{{0,199}}(?<![. ])"
+# A name below the bundle: no way up, no root or drive, nothing that a system reads as more.
+FileName = Annotated[
+    str,
+    Matches(
+        rf"(?a:{_PART}(?:/{_PART}){{0,15}})",
+        "the name of a file in the bundle: ASCII letters, digits and some signs, folders with /, "
+        "no way out and no name of a device",
+    ),
+]
+Sha256 = Annotated[str, Matches(r"[0-9a-f]{64}", "a SHA-256, 64 digits 0-9 and a-f")]
+Bytes = Annotated[int, Range(0, 1 << 50)]
+Items = Annotated[int, Range(0, 1 << 31)]
+Modality = Annotated[str, OneOf(INPUTS)]
+Names = Annotated[tuple[Name, ...], Count(1, 256)]
 
 
 @dataclass(frozen=True)
 class FileRecord:
     """Content of a file at export: SHA-256 in hex, size in bytes."""
 
-    sha256: str
-    size: int
+    sha256: Sha256
+    size: Bytes
 
 
 @dataclass(frozen=True)
@@ -55,13 +109,13 @@ class Quality:
         cpu: name of the processor.
     """
 
-    items: int
+    items: Items
     mean_cosine: float
     min_cosine: float
-    kept: int
-    products: int
+    kept: Items
+    products: Items
     speed: float | None
-    cpu: str
+    cpu: Name
 
 
 @dataclass(frozen=True)
@@ -87,19 +141,25 @@ class Variant:
             another size for every batch.
     """
 
-    name: str
-    file: str
-    provider: str
-    precision: str
-    sha256: str
-    size: int
-    modality: str = "text"
+    name: Name
+    file: FileName
+    provider: Name
+    precision: Name
+    sha256: Sha256
+    size: Bytes
+    modality: Modality = "text"
     parity: Parity | None = None
-    checked_on: str | None = None
-    external: Mapping[str, FileRecord] = field(default_factory=dict)
+    checked_on: Name | None = None
+    external: Mapping[FileName, FileRecord] = field(default_factory=dict)
     quality: Quality | None = None
     padded: bool = True
     packed: bool = False
+
+    def contradictions(self) -> Contradictions:
+        """Fields that do not go together, with the reason."""
+        if not self.file.endswith(".onnx"):
+            # ONNX Runtime reads others as another format.
+            yield "file", f"is {self.file!r}, and must end with .onnx"
 
 
 @dataclass(frozen=True)
@@ -113,10 +173,10 @@ class Adapter:
         weights_sha256: as of `Source`.
     """
 
-    model: str
-    revision: str | None
+    model: Name
+    revision: Name | None
     weight: float
-    weights_sha256: str
+    weights_sha256: Name
 
 
 @dataclass(frozen=True)
@@ -131,107 +191,11 @@ class Source:
         remote_code: whether Python files of the model's directory were allowed to run at export.
     """
 
-    model: str
-    revision: str | None
-    weights_sha256: str
+    model: Name
+    revision: Name | None
+    weights_sha256: Name
     adapters: tuple[Adapter, ...] = ()
     remote_code: bool = False
-
-
-@dataclass(frozen=True)
-class TextInput:
-    """How texts become model inputs.
-
-    Attributes:
-        max_length: most tokens of a text, special tokens included.
-        pad_token_id: fills ``input_ids`` behind a text's last token.
-        truncation_side: the end that loses tokens when a text is too long.
-        prompts: texts that go in front of an item, by name.
-        default_prompt_name: the prompt of ``embed`` without a prompt argument.
-        include_prompt: False when pooling leaves the prompt's tokens out.
-        pad_to_max_length: whether every text is padded to ``max_length``, the padding seen as text.
-        padded: whether texts of different lengths may share a batch, the shorter ones padded.
-        vocab_size: token ids that the model knows are below; None in bundles of older versions.
-    """
-
-    max_length: int
-    pad_token_id: int
-    truncation_side: str = "right"
-    prompts: Mapping[str, str] = field(default_factory=dict)
-    default_prompt_name: str | None = None
-    include_prompt: bool = True
-    pad_to_max_length: bool = False
-    padded: bool = True
-    vocab_size: int | None = None
-
-
-@dataclass(frozen=True)
-class ImageInput:
-    """How images become ``pixel_values``: resize, crop, rescale, normalize, in this order.
-
-    Attributes:
-        height, width: of ``pixel_values``, in pixels.
-        tokens: positions that the model computes an image, for the scheduler.
-        resize: ``[height, width]``, or one number for the shorter edge; None leaves the size.
-        resample: Pillow's number of the resampling filter.
-        resize_float: whether pixels are resized as floats, so that they are not rounded again.
-        crop: ``[height, width]`` cut from the middle, zeros where the image is smaller; or None.
-        scale: of each channel, ``1 / (255 std)`` for most models.
-        shift: added behind, ``-mean / std`` for most models.
-        longest_edge: of the image after the resize, in place of ``resize``, for models that pad:
-            zeros then fill ``pixel_values`` to the right and below, behind the normalization.
-        crop_half_even: whether half a pixel in the crop's place is rounded to even, not down.
-    """
-
-    height: int
-    width: int
-    tokens: int
-    resize: tuple[int, ...] | None
-    resample: int
-    resize_float: bool
-    crop: tuple[int, int] | None
-    scale: tuple[float, ...]
-    shift: tuple[float, ...]
-    longest_edge: int | None = None
-    crop_half_even: bool = False
-
-
-@dataclass(frozen=True)
-class AudioInput:
-    """How sounds become model inputs.
-
-    Attributes:
-        sampling_rate: samples a second.
-        input_name: of the graph's main input.
-        min_samples: shorter sounds give the model nothing to compute.
-        max_samples: longer sounds are cut.
-        fixed: whether every sound is brought to ``max_samples``.
-        normalize: whether a waveform is brought to zero mean and unit variance.
-        hop_length: samples between the frames of ``attention_mask``; 0 for models without one.
-        spectrogram: parameters of `fmrt.preprocess.spectrogram.Spectrogram`, or None for models
-            that take the waveform.
-        masked: whether sounds of different lengths may share a batch, filled with zeros, which
-            ``attention_mask`` of their samples or frames leaves out.
-        stride: samples behind a position that the model computes, for the scheduler.
-    """
-
-    sampling_rate: int
-    input_name: str
-    min_samples: int
-    max_samples: int
-    fixed: bool
-    normalize: bool
-    hop_length: int
-    spectrogram: Mapping[str, Any] | None
-    masked: bool = False
-    stride: int = 1
-
-
-INPUTS: dict[str, type[TextInput | ImageInput | AudioInput]] = {
-    "text": TextInput,
-    "image": ImageInput,
-    "audio": AudioInput,
-}
 
 
 @dataclass(frozen=True)
@@ -252,14 +216,25 @@ class Tower:
             for one vector an item.
     """
 
-    modality: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    embedding_output: str
-    pooling: str
+    modality: Modality
+    inputs: Names
+    outputs: Names
+    embedding_output: Name
+    pooling: Name
     normalize: bool
-    input: TextInput | ImageInput | AudioInput
-    grid: tuple[int, int] | None = None
+    input: Annotated[TextInput | ImageInput | AudioInput, Chosen("modality", INPUTS)]
+    grid: tuple[Side, Side] | None = None
+
+    def contradictions(self) -> Contradictions:
+        """Fields that do not go together, with the reason."""
+        yield from _twice("inputs", self.inputs)
+        yield from _twice("outputs", self.outputs)
+        if self.embedding_output not in self.outputs:
+            yield "embedding_output", f"is {self.embedding_output!r}, which is none of outputs"
+        if self.input.main not in self.inputs:
+            yield "inputs", f"are {', '.join(self.inputs)}, without {self.input.main!r}"
+        if self.grid is not None and self.modality != "image":
+            yield "grid", f"is {list(self.grid)}, and {self.modality} has no patches"
 
     def shape(self, width: int) -> tuple[int, ...]:
         """Of an item's embedding whose vectors have ``width`` elements."""
@@ -284,12 +259,18 @@ class Head:
         variants: the graphs, as a bundle's; each runs behind any of the tower's.
     """
 
-    task: str
-    modality: str
-    features: tuple[str, ...]
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
+    task: Name
+    modality: Modality
+    features: Names
+    inputs: Names
+    outputs: Names
     variants: tuple[Variant, ...] = ()
+
+    def contradictions(self) -> Contradictions:
+        """Fields that do not go together, with the reason."""
+        yield from _twice("inputs", (*self.features, *self.inputs))
+        yield from _twice("outputs", self.outputs)
+        yield from _twice("variants", [v.name for v in self.variants])
 
 
 @dataclass(frozen=True)
@@ -311,16 +292,44 @@ class Manifest:
     """
 
     source: Source
-    packages: Mapping[str, str]
-    model_type: str
-    dim: int
+    packages: Mapping[Name, Name]
+    model_type: Name
+    dim: Annotated[int, Range(1, MOST_DIMENSIONS)]
     matryoshka_dims: tuple[int, ...]
-    towers: tuple[Tower, ...]
-    files: Mapping[str, FileRecord]
+    towers: Annotated[tuple[Tower, ...], Count(1, len(INPUTS))]
+    files: Mapping[FileName, FileRecord]
     variants: tuple[Variant, ...]
-    fmrt_version: str
-    schema_version: int = field(default=SCHEMA_VERSION)
+    fmrt_version: Name
+    schema_version: Annotated[int, Range(0, SCHEMA_VERSION)] = field(default=SCHEMA_VERSION)
     heads: tuple[Head, ...] = ()
+
+    def contradictions(self) -> Contradictions:
+        """Fields that do not go together, with the reason."""
+        for dim in self.matryoshka_dims:
+            if not 1 <= dim <= self.dim:
+                yield "matryoshka_dims", f"has {dim}, and dim is {self.dim}"
+        yield from _twice("towers", self.modalities)
+        yield from _twice("heads", [head.task for head in self.heads])
+        yield from _twice("variants", [(v.modality, v.name) for v in self.variants])
+        for field_, parts in (("variants", self.variants), ("heads", self.heads)):
+            for part in parts:
+                if part.modality not in self.modalities:
+                    yield field_, f"has one of {part.modality!r}, and there is no such tower"
+        for tower in self.towers:
+            if prod(tower.shape(self.dim)) > MOST_ELEMENTS:
+                yield "dim", f"is {self.dim:,}, too large with a grid of {tower.grid}"
+        for head in self.heads:
+            missing = set(head.features) - set(self.tower(head.modality).outputs)
+            if missing:
+                yield "heads", f"features {', '.join(sorted(missing))} are no outputs of the tower"
+        yield from _two_files(self._records())
+
+    def _records(self) -> Iterator[tuple[str, FileRecord]]:
+        """Every file that the manifest names, with its record."""
+        yield from self.files.items()
+        for graph in self.graphs:
+            yield graph.file, FileRecord(graph.sha256, graph.size)
+            yield from graph.external.items()
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -371,7 +380,9 @@ class Manifest:
         """Write ``fmrt.json`` into ``directory``, all of it or nothing."""
         text = json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False)
         partial = directory / f"{MANIFEST_FILE}.partial-{os.getpid()}"
-        partial.write_text(text + "\n", encoding="utf-8")
+        partial.unlink(missing_ok=True)  # a link of this name would lead elsewhere
+        with partial.open("x", encoding="utf-8") as file:
+            file.write(text + "\n")
         partial.replace(directory / MANIFEST_FILE)
 
     @classmethod
@@ -383,90 +394,82 @@ class Manifest:
             SchemaVersionError: a newer fmrt wrote it.
             BundleCorruptError: it is not a manifest.
         """
-        return cls.from_json(_read_json(directory), directory / MANIFEST_FILE)
+        return cls.from_bytes(manifest_bytes(directory), directory / MANIFEST_FILE)
 
     @classmethod
-    def from_json(cls, raw: Mapping[str, Any], path: Path) -> Manifest:
-        """Build a manifest from parsed JSON; ``path`` is for messages. Unknown keys are ignored."""
+    def from_bytes(cls, data: bytes, path: Path) -> Manifest:
+        """Build a manifest from a file's content; ``path`` is for messages.
+
+        Unknown keys are ignored.
+
+        Raises:
+            SchemaVersionError: a newer fmrt wrote it.
+            BundleCorruptError: it is not a manifest; says which field has which wrong value.
+        """
+        raw = _parsed(data, path)
         version = raw.get("schema_version")
-        if not isinstance(version, int):
-            raise BundleCorruptError(f"{path}: no integer schema_version; export the model again")
+        if type(version) is not int:
+            raise BundleCorruptError(f"{path}: no integer schema_version; {FIX}")
         if version > SCHEMA_VERSION:
             raise SchemaVersionError(
                 f"{path} has schema version {version}, and this fmrt reads up to {SCHEMA_VERSION}: "
                 "upgrade with pip install -U fmrt"
             )
         try:
-            values = _known(cls, raw)
-            values["source"] = _source(raw["source"])
-            values["variants"] = tuple(map(_variant, raw["variants"]))
-            values["files"] = _records(raw["files"])
-            values["towers"] = tuple(map(_tower, raw["towers"]))
-            values["matryoshka_dims"] = tuple(raw["matryoshka_dims"])
-            values["heads"] = tuple(map(_head, raw.get("heads", ())))
-            return cls(**values)
-        except (KeyError, TypeError, AttributeError, IndexError) as e:
-            raise BundleCorruptError(
-                f"{path} is not a valid manifest ({e}); export the model again"
-            ) from e
+            return decode(cls, raw)
+        except WrongValueError as e:
+            raise BundleCorruptError(f"{path}: {e}; {FIX}") from e
 
 
-def _read_json(directory: Path) -> dict[str, Any]:
-    path = directory / MANIFEST_FILE
+def manifest_bytes(directory: Path) -> bytes:
+    """Content of a bundle's ``fmrt.json``.
+
+    Raises:
+        BundleNotFoundError: there is none.
+        BundleCorruptError: it is no regular file, too large, or cannot be read.
+    """
     try:
-        raw = json.loads(path.read_bytes())
+        return read_regular(directory / MANIFEST_FILE, MOST_BYTES)
     except (FileNotFoundError, NotADirectoryError):
         reason = "no such directory" if not directory.exists() else f"no {MANIFEST_FILE} in it"
         raise BundleNotFoundError(
             f"{directory} is not an fmrt bundle ({reason}); "
             f"make one with: fmrt export MODEL {directory}"
         ) from None
-    except ValueError as e:
-        raise BundleCorruptError(f"{path} is not valid JSON ({e}); export the model again") from e
+
+
+def _parsed(data: bytes, path: Path) -> dict[str, Any]:
+    try:
+        raw = json.loads(data, object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as e:
+        raise BundleCorruptError(f"{path} is not valid JSON ({e}); {FIX}") from e
     if not isinstance(raw, dict):
-        raise BundleCorruptError(f"{path} is not a JSON object; export the model again")
+        raise BundleCorruptError(f"{path} is not a JSON object; {FIX}")
     return raw
 
 
-def _known(cls: type[Any], raw: Mapping[str, Any]) -> dict[str, Any]:
-    names = {f.name for f in dataclasses.fields(cls)}
-    return {key: value for key, value in raw.items() if key in names}
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object, of whose keys none is there twice: readers would not agree which one counts."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice[:60]!r} is there twice")
+    return found
 
 
-def _source(raw: Mapping[str, Any]) -> Source:
-    values = _known(Source, raw)
-    adapters = raw.get("adapters", ())
-    values["adapters"] = tuple(Adapter(**_known(Adapter, adapter)) for adapter in adapters)
-    return Source(**values)
+def _twice(field_: str, values: Sequence[object]) -> Contradictions:
+    for value in dict.fromkeys(values):
+        if values.count(value) > 1:
+            yield field_, f"has {value!r} twice"
 
 
-def _variant(raw: Mapping[str, Any]) -> Variant:
-    values = _known(Variant, raw)
-    if values.get("parity") is not None:
-        values["parity"] = Parity(**_known(Parity, values["parity"]))
-    if values.get("quality") is not None:
-        values["quality"] = Quality(**_known(Quality, values["quality"]))
-    values["external"] = _records(raw.get("external", {}))
-    return Variant(**values)
-
-
-def _tower(raw: Mapping[str, Any]) -> Tower:
-    kind = INPUTS[raw["modality"]]
-    inner = _known(kind, raw["input"])
-    values = _known(Tower, raw)
-    values["input"] = kind(**{name: _tuple(value) for name, value in inner.items()})
-    return Tower(**{name: _tuple(value) for name, value in values.items()})
-
-
-def _head(raw: Mapping[str, Any]) -> Head:
-    values = {name: _tuple(value) for name, value in _known(Head, raw).items()}
-    values["variants"] = tuple(map(_variant, raw["variants"]))
-    return Head(**values)
-
-
-def _tuple(value: Any) -> Any:  # noqa: ANN401  # any JSON value
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _records(raw: Mapping[str, Any]) -> dict[str, FileRecord]:
-    return {path: FileRecord(**_known(FileRecord, record)) for path, record in raw.items()}
+def _two_files(records: Iterable[tuple[str, FileRecord]]) -> Contradictions:
+    """Names that are one file to some systems, and records that one file cannot have."""
+    found: dict[str, tuple[str, FileRecord]] = {}
+    for name, record in records:
+        other, its = found.setdefault(name.lower(), (name, record))
+        if other != name:
+            yield "files", f"has {other!r} and {name!r}, which differ in case alone"
+        elif its != record:
+            yield "files", f"has {name!r} with two contents"

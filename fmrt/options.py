@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import operator
 import os
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -66,6 +67,13 @@ def name_of(name: str, value: Any) -> str:  # noqa: ANN401
     return value
 
 
+def hash_of(name: str, value: Any) -> str:  # noqa: ANN401
+    """A SHA-256 in hex."""
+    if not isinstance(value, str) or not re.fullmatch(r"[0-9a-fA-F]{64}", value):
+        raise OptionError(f"{name}={quoted(value)}; give 64 digits 0-9 and a-f, see fmrt info")
+    return value
+
+
 def text(name: str, value: Any) -> str:  # noqa: ANN401
     """Text that a tokenizer takes."""
     if not isinstance(value, str):
@@ -119,6 +127,7 @@ OPTIONS: Mapping[str, Check] = {
     "variant": optional(name_of),
     "provider": text,  # an empty one is answered with those that there are
     "revision": optional(name_of),
+    "sha256": optional(hash_of),
     "workers": optional(whole(MOST_THREADS)),
     "intra_op_threads": optional(whole(MOST_THREADS)),
     "threads": optional(whole(MOST_THREADS)),

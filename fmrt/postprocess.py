@@ -14,6 +14,7 @@ from fmrt.errors import OptionError
 Vectors = NDArray[np.float32]
 # Below it, 127 / scale would overflow float32; such vectors are zero for int8.
 SMALLEST_SCALE = 1e-30
+LARGEST_HALF = float(np.finfo(np.float16).max)
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,16 @@ class Precision:
     name: str
     dtype: np.dtype[Any]
     encode: Callable[[Vectors, float], NDArray[Any]]
+
+
+def _float16(vectors: Vectors, _: float) -> NDArray[np.float16]:
+    largest = float(np.abs(vectors).max(initial=0))
+    if largest > LARGEST_HALF:
+        raise OptionError(
+            f"precision='float16' holds numbers up to {LARGEST_HALF:,.0f}, and a vector has "
+            f"{largest:,.0f}: choose float32, or normalize"
+        )
+    return vectors.astype(np.float16)
 
 
 def _int8(vectors: Vectors, scale: float) -> NDArray[np.int8]:
@@ -46,7 +57,7 @@ PRECISIONS = {
     p.name: p
     for p in (
         Precision("float32", np.dtype(np.float32), lambda vectors, _: vectors),
-        Precision("float16", np.dtype(np.float16), lambda vectors, _: vectors.astype(np.float16)),
+        Precision("float16", np.dtype(np.float16), _float16),
         Precision("int8", np.dtype(np.int8), _int8),
         Precision("uint8", np.dtype(np.uint8), _uint8),
         Precision("binary", np.dtype(np.uint8), _binary),

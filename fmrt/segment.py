@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fmrt.bundle import Bundle
 from fmrt.cores import available_cores
-from fmrt.errors import InputError
+from fmrt.errors import GraphError, InputError
 from fmrt.limits import DEFAULT, Budget, Limits
 from fmrt.manifest import Head, ImageInput, Tower, Variant
 from fmrt.masks import in_image
@@ -119,8 +119,16 @@ class SegmentEngine:
         self._spec = tower.input
         self._budget = Budget(limits)
         cores = threads or available_cores()
-        self._encode = FeatureSession(bundle.graph(self.encoder), target, cores)
-        self._decode = FeatureSession(bundle.graph(self.decoder), target, cores)
+        head = self.head
+
+        def opened(
+            variant: Variant, inputs: Sequence[str], outputs: Sequence[str]
+        ) -> FeatureSession:
+            graph = bundle.checked_graph(variant)
+            return graph.use(lambda path: FeatureSession(path, target, cores, inputs, outputs))
+
+        self._encode = opened(self.encoder, tower.inputs, head.features)
+        self._decode = opened(self.decoder, (*head.features, *head.inputs), head.outputs)
 
     def encode(self, image: object) -> EncodedImage:
         """Encode an image, as `fmrt.preprocess.image.ImagePreprocessor.load` takes it.
@@ -133,6 +141,7 @@ class SegmentEngine:
         upright = decoded(image, self._budget)
         encoded = self._preprocess.encode([self._preprocess.load(upright)], "", "error")
         features = self._encode.run(encoded.feeds(np.zeros(1, np.int64)), self.head.features)
+        _check(features, (1,))
         return EncodedImage(features, Frame.of((upright.height, upright.width), self._spec))
 
     def outputs(self, image: EncodedImage, prompts: Sequence[Prompt]) -> dict[str, Floats]:
@@ -167,7 +176,19 @@ class SegmentEngine:
         points, labels = zip(*prompts, strict=True)
         prompt = {POINTS: np.stack(points)[None], LABELS: np.stack(labels)[None]}
         results = self._decode.run({**image.features, **prompt}, self.head.outputs)
+        _check(results, (1, len(prompts)))
         return {name: value[0] for name, value in results.items()}
+
+
+def _check(outputs: Outputs, sizes: tuple[int, ...]) -> None:
+    """Raise unless the outputs begin with these sizes, and are numbers."""
+    for name, values in outputs.items():
+        if values.shape[: len(sizes)] != sizes:
+            raise GraphError(
+                f"the graph gives {list(values.shape)} as {name!r}, and not {list(sizes)} and more"
+            )
+        if not np.isfinite(values).all():
+            raise InputError(f"the model gives NaN or infinity as {name} for it")
 
 
 def _encoded(prompts: Sequence[Prompt], frame: Frame) -> Iterator[tuple[Floats, NDArray[np.int64]]]:

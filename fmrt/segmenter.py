@@ -9,7 +9,7 @@ from typing import Any
 from fmrt.bundle import Bundle
 from fmrt.limits import DEFAULT, Limits
 from fmrt.manifest import Manifest
-from fmrt.options import checked, file_path
+from fmrt.options import checked
 from fmrt.prompt import Prompt
 from fmrt.segment import EncodedImage, Segmentation, SegmentEngine
 from fmrt.session import resolve_provider
@@ -30,6 +30,7 @@ class Segmenter:
             masks and scores are not PyTorch's.
         max_item_bytes: most memory to take for an image while it is decoded; a larger one is an
             error, unless its file has a thirty-second of that. Default 200 MB.
+        sha256: of the bundle's manifest, as ``fmrt info`` prints it; another bundle is refused.
 
     Raises:
         OptionError: a bundle that does not segment.
@@ -51,14 +52,13 @@ class Segmenter:
         threads: int | None = None,
         verify: bool = True,
         max_item_bytes: int = DEFAULT.item_bytes,
+        sha256: str | None = None,
     ) -> None:
         checked(variant=variant, provider=provider)
         threads, verify, item_bytes = checked(
             threads=threads, verify=verify, max_item_bytes=max_item_bytes
         )
-        self._bundle = (
-            bundle if isinstance(bundle, Bundle) else Bundle.open(file_path("bundle", bundle))
-        )
+        self._bundle = Bundle.opened(bundle, sha256)
         self._engine = SegmentEngine(
             self._bundle, variant, provider, threads, limits=Limits(item_bytes)
         )
@@ -73,6 +73,7 @@ class Segmenter:
         revision: str | None = None,
         variant: str | None = None,
         provider: str = "cpu",
+        sha256: str | None = None,
         **options: Any,  # noqa: ANN401
     ) -> Segmenter:
         """Load a bundle from a local directory or a Hugging Face hub repository.
@@ -83,7 +84,7 @@ class Segmenter:
             BundleNotFoundError: no such directory, and the hub does not give such a bundle.
         """
         target = resolve_provider(provider)
-        found = Bundle.from_pretrained(model, revision, variant, target.name)
+        found = Bundle.from_pretrained(model, revision, variant, target.name, sha256)
         return cls(found, variant=variant, provider=target.spec, **options)
 
     def encode(self, image: object) -> EncodedImage:

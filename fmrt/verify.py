@@ -14,7 +14,7 @@ from fmrt.bundle import Bundle, HeadReference, Reference
 from fmrt.card import renew_card
 from fmrt.cores import available_cores
 from fmrt.engine import Engine
-from fmrt.errors import BundleError, VerificationError
+from fmrt.errors import BundleCorruptError, BundleError, GraphError, InputError, VerificationError
 from fmrt.manifest import Parity, Variant
 from fmrt.prompt import Prompt
 from fmrt.segment import SegmentEngine
@@ -91,9 +91,11 @@ def verify_bundle(
     for found in fits:
         try:
             report = _checked(bundle, found, provider)
-        except BundleError:
-            raise
-        except Exception as e:  # what kernels raise has no common base
+        except BundleError as e:
+            if not isinstance(e, GraphError):
+                raise
+            report = _failed(found, provider, e)
+        except Exception as e:
             if variant is not None or found.provider == "any":
                 raise
             report = _failed(found, provider, e)
@@ -112,10 +114,10 @@ def _checked(bundle: Bundle, variant: Variant, provider: str) -> ParityReport:
         engine.close()
 
 
-def _failed(variant: Variant, provider: str, error: Exception) -> ParityReport:
+def _failed(variant: Variant, provider: str, error: Exception, items: int = 0) -> ParityReport:
     reason = str(error).strip().partition("\n")[0]
     nothing = Parity(float("inf"), -1.0, -1.0)
-    return ParityReport(variant.name, variant.modality, provider, nothing, 0, False, reason)
+    return ParityReport(variant.name, variant.modality, provider, nothing, items, False, reason)
 
 
 def checking_engine(bundle: Bundle, variant: Variant, provider: str) -> Engine:
@@ -186,6 +188,10 @@ def check_quick_head(engine: SegmentEngine, bundle: Bundle) -> None:
 
 def _refuse_failed(bundle: Bundle, what: str, reports: Sequence[ParityReport]) -> None:
     for report in reports:
+        if report.error is not None:
+            raise VerificationError(
+                f"{bundle.path}: variant {report.variant!r} cannot be checked: {report.error}"
+            )
         if not report.passed:
             raise VerificationError(
                 f"{bundle.path}: variant {report.variant!r} does not give PyTorch's {what} (max "
@@ -197,7 +203,12 @@ def _refuse_failed(bundle: Bundle, what: str, reports: Sequence[ParityReport]) -
 def check_head(
     engine: SegmentEngine, bundle: Bundle, reference: HeadReference | None = None
 ) -> list[ParityReport]:
-    """Compare each of a head's outputs for its reference prompts, or some, with PyTorch's."""
+    """Compare each of a head's outputs for its reference prompts, or some, with PyTorch's.
+
+    Raises:
+        BundleCorruptError: a reference image or prompt makes no sense.
+        GraphError: the outputs have another shape than PyTorch's.
+    """
     reference = reference or bundle.head_reference(engine.head)
     images = bundle.reference(engine.head.modality).items
     rows: dict[int, list[int]] = {}
@@ -206,7 +217,17 @@ def check_head(
     got = {name: np.empty_like(values) for name, values in reference.outputs.items()}
     for image, own in rows.items():
         prompts = [_prompt(reference.items[row]) for row in own]
-        for name, values in engine.outputs(engine.encode(images[image]), prompts).items():
+        try:
+            found = engine.outputs(engine.encode(images[image]), prompts)
+        except InputError as e:
+            raise BundleCorruptError(f"{bundle.path}: reference item {image}: {e}") from e
+        for name, values in found.items():
+            wanted = (len(own), *got[name].shape[1:])
+            if values.shape != wanted:
+                raise GraphError(
+                    f"variant {engine.decoder.name!r} gives {list(values.shape)} as {name!r}, and "
+                    f"PyTorch gave {list(wanted)}"
+                )
             got[name][own] = values
     return [
         _head_report(engine, name, got[name], values) for name, values in reference.outputs.items()
@@ -228,7 +249,12 @@ def _head_report(engine: SegmentEngine, name: str, got: Vectors, expected: Vecto
 
 def check(engine: Engine, reference: Reference) -> ParityReport:
     """Compare an engine's vectors for the reference items with PyTorch's."""
-    parity = measure(reference_vectors(engine, reference), reference.embeddings)
+    try:
+        vectors = reference_vectors(engine, reference)
+    except InputError as e:
+        what = f"reference {e}"
+        return _failed(engine.variant, engine.provider, GraphError(what), len(reference.items))
+    parity = measure(vectors, reference.embeddings)
     passed = passes(parity, engine.variant, reference.embeddings)
     return ParityReport(
         engine.variant.name,
@@ -263,6 +289,11 @@ def measure(vectors: Vectors, expected: Vectors) -> Parity:
 
 def passes(parity: Parity, variant: Variant, expected: Vectors) -> bool:
     """Whether a parity is within the tolerance of the variant's precision."""
+    if variant.precision not in TOLERANCES:
+        raise BundleCorruptError(
+            f"variant {variant.name!r} has precision {variant.precision!r}, which this fmrt does "
+            f"not know; it knows: {', '.join(TOLERANCES)}"
+        )
     tolerance = TOLERANCES[variant.precision]
     return (
         parity.max_abs_error <= tolerance.max_abs_error * float(np.abs(expected).max())

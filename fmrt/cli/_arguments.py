@@ -63,6 +63,16 @@ def add_model(parser: Parser) -> None:
     """Add the bundle, its variant and its provider."""
     parser.add_argument("bundle", metavar="BUNDLE", help="a bundle's directory, or its hub id")
     add_variant(parser)
+    add_pin(parser)
+
+
+def add_pin(parser: Parser) -> None:
+    """Add the hash that a bundle must have."""
+    parser.add_argument(
+        "--sha256",
+        metavar="HASH",
+        help="of the bundle's manifest, as fmrt info prints it; another bundle is refused",
+    )
 
 
 def add_variant(parser: Parser) -> None:
@@ -127,7 +137,9 @@ def open_bundle(args: argparse.Namespace) -> tuple[Bundle, str]:
     from fmrt.session import resolve_provider  # noqa: PLC0415
 
     target = resolve_provider(args.provider)
-    bundle = Bundle.from_pretrained(args.bundle, variant=args.variant, provider=target.name)
+    bundle = Bundle.from_pretrained(
+        args.bundle, variant=args.variant, provider=target.name, sha256=args.sha256
+    )
     bundle.variant(args.variant, target.name)
     return bundle, target.spec
 

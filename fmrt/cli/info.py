@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from fmrt.cli._arguments import Subparsers
+from fmrt.cli._arguments import Subparsers, add_pin
 from fmrt.cli._text import size, table
 from fmrt.cli._variants import variants_table
 
@@ -36,6 +36,7 @@ def add_parser(subparsers: Subparsers) -> None:
         metavar="P",
         help="where to load the graphs that run there: as of fmrt embed (default: nowhere)",
     )
+    add_pin(parser)
     parser.add_argument("--json", action="store_true", help="print the manifest as JSON")
 
 
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     from fmrt.bundle import Bundle  # noqa: PLC0415  # start-up stays quick
     from fmrt.errors import ProviderError  # noqa: PLC0415
 
-    bundle = Bundle.open(args.bundle)
+    bundle = Bundle.open(args.bundle, args.sha256)
     placements = _placements(bundle, args.provider) if args.provider else {}
     print(_json(bundle, placements) if args.json else _for_people(bundle, placements), flush=True)
     failed = [f"{file} {what}" for file, what in placements.items() if isinstance(what, str)]
@@ -108,6 +109,7 @@ def _facts(bundle: Bundle) -> list[tuple[str, str]]:
         *(("can", f"{head.task} {head.modality}s") for head in manifest.heads),
         ("made by", f"fmrt {manifest.fmrt_version}, {packages or 'unknown packages'}"),
         ("total size", size(total)),
+        ("manifest", f"SHA-256 {bundle.manifest_sha256}"),
     ]
 
 

@@ -90,5 +90,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def print_variants(bundle: Bundle) -> None:
-    """Print the table of a bundle's variants."""
-    print(f"\n{variants_table(bundle.manifest.graphs)}\n", flush=True)
+    """Print the table of a bundle's variants, and the hash that pins the bundle."""
+    print(f"\n{variants_table(bundle.manifest.graphs)}\n")
+    print(f"SHA-256 of its manifest, for --sha256: {bundle.manifest_sha256}", flush=True)

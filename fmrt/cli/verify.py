@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from fmrt.cli._arguments import Subparsers, add_variant
+from fmrt.cli._arguments import Subparsers, add_pin, add_variant
 from fmrt.cli._text import table
 from fmrt.cli._variants import parity_cells
 from fmrt.errors import VariantNotFoundError, VerificationError
@@ -28,6 +28,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.set_defaults(run=run)
     parser.add_argument("bundle", metavar="BUNDLE", help="a bundle's directory")
     add_variant(parser)
+    add_pin(parser)
     parser.add_argument(
         "--record",
         action="store_true",
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     from fmrt.verify import record_parity, verify_bundle  # noqa: PLC0415
 
     provider = resolve_provider(args.provider).spec
-    bundle = Bundle.open(args.bundle)
+    bundle = Bundle.open(args.bundle, args.sha256)
     reports = list(verify_bundle(bundle, args.variant, provider))
     if not reports:
         raise VariantNotFoundError(f"{args.bundle} has no variant that runs on {provider!r}")

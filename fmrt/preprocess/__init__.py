@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from fmrt.bundle import Bundle
 from fmrt.errors import MissingExtraError
 from fmrt.limits import DEFAULT, Limits
@@ -23,7 +25,8 @@ def make_preprocessor(bundle: Bundle, tower: Tower, limits: Limits = DEFAULT) ->
     if isinstance(spec, TextInput):
         from fmrt.preprocess.text import TextPreprocessor  # noqa: PLC0415  # only what is used
 
-        return TextPreprocessor(bundle.file(TOKENIZER_FILE), spec)
+        read = partial(TextPreprocessor, spec=spec)
+        return bundle.checked(TOKENIZER_FILE).use(read)
     try:
         if isinstance(spec, ImageInput):
             from fmrt.preprocess.image import ImagePreprocessor  # noqa: PLC0415
@@ -33,7 +36,8 @@ def make_preprocessor(bundle: Bundle, tower: Tower, limits: Limits = DEFAULT) ->
 
         spectrogram = None
         if spec.spectrogram is not None:
-            spectrogram = Spectrogram(bundle.file(FEATURES_FILE), spec.spectrogram)
+            features = partial(Spectrogram, parameters=spec.spectrogram)
+            spectrogram = bundle.checked(FEATURES_FILE).use(features)
         return AudioPreprocessor(spec, spectrogram, limits)
     except ModuleNotFoundError as e:
         raise MissingExtraError(f"Embedding {tower.modality}", tower.modality, e.name) from e

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import queue
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,8 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from fmrt.errors import FmrtError
+from fmrt.session.creation import check_inputs, check_outputs, not_run
 from fmrt.session.host import input_names
 from fmrt.session.memory import Memory
 from fmrt.session.pinned import page_locked
@@ -79,11 +81,13 @@ class DeviceSession:
         batch_tokens: int = 32_768,
         window_items: int = 16_384,
     ) -> None:
+        check_outputs(session, [output])
         streams = 1 if graphs else streams
         self.workers: int | None = streams
         self.batch_tokens: int | None = batch_tokens
         self.window_items: int | None = window_items
         self.longest_padded: int | None = None
+        self._session = session
         self._inputs = input_names(session)
         self._graphs = graphs
         self._streams: queue.SimpleQueue[_Stream] = queue.SimpleQueue()
@@ -94,7 +98,20 @@ class DeviceSession:
     def run(self, feeds: Feeds) -> NDArray[np.float32]:
         """The embedding of one batch, float32 ``[batch, dim]``; unknown feeds are dropped."""
         used = {name: feeds[name] for name in self._inputs & feeds.keys()}
-        return self._memory.run(self._run, used, self._recover)
+        try:
+            return self._memory.run(self._run, used, self._recover)
+        except FmrtError:
+            raise
+        except Exception as e:  # what kernels raise has no common base
+            raise not_run(e) from e
+
+    def check_inputs(self, names: Sequence[str]) -> None:
+        """Raise unless the graph has these inputs, and needs no others.
+
+        Raises:
+            GraphError: it has not.
+        """
+        check_inputs(self._session, names)
 
     def _run(self, feeds: Feeds) -> NDArray[np.float32]:
         rows = len(next(iter(feeds.values())))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmrt.errors import DeviceMemoryError
-from fmrt.session.creation import session_options
+from fmrt.session.creation import check_inputs, check_outputs, not_run, session_options
 from fmrt.session.host import input_names
 from fmrt.session.memory import is_out_of_memory
 from fmrt.session.providers import Target
@@ -27,15 +27,27 @@ class FeatureSession:
         path: the ``.onnx`` file.
         target: from `resolve_provider`.
         intra_op_threads: threads inside one operator.
+        inputs: names that the graph must have, and no others.
+        outputs: names that it must give.
 
     Raises:
         BundleCorruptError: ONNX Runtime cannot load the graph.
+        GraphError: its inputs or outputs are others.
         ProviderError: the session did not get its provider.
     """
 
-    def __init__(self, path: Path, target: Target, intra_op_threads: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        target: Target,
+        intra_op_threads: int,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+    ) -> None:
         options = session_options(intra_op_threads)
         self._session = target.provider.start(path, options, target.devices[0])
+        check_inputs(self._session, inputs)
+        check_outputs(self._session, outputs)
         self._inputs = input_names(self._session)
 
     def run(self, feeds: Feeds, outputs: Sequence[str]) -> dict[str, NDArray[np.float32]]:
@@ -49,7 +61,7 @@ class FeatureSession:
             values = self._session.run(list(outputs), used)
         except Exception as e:
             if not is_out_of_memory(e):
-                raise
+                raise not_run(e) from e
             raise DeviceMemoryError("out of memory at one image; use a larger device") from e
         found = (np.asarray(value, np.float32) for value in values)
         return dict(zip(outputs, found, strict=True))

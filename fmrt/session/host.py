@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fmrt.errors import FmrtError
+from fmrt.session.creation import check_inputs, check_outputs, not_run
 from fmrt.session.memory import Memory
 
 Feeds = Mapping[str, NDArray[Any]]
@@ -25,6 +27,9 @@ class HostSession:
         session: of ONNX Runtime.
         output: name of the output to compute.
         workers: batches to run at the same time; None for one per core.
+
+    Raises:
+        GraphError: the graph has not such an output.
     """
 
     batch_tokens: int | None = None
@@ -37,6 +42,7 @@ class HostSession:
         output: str,
         workers: int | None = None,
     ) -> None:
+        check_outputs(session, [output])
         self.workers = workers
         self._session = session
         self._output = output
@@ -46,7 +52,20 @@ class HostSession:
     def run(self, feeds: Feeds) -> NDArray[np.float32]:
         """The embedding of one batch, float32 ``[batch, dim]``; unknown feeds are dropped."""
         used = {name: feeds[name] for name in self._inputs & feeds.keys()}
-        return self._memory.run(self._run, used)
+        try:
+            return self._memory.run(self._run, used)
+        except FmrtError:
+            raise
+        except Exception as e:  # what kernels raise has no common base
+            raise not_run(e) from e
+
+    def check_inputs(self, names: Sequence[str]) -> None:
+        """Raise unless the graph has these inputs, and needs no others.
+
+        Raises:
+            GraphError: it has not.
+        """
+        check_inputs(self._session, names)
 
     def _run(self, feeds: Feeds) -> NDArray[np.float32]:
         return np.asarray(self._session.run([self._output], dict(feeds))[0], np.float32)

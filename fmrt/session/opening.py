@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from fmrt.session.device_options import DeviceOptions
@@ -14,6 +15,7 @@ def open_session(
     target: Target,
     output: str,
     options: DeviceOptions | None = None,
+    inputs: Sequence[str] | None = None,
     intra_op_threads: int = 1,
 ) -> Session:
     """Load a graph on every device of a target.
@@ -23,10 +25,12 @@ def open_session(
         target: from `resolve_provider`.
         output: name of the output to compute.
         options: of GPUs.
+        inputs: names that the graph must have, and no others; None for any.
         intra_op_threads: threads inside one operator on the CPU; 1 when callers run in parallel.
 
     Raises:
         BundleCorruptError: ONNX Runtime cannot load the graph.
+        GraphError: its inputs or its output are others.
         ProviderError: the session did not get its provider.
     """
     wanted = options or DeviceOptions()
@@ -34,4 +38,7 @@ def open_session(
         target.provider.open(path, output, device, wanted, intra_op_threads)
         for device in target.devices
     ]
+    if inputs is not None:
+        for session in sessions:
+            session.check_inputs(inputs)
     return sessions[0] if len(sessions) == 1 else SeveralSessions(sessions)

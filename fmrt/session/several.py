@@ -31,6 +31,13 @@ class Session(Protocol):
     def run(self, feeds: Feeds) -> NDArray[np.float32]:
         """The embedding of one batch, float32 ``[batch, dim]``; unknown feeds are dropped."""
 
+    def check_inputs(self, names: Sequence[str]) -> None:
+        """Raise unless the graph has these inputs, and needs no others.
+
+        Raises:
+            GraphError: it has not.
+        """
+
 
 class SeveralSessions:
     """The same graph on several devices.
@@ -58,3 +65,12 @@ class SeveralSessions:
         finally:
             with self._lock:
                 self._running[device] -= 1
+
+    def check_inputs(self, names: Sequence[str]) -> None:
+        """Raise unless the graph has these inputs, and needs no others.
+
+        Raises:
+            GraphError: it has not.
+        """
+        for session in self._sessions:
+            session.check_inputs(names)

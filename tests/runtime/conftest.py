@@ -145,7 +145,12 @@ def make_manifest(directory: Path) -> Manifest:
                 embedding_output="sentence_embedding",
                 pooling="mean",
                 normalize=True,
-                input=TextInput(MAX_LENGTH, pad_token_id=0, prompts={"query": QUERY_PROMPT}),
+                input=TextInput(
+                    MAX_LENGTH,
+                    pad_token_id=0,
+                    prompts={"query": QUERY_PROMPT},
+                    vocab_size=len(VOCABULARY),
+                ),
             ),
         ),
         matryoshka_dims=(8, 4),

@@ -248,7 +248,7 @@ def flip(path):
     [
         (lambda b: (b / "fmrt.json").unlink(), "is not an fmrt bundle (no fmrt.json in it)"),
         (lambda b: (b / "fmrt.json").write_text("{"), "is not valid JSON"),
-        (lambda b: edit(b, variants=[{}]), "is not a valid manifest"),
+        (lambda b: edit(b, variants=[{}]), "fmrt.json: variants[0].name is missing"),
         (lambda b: edit(b, schema_version=99), "schema version 99, and this fmrt reads up to 1"),
         (lambda b: (b / "tokenizer.json").unlink(), "tokenizer.json is missing"),
         (lambda b: flip(b / "onnx/model.onnx"), "its SHA-256 has changed"),

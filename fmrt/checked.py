@@ -1,0 +1,110 @@
+"""Files of a bundle whose content was checked, and that are still the same when they are used."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from fmrt.errors import BundleCorruptError
+from fmrt.manifest import FileRecord, Variant
+from fmrt.regular import FIX
+
+T = TypeVar("T")
+Stamp = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A file, and those that are read with it, all checked against their hashes.
+
+    Attributes:
+        path: of the file.
+        stamps: of each file, what the system says of its content without a read.
+        records: of each file.
+    """
+
+    path: Path
+    stamps: Mapping[Path, Stamp]
+    records: Mapping[Path, FileRecord]
+
+    @classmethod
+    def of(cls, path: Path, records: Mapping[Path, FileRecord]) -> Checked:
+        """Check the content of some files, of which ``path`` is the one to use.
+
+        Raises:
+            BundleCorruptError: a file is missing or its content is not what was exported.
+        """
+        stamps = {}
+        for file, record in records.items():
+            stamps[file] = check_size(file, record)
+            _check_hash(file, record)
+        return cls(path, stamps, records)
+
+    def use(self, reader: Callable[[Path], T]) -> T:
+        """What ``reader`` makes of the file, once it is known that it read what was checked.
+
+        Raises:
+            BundleCorruptError: a file changed in between.
+        """
+        found = reader(self.path)
+        for file, stamp in self.stamps.items():
+            # A link or a change of its rights changes the stamp and not the content.
+            if check_size(file, self.records[file]) != stamp:
+                _check_hash(file, self.records[file])
+        return found
+
+
+def place_inside(directory: Path, name: str) -> Path:
+    """Path of a file of a bundle, which may be a link to another place of the bundle alone.
+
+    In the cache of huggingface_hub, files are links into the repository's ``blobs``.
+
+    Raises:
+        BundleCorruptError: it leads out of the bundle.
+    """
+    path = directory / name
+    real, root = os.path.realpath(path), os.path.realpath(directory)
+    if os.path.commonpath([real, root]) == root:
+        return path
+    snapshots = Path(root).parent
+    if snapshots.name == "snapshots" and Path(real).parent == snapshots.parent / "blobs":
+        return path
+    raise BundleCorruptError(
+        f"{path} is a link out of the bundle, to {real}; copy the file itself there"
+    )
+
+
+def check_size(path: Path, record: FileRecord | Variant) -> Stamp:
+    """Stamp of a file after a look at its kind and its size (no read).
+
+    Raises:
+        BundleCorruptError: the file is missing, or its size is not the exported one.
+    """
+    if not path.is_file():
+        raise BundleCorruptError(f"{path} is missing; {FIX}")
+    status = path.stat()
+    if status.st_size != record.size:
+        raise BundleCorruptError(
+            f"{path} is corrupt: {status.st_size:,} bytes, exported with {record.size:,}; {FIX}"
+        )
+    return (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def _check_hash(path: Path, record: FileRecord | Variant) -> None:
+    if sha256(path) != record.sha256:
+        raise BundleCorruptError(f"{path} is corrupt: its SHA-256 has changed; {FIX}")
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's content, in hex."""
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def record_of(path: Path) -> FileRecord:
+    """Record of a file as it is now."""
+    return FileRecord(sha256(path), path.stat().st_size)
