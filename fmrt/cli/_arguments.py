@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import sys
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
+from fmrt.cli._hints import about_command, about_flag, near
+from fmrt.cli._status import USAGE
 from fmrt.errors import OptionError
 from fmrt.limits import DEFAULT
 
@@ -19,20 +24,115 @@ if TYPE_CHECKING:
 Subparsers: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 
+# Arguments that may be empty texts.
+MAY_BE_EMPTY = frozenset({"prompt", "query"})
+SEPARATOR = "--"  # after it, nothing is an option
+_MOST = 2**31 - 1
+_MOST_BYTES = 2**63 - 1
+_SHOWN = 60
+
+
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line, as all errors of this program are."""
+    """A parser whose errors are one line with the way out, as all errors of this program are.
+
+    Attributes:
+        commands: of the program, by name; this parser is of one of them, or of the program itself.
+        may_follow: options that may be given without a value, and the pattern of a value: another
+            word that follows is the next argument, and none of the option's.
+    """
+
+    commands: Mapping[str, Parser]
+    may_follow: dict[str, str]
 
     def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401
         # An abbreviation in a script would change its meaning with the next option we add.
         super().__init__(*args, **{"allow_abbrev": False, **options})
+        self.commands, self.may_follow = {}, {}
+
+    # One signature for what argparse declares as overloads.
+    def parse_known_args(  # type: ignore[override]
+        self,
+        args: Sequence[str] | None = None,
+        namespace: Any = None,  # noqa: ANN401
+    ) -> tuple[Any, list[str]]:
+        """Parse, after a look for options and commands that there are not.
+
+        argparse would first ask for what is required, and would name the program's own help.
+        """
+        given = sys.argv[1:] if args is None else list(args)
+        self._check_names(given)
+        found, rest = super().parse_known_args(list(self._joined(given)), namespace)
+        if rest:
+            self.error(f"unexpected argument {rest[0]!r}")
+        self._check_empty(found)
+        return found, rest
 
     def error(self, message: str) -> NoReturn:
         """Print the error and where help is, and exit with 2."""
-        self.exit(2, f"fmrt: error: {message}; see {self.prog} --help\n")
+        end = "" if message.endswith("?") else ";"
+        self.exit(USAGE, f"fmrt: error: {message}{end} see {self.prog} --help\n")
+
+    def names(self) -> set[str]:
+        """Options, and names of other arguments."""
+        arguments = (a.metavar for a in self._actions if not a.option_strings)
+        return {*self._option_string_actions, *(n for n in arguments if isinstance(n, str))}
+
+    def _check_names(self, given: Sequence[str]) -> None:
+        of_program = self in self.commands.values()
+        for word in given:
+            if word == SEPARATOR:
+                return
+            if not of_program and not word.startswith("-"):
+                if word not in self.commands:
+                    self.error(about_command(word, self.commands))
+                return  # the rest is the command's
+            if self._is_unknown(word):
+                flag = word.partition("=")[0]
+                others = {n: p.names() for n, p in self.commands.items() if p is not self}
+                if not of_program and any(flag in names for names in others.values()):
+                    self.error(f"{flag} is an option of commands: say it after the command")
+                self.error(about_flag(flag, self.names(), others))
+
+    def _joined(self, given: Sequence[str]) -> Iterator[str]:
+        """The arguments, options of `may_follow` with their constant where no value follows."""
+        for word, after in pairwise([*given, ""]):
+            if word in self.may_follow and not re.fullmatch(self.may_follow[word], after):
+                yield f"{word}={self._option_string_actions[word].const}"
+            else:
+                yield word
+
+    def _is_unknown(self, word: str) -> bool:
+        """Whether argparse would take a word for an option, and have no such one."""
+        if not re.match(r"-[^\d.\s]", word) or " " in word.partition("=")[0]:
+            return False
+        known = self._option_string_actions
+        attached = not word.startswith("--") and word[:2] in known  # as in -k5
+        return not attached and word.partition("=")[0] not in known
+
+    def _check_empty(self, found: argparse.Namespace) -> None:
+        for action in self._actions:
+            value = getattr(found, action.dest, None)
+            values = value if isinstance(value, list) else [value]
+            if "" in values and action.dest not in MAY_BE_EMPTY:
+                name = "/".join(action.option_strings) or action.metavar
+                self.error(f"argument {name}: it is empty")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:  # noqa: ANN401
+        """In words of our own: argparse's differ between versions of Python."""
+        if action.choices is not None and value not in action.choices:
+            choices = [str(choice) for choice in action.choices]
+            meant = near(str(value), choices)
+            line = f"{_short(value)}; choose from: {', '.join(choices)}{meant}"
+            raise argparse.ArgumentError(action, line)
 
     def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
         """Print, and let an error of writing be one, which argparse would drop."""
         (file or sys.stderr).write(message)
+
+
+def _short(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= _SHOWN else f"{shown[: _SHOWN - 3]}..."
 
 
 def positive(text: str) -> int:
@@ -41,9 +141,32 @@ def positive(text: str) -> int:
         number = int(text)
     except ValueError:
         number = 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    if not 1 <= number <= _MOST:
+        raise argparse.ArgumentTypeError(
+            f"{_short(text)} is not a whole number from 1 to {_MOST:,}"
+        )
     return number
+
+
+def real(text: str) -> float:
+    """Parse a finite number."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"{_short(text)} is not a number")
+    return number
+
+
+def prompt_text(text: str) -> str:
+    """A prompt that a tokenizer takes."""
+    from fmrt.options import text_problem  # noqa: PLC0415  # start-up stays quick
+
+    problem = text_problem(text)
+    if problem is not None:
+        raise argparse.ArgumentTypeError(f"{_short(text)}: {problem}")
+    return text
 
 
 _UNITS = {"": 1, **{f"{p}B": 1000**i for i, p in enumerate(("", "K", "M", "G", "T"))}}
@@ -53,9 +176,12 @@ _UNITS |= {f"{p}iB": 1024**i for i, p in enumerate(("K", "M", "G", "T"), 1)}
 
 def byte_size(text: str) -> int:
     """Parse a number of bytes: ``8GiB``, ``500MB``, ``500M``, ``1.5GB`` or ``1000000``."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", text.strip())
-    if found is None or found[2] not in _UNITS or not (size := float(found[1]) * _UNITS[found[2]]):
-        raise argparse.ArgumentTypeError(f"{text!r} is no size; say it as 8GiB, 500MB or in bytes")
+    found = re.fullmatch(r"([0-9]{1,30}(?:\.[0-9]+)?)\s*([A-Za-z]*)", text.strip())
+    size = 0.0 if found is None else float(found[1]) * _UNITS.get(found[2], 0)
+    if not 1 <= size <= _MOST_BYTES:
+        raise argparse.ArgumentTypeError(
+            f"{_short(text)} is no size; say it as 8GiB, 500MB or in bytes"
+        )
     return int(size)
 
 
@@ -93,7 +219,9 @@ def add_prompt(parser: Parser, default: str) -> None:
     group.add_argument(
         "--prompt-name", metavar="N", help=f"one of the model's prompts (default: {default})"
     )
-    group.add_argument("--prompt", metavar="TEXT", help="this text in front, instead of a prompt")
+    group.add_argument(
+        "--prompt", metavar="TEXT", type=prompt_text, help="this text in front, instead of a prompt"
+    )
 
 
 def add_reading(parser: Parser) -> None:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 OURS = (CacheWarning, ProviderWarning, TruncationWarning)
 # What a command imports, unless it says otherwise; before it begins, see `fmrt.cli._process`.
 NEEDS = "fmrt.embedder"
+QUIET = "say warnings and errors alone"
 # Each has add_parser(subparsers) and run(args) -> exit code.
 COMMANDS = (export, quantize, embed, search, segment, verify, info, bench, tune)
 
@@ -73,6 +74,11 @@ def _parser() -> Parser:
     parser.set_defaults(needs=NEEDS)
     for command in COMMANDS:
         command.add_parser(subparsers)
+    for one in subparsers.choices.values():
+        if "--quiet" not in one.names():
+            one.add_argument("-q", "--quiet", action="store_true", help=QUIET)
+    for one in (parser, *subparsers.choices.values()):
+        one.commands = subparsers.choices
     return parser
 
 

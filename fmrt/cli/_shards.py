@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from fmrt._version import __version__
 from fmrt.bundle import Bundle, sha256
 from fmrt.cli._input import Input
+from fmrt.cli._say import tell
 from fmrt.cli._stream import embed_stream, form_of, open_embedder, provenance, summary
 from fmrt.cli._text import count
 from fmrt.data import BadRecord, Record
@@ -95,12 +96,12 @@ class ShardJob:
             KeyboardInterrupt: with what is safe, and how to go on.
         """
         for file in self._folder.check():
-            _say(f"fmrt: {file} is not as it was written; its shard is computed again")
+            _warn(f"{file} is not as it was written; its shard is computed again")
         if self._folder.complete:
-            _say(f"{self._args.output} is complete: {self._state()}; nothing to do")
+            tell(self._args, f"{self._args.output} is complete: {self._state()}; nothing to do")
             return
         if self._folder.shards:
-            _say(f"going on: {self._state()} are there")
+            tell(self._args, f"going on: {self._state()} are there")
         try:
             self._embed()
         except KeyboardInterrupt:
@@ -139,7 +140,7 @@ class ShardJob:
         self._folder.finish(self._seen, facts)
         form = form_of(self._tower, self._post.dim)
         done = summary(embedded, self._args.modality, form, time.perf_counter() - start)
-        _say(f"embedded {done} -> {self._args.output}: {self._state()} in all")
+        tell(self._args, f"embedded {done} -> {self._args.output}: {self._state()} in all")
 
     def _missing(self) -> Iterator[tuple[int, Record]]:
         """Records of shards that are not there, with their number from 0."""
@@ -217,5 +218,5 @@ def _settings(args: argparse.Namespace, bundle: Bundle, fingerprint: Fingerprint
     ]
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)
+def _warn(line: str) -> None:
+    print(f"fmrt: {line}", file=sys.stderr)

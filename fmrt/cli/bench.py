@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fmrt.cli._arguments import Subparsers, add_model, open_bundle, positive
+from fmrt.cli._say import as_json, print_json, show
 from fmrt.cli._text import table
 from fmrt.cli.tune import add_items, items_of
 from fmrt.errors import OptionError
@@ -32,7 +32,14 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("--modality", metavar="M", help="text, image or audio (default: the first)")
     add_items(parser)
     parser.add_argument("--rounds", metavar="N", type=positive, default=5, help="(default: 5)")
-    parser.add_argument("--json", metavar="FILE", help="write the figures, - for standard output")
+    parser.add_argument(
+        "--json",
+        metavar="FILE.json",
+        nargs="?",
+        const="-",
+        help="print the figures as JSON, or write them to a file",
+    )
+    parser.may_follow["--json"] = r"-|.*\.json"
     parser.add_argument(
         "--plot", metavar="FILE", help="draw them: .html, .svg, or .png with matplotlib"
     )
@@ -57,13 +64,13 @@ def run(args: argparse.Namespace) -> int:
         units = f"{engine.preprocess.unit}s"
     finally:
         engine.close()
-    text = json.dumps(dataclasses.asdict(found), indent=1)
+    figures = dataclasses.asdict(found)
     if args.json == "-":
-        print(text)
+        print_json(figures)
     else:
-        print(_table(found, units))
+        show(args, _table(found, units))
         if args.json is not None:
-            Path(args.json).write_text(text + "\n", encoding="utf-8")
+            Path(args.json).write_text(as_json(figures) + "\n", encoding="utf-8")
     if args.plot is not None:
         draw(found, Path(args.plot))
     return 0

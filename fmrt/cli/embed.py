@@ -18,6 +18,7 @@ from fmrt.cli._arguments import (
     open_bundle,
     positive,
 )
+from fmrt.cli._say import tell
 from fmrt.cli._text import count
 from fmrt.errors import DataError
 
@@ -177,6 +178,8 @@ def run(args: argparse.Namespace) -> int:
     from fmrt.cli._shards import is_folder, run_shards  # noqa: PLC0415
     from fmrt.data import read_records  # noqa: PLC0415
 
+    if args.quiet and args.progress is None:
+        args.progress = False
     folder = is_folder(args)
     if not folder:
         check_output(args.output, args.keep, overwrite=args.overwrite)
@@ -203,7 +206,7 @@ def _modality(args: argparse.Namespace, bundle: Bundle) -> str:
     if args.modality is None and args.format is None and len(several) > 1:
         found = modality_of(args.input, several)
         if found is not None:
-            _say(f"fmrt: {args.input!r} is taken for {found}; --modality says otherwise")
+            _warn(f"{args.input!r} is taken for {found}; --modality says otherwise")
             return found
     return bundle.manifest.tower(args.modality).modality
 
@@ -213,11 +216,11 @@ def _report(records: Records, source: str) -> None:
     from fmrt.data._folder import described  # noqa: PLC0415  # start-up stays quick
 
     for choice in records.choices:
-        _say(f"fmrt: {choice}")
+        _warn(choice)
     if records.passed_over:
-        _say(f"fmrt: passed over {count(len(records.passed_over), 'file')} in {source!r}:")
+        _warn(f"passed over {count(len(records.passed_over), 'file')} in {source!r}:")
         for line in described(records.passed_over):
-            _say(f"fmrt:   {line}")
+            _warn(f"  {line}")
 
 
 def _run_file(
@@ -258,9 +261,9 @@ def _run_file(
             raise DataError(f"nothing embedded of {args.input!r}: every record was skipped")
         lines = output.commit(skipped=source.skipped > 0)
     form = form_of(bundle.manifest.tower(args.modality), post.dim)
-    _say(f"embedded {summary(embedded, args.modality, form, seconds)} -> {args.output}")
+    tell(args, f"embedded {summary(embedded, args.modality, form, seconds)} -> {args.output}")
     if lines is not None:
-        _say(f"line numbers of the rows -> {lines}")
+        tell(args, f"line numbers of the rows -> {lines}")
     return 0
 
 
@@ -282,5 +285,5 @@ def _checked_options(args: argparse.Namespace, bundle: Bundle) -> Postprocess:
     )
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)
+def _warn(line: str) -> None:
+    print(f"fmrt: {line}", file=sys.stderr)

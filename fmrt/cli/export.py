@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from functools import partial
 from typing import TYPE_CHECKING
 
 from fmrt.cli._arguments import Subparsers, positive
+from fmrt.cli._say import reporter, show
 from fmrt.cli._status import DONE
 from fmrt.cli.quantize import SCHEMES, add_quality, names, print_variants
 from fmrt.errors import QuantizationError
@@ -106,14 +106,14 @@ def run(args: argparse.Namespace) -> int:
     try:
         bundle = _exported(args)
     except QuantizationError:
-        print_variants(Bundle.open(args.out))
+        print_variants(args, Bundle.open(args.out))
         raise
-    print_variants(bundle)
+    print_variants(args, bundle)
     out = shlex.quote(args.out)
     if bundle.manifest.heads:
-        print(f"next: fmrt segment {out} image.jpg --point X,Y -o masks")
+        show(args, f"next: fmrt segment {out} image.jpg --point X,Y -o masks")
     else:
-        print(f"next: fmrt embed {out} texts.txt -o vectors.npy")
+        show(args, f"next: fmrt embed {out} texts.txt -o vectors.npy")
     return DONE
 
 
@@ -137,5 +137,5 @@ def _exported(args: argparse.Namespace) -> Bundle:
         cuda=args.cuda,
         trust_remote_code=args.trust_remote_code,
         overwrite=args.overwrite,
-        report=partial(print, flush=True),
+        report=reporter(args),
     )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from fmrt.cli._arguments import Subparsers, add_pin
+from fmrt.cli._say import print_json, show
 from fmrt.cli._text import size, table
 from fmrt.cli._variants import variants_table
 
@@ -51,20 +51,23 @@ def run(args: argparse.Namespace) -> int:
 
     bundle = Bundle.open(args.bundle, args.sha256)
     placements = _placements(bundle, args.provider) if args.provider else {}
-    print(_json(bundle, placements) if args.json else _for_people(bundle, placements), flush=True)
+    if args.json:
+        print_json(_values(bundle, placements))
+    else:
+        show(args, _for_people(bundle, placements))
     failed = [f"{file} {what}" for file, what in placements.items() if isinstance(what, str)]
     if failed:
         raise ProviderError(f"{args.bundle}: {'; '.join(failed)}")
     return 0
 
 
-def _json(bundle: Bundle, placements: Placements) -> str:
+def _values(bundle: Bundle, placements: Placements) -> dict[str, Any]:
     placed = {
         file: {"error": what} if isinstance(what, str) else dataclasses.asdict(what)
         for file, what in placements.items()
     }
     more = {"placements": placed} if placed else {}
-    return json.dumps(dataclasses.asdict(bundle.manifest) | more, indent=2)
+    return dataclasses.asdict(bundle.manifest) | more
 
 
 def _for_people(bundle: Bundle, placements: Placements) -> str:

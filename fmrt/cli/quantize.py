@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from functools import partial
 from typing import TYPE_CHECKING
 
-from fmrt.cli._arguments import Subparsers
+from fmrt.cli._arguments import Subparsers, real
+from fmrt.cli._say import reporter, show
 from fmrt.cli._status import DONE
 from fmrt.cli._variants import variants_table
 from fmrt.errors import QuantizationError
@@ -38,7 +38,7 @@ def add_quality(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--min-cosine",
         metavar="C",
-        type=float,
+        type=real,
         default=0.999,
         help="mean cosine with the fp32 vectors that a quantized variant must reach on held-out "
         "calibration items (default: %(default)s)",
@@ -71,25 +71,23 @@ def run(args: argparse.Namespace) -> int:
             args.schemes,
             min_cosine=args.min_cosine,
             calibration=args.calibration,
-            report=partial(print, flush=True),
+            report=reporter(args),
         )
     except QuantizationError as e:
         if e.added:
-            print_variants(Bundle.open(args.bundle))
+            print_variants(args, Bundle.open(args.bundle))
         raise
-    print_variants(bundle)
+    print_variants(args, bundle)
     # The latest that runs here; a precision stands for the provider's own variant.
     precision = next(
         v.precision for v in reversed(bundle.manifest.variants) if v.provider in ("any", "cpu")
     )
-    print(
-        f"next: fmrt embed {shlex.quote(args.bundle)} texts.txt -o vectors.npy "
-        f"--variant {precision}"
-    )
+    name = shlex.quote(args.bundle)
+    show(args, f"next: fmrt embed {name} texts.txt -o vectors.npy --variant {precision}")
     return DONE
 
 
-def print_variants(bundle: Bundle) -> None:
+def print_variants(args: argparse.Namespace, bundle: Bundle) -> None:
     """Print the table of a bundle's variants, and the hash that pins the bundle."""
-    print(f"\n{variants_table(bundle.manifest.graphs)}\n")
-    print(f"SHA-256 of its manifest, for --sha256: {bundle.manifest_sha256}", flush=True)
+    show(args, f"\n{variants_table(bundle.manifest.graphs)}\n")
+    show(args, f"SHA-256 of its manifest, for --sha256: {bundle.manifest_sha256}")

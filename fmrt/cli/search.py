@@ -16,6 +16,7 @@ from fmrt.cli._arguments import (
     open_bundle,
     positive,
 )
+from fmrt.cli._say import print_json
 from fmrt.cli._text import count, shortened, table
 from fmrt.errors import DataError, InputError
 
@@ -65,6 +66,10 @@ def add_parser(subparsers: Subparsers) -> None:
         help="as EMBEDDINGS was embedded with (default: as EMBEDDINGS says)",
     )
     parser.add_argument(
+        "--json", action="store_true", help="print the hits as JSON, see docs/command-line.md"
+    )
+    parser.add_argument("-q", "--quiet", action="store_true", help="print rows' numbers alone")
+    parser.add_argument(
         "--ignore-provenance",
         action="store_true",
         help="search though EMBEDDINGS says that another model made it",
@@ -96,7 +101,12 @@ def run(args: argparse.Namespace) -> int:
         texts: list[str] | None = _texts(records, hits, lines, len(vectors))
     else:
         texts = [str(columns["text"][hit.row]) for hit in hits] if "text" in columns else None
-    print(_table(hits, texts))
+    if args.json:
+        print_json({"query": args.query, "hits": _values(hits, texts, lines)})
+    elif args.quiet:
+        print("\n".join(str(hit.row) for hit in hits))
+    else:
+        print(_table(hits, texts))
     return 0
 
 
@@ -174,6 +184,21 @@ def _texts(
         line = min(wanted - found.keys())
         raise DataError(f"--texts has no record at line {line}: give the file that was embedded")
     return [found[hit.row if lines is None else int(lines[hit.row])] for hit in hits]
+
+
+def _values(
+    hits: Sequence[Hit], texts: Sequence[str] | None, lines: NDArray[np.int64] | None
+) -> list[dict[str, Any]]:
+    return [
+        {
+            "rank": i + 1,
+            "row": hit.row,
+            "score": hit.score,
+            "line": None if lines is None else int(lines[hit.row]),
+            "text": None if texts is None else texts[i],
+        }
+        for i, hit in enumerate(hits)
+    ]
 
 
 def _table(hits: Sequence[Hit], texts: Sequence[str] | None) -> str:

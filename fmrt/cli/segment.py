@@ -14,6 +14,7 @@ from fmrt.cli._arguments import (
     positive,
 )
 from fmrt.cli._masks import MaskFile, check_masks_output, write_masks
+from fmrt.cli._say import show
 from fmrt.cli._text import table
 from fmrt.errors import InputError, OptionError
 
@@ -135,7 +136,7 @@ def run(args: argparse.Namespace) -> int:
     )
     found = segmenter.segment_prompts(_encoded(segmenter, args.image), prompts)
     files = write_masks(args.output, list(_masks(found, args.all_masks)), args)
-    print(table((*_NUMBERS, "file"), map(_row, files), _NUMBERS))
+    show(args, table((*_NUMBERS, "file"), map(_row, files), _NUMBERS))
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from fmrt.cli._arguments import Subparsers, add_reading, positive
+from fmrt.cli._say import show
 from fmrt.cli._text import table
 from fmrt.errors import DataError
 
@@ -60,14 +61,14 @@ def run(args: argparse.Namespace) -> int:
         tuned = tune(bundle, items, args.variant, modality)
         for key, title in _TITLES.items():
             rows = [(choice, f"{speed:.2f}") for choice, speed in tuned.measured[key].items()]
-            print(table((title, "speed"), rows, ("speed",)), end="\n\n")
+            show(args, table((title, "speed"), rows, ("speed",)) + "\n")
         file = save_tuning(engine.variant, tuned.tuning, dict(tuned.measured))
         best = tuned.tuning
-        print(
+        show(
+            args,
             f"best: {best.workers} workers, {best.intra_op_threads} threads in an operator, "
             f"batches of {best.batch_tokens} tokens, {best.query_threads} threads for a query\n"
             f"written to {file}",
-            flush=True,
         )
     return 0
 

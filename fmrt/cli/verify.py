@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fmrt.cli._arguments import Subparsers, add_pin, add_variant
+from fmrt.cli._say import print_json, show
 from fmrt.cli._text import table
 from fmrt.cli._variants import parity_cells
 from fmrt.errors import VariantNotFoundError, VerificationError
 
 if TYPE_CHECKING:
+    from fmrt.bundle import Bundle
     from fmrt.verify import ParityReport
 
 _NUMBERS = ("items", "max abs error", "mean cosine", "worst cosine")
@@ -29,6 +32,9 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("bundle", metavar="BUNDLE", help="a bundle's directory")
     add_variant(parser)
     add_pin(parser)
+    parser.add_argument(
+        "--json", action="store_true", help="print the reports as JSON, see docs/command-line.md"
+    )
     parser.add_argument(
         "--record",
         action="store_true",
@@ -53,14 +59,35 @@ def run(args: argparse.Namespace) -> int:
     reports = list(verify_bundle(bundle, args.variant, provider))
     if not reports:
         raise VariantNotFoundError(f"{args.bundle} has no variant that runs on {provider!r}")
-    print(_table(reports), flush=True)
-    if args.record:
-        recorded = record_parity(bundle, reports)
-        print(f"recorded in {bundle.path}: {', '.join(recorded) or 'nothing new'}", flush=True)
+    if not args.json:
+        show(args, _table(reports))
+    recorded = record_parity(bundle, reports) if args.record else []
+    if args.json:
+        print_json(_values(bundle, reports, recorded))
+    elif args.record:
+        show(args, f"recorded in {bundle.path}: {', '.join(recorded) or 'nothing new'}")
     failed = [report for report in reports if not report.passed]
     if failed:
         raise VerificationError(f"{args.bundle}: {_failures(failed)}")
     return 0
+
+
+def _values(
+    bundle: Bundle, reports: Sequence[ParityReport], recorded: Sequence[str]
+) -> dict[str, Any]:
+    return {
+        "bundle": str(bundle.path),
+        "passed": all(report.passed for report in reports),
+        "reports": [_report(report) for report in reports],
+        "recorded": list(recorded),
+    }
+
+
+def _report(report: ParityReport) -> dict[str, Any]:
+    """A report's values; without a measurement, that of an error is null."""
+    values = dataclasses.asdict(report)
+    parity = values.pop("parity")
+    return values | (dict.fromkeys(parity) if report.error is not None else parity)
 
 
 def _failures(failed: Sequence[ParityReport]) -> str:

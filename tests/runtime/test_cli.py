@@ -170,7 +170,7 @@ LONG = "dog " * 40
         ("b.txt", b"cat\n\xff\n", [], "'b.txt' line 2: not valid UTF-8"),
         ("b.jsonl", '"a"\n\n{"text": 1}\n', [], "'b.jsonl' line 3: 'text' is a number, not"),
         ("b.jsonl", '"a"\n"\\ud800"\n', [], "'b.jsonl' line 2: lone surrogate"),
-        ("b.txt", "x" * 1_000_001, [], "'b.txt' line 1: 1,000,001 characters, and the limit"),
+        ("b.txt", "x" * 1_000_001, [], "'b.txt' line 1: 1,000,001 characters, "),
         ("b.csv", 'text,n\n"a\nb",1\na\n', [], "'b.csv' line 4: 1 fields where the header has 2"),
         ("b.csv", "a,b\n1,2\n", ["--column", "text"], "'b.csv' has no column 'text'; it has"),
         ("b.csv", "a,b\n1,2\n", [], "cannot tell which column of 'b.csv' to embed"),
@@ -444,6 +444,133 @@ def test_search_refuses_what_it_cannot_compare(tiny_bundle, place, capsys, vecto
     put_texts()
     error = fails(capsys, place, "search", tiny_bundle, "v.npy", "dog", "--texts", "a.txt")
     assert message in error
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "embed BUNDLE a.txt -o w.npy",
+        "embed BUNDLE a.txt -o w/",
+        "verify BUNDLE",
+        "info BUNDLE",
+        "bench BUNDLE --texts a.txt --rounds 1",
+        "tune BUNDLE --texts a.txt",
+    ],
+)
+def test_quiet_says_nothing(tiny_bundle, place, capfd, monkeypatch, line):
+    put_texts()
+    monkeypatch.setenv("FMRT_CACHE", str(place))
+    monkeypatch.setattr("fmrt.measure.calibration.TURN", 0.001)
+    assert main([*line.replace("BUNDLE", str(tiny_bundle)).split(), "-q"]) == 0
+    assert capfd.readouterr() == ("", "")
+
+
+def test_quiet_says_what_may_be_wrong(tiny_bundle, place, capsys):
+    put("b.txt", b"\xff\n" + LONG.encode())
+    options = ["--quiet", "--on-error", "skip", "-o", "v.npy"]
+    assert main(["embed", str(tiny_bundle), "b.txt", *options]) == 0
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines()[-1].startswith("fmrt: warning: 1 of 1 texts had more than 16 tokens")
+    assert "fmrt: skipped 1 record in all" in err
+
+
+def test_results_for_programs(tiny_bundle, place, capsys, expected):
+    put_texts()
+    assert main(["embed", str(tiny_bundle), "a.txt", "-o", "v.npy", "-q"]) == 0
+    search = ["search", str(tiny_bundle), "v.npy", "the cat", "--prompt", "", "-k", "2"]
+    assert main([*search, "--json", "--texts", "a.txt"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["query"] == "the cat"
+    assert [set(hit) for hit in found["hits"]] == 2 * [{"rank", "row", "score", "line", "text"}]
+    best = found["hits"][0]
+    assert (best["rank"], best["row"], best["text"], best["line"]) == (1, 0, TEXTS[0], None)
+    with Embedder(tiny_bundle) as embedder:
+        wanted = embedder.embed(["the cat"])[0] @ expected[0]
+    assert best["score"] == pytest.approx(float(wanted), abs=1e-6)
+    assert len(str(best["score"])) > 8
+    assert main([*search, "-q"]) == 0
+    assert capsys.readouterr().out == "".join(f"{hit['row']}\n" for hit in found["hits"])
+
+    assert main(["verify", str(tiny_bundle), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["passed"], found["recorded"], found["bundle"]) == (True, [], str(tiny_bundle))
+    (report,) = found["reports"]
+    assert set(report) == {
+        *("variant", "modality", "provider", "items", "passed", "error"),
+        *("max_abs_error", "mean_cosine", "min_cosine"),
+    }
+    assert report["mean_cosine"] == pytest.approx(1)
+
+    for options in (["bench", "--json", str(tiny_bundle)], ["bench", str(tiny_bundle), "--json"]):
+        assert main([*options, "--texts", "a.txt", "--rounds", "1"]) == 0
+        assert json.loads(capsys.readouterr().out)["items"] == 5
+
+
+def test_a_verification_that_fails_is_json_too(tiny_bundle, place, capsys):
+    copy = place / "bundle"
+    shutil.copytree(tiny_bundle, copy)
+    manifest = Manifest.read(copy)
+    text = replace(manifest.towers[0].input, max_length=4)
+    replace(manifest, towers=(replace(manifest.towers[0], input=text),)).write(copy)
+    assert main(["verify", str(copy), "--json"]) == 1
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    assert not found["passed"]
+    assert not found["reports"][0]["passed"]
+    assert err.startswith("fmrt: error: ")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("embed b t --batch-size 32", "unknown option --batch-size: say --batch-tokens (batches"),
+        ("embed b t --batch_tokens=8", "unknown option --batch_tokens; did you mean --batch-tok"),
+        ("embed b t --device cuda", "unknown option --device: say --provider (as in --provider"),
+        ("embed --model b t", "unknown option --model: BUNDLE is given without an option"),
+        ("embed b t --output-file v.npy", "unknown option --output-file: say --output"),
+        ("embed b t --max-length 9", "unknown option --max-length: say --on-too-long (a bundle"),
+        ("embed b t --dtype fp16", "unknown option --dtype: say --precision (--variant"),
+        ("embed b t --num-workers 2", "unknown option --num-workers: say --workers"),
+        ("embed b t --quantize int8", "unknown option --quantize: say --variant (fmrt quantize"),
+        ("embed b t --pooling cls", "unknown option --pooling, which is one of fmrt export"),
+        ("embed b t --precison int8", "unknown option --precison; did you mean --precision?"),
+        ("embed b t -o v.npy -x", "unknown option -x; an argument that begins with - comes after"),
+        ("export m -o out", "unknown option -o: OUT is given without an option"),
+        ("export --model m out", "unknown option --model: MODEL is given without an option"),
+        ("search b v q --top-k 3", "unknown option --top-k: say -k"),
+        ("bench b --batch-size 3", "unknown option --batch-size: batches are bounded in tokens"),
+        ("verify b more", "unexpected argument 'more'"),
+        (
+            "embed b t -o v.npy --on-error skp",
+            "argument --on-error: 'skp'; choose from: fail, skip",
+        ),
+        ("embed b t -o v.npy --cache=", "argument --cache: it is empty"),
+        ("embed b t -o v.npy --workers 1.5", "argument --workers: '1.5' is not a whole number"),
+        ("embed b t -o v.npy --workers 99999999999", "is not a whole number from 1 to 2,147,483,"),
+        ("embed b t -o v.npy --gpu-mem-limit 1e9", "'1e9' is no size; say it as 8GiB"),
+        ("embed b t -o v.npy --prompt \udcff", "lone surrogate (invalid UTF-8) at position 0"),
+        ("embed b t -o v.npy --prompt a\0b", "NUL character at position 1"),
+        ("quantize b int8 --min-cosine nan", "argument --min-cosine: 'nan' is not a number"),
+        ("embd b t", "unknown command 'embd'; did you mean embed?"),
+        ("encode b t", "unknown command 'encode'; did you mean fmrt embed?"),
+        ("help", "unknown command 'help'; did you mean fmrt --help?"),
+        ("xyzzy", "unknown command 'xyzzy'; choose from: export, quantize"),
+        ("--variant q8 info b", "--variant is an option of commands: say it after the command"),
+    ],
+)
+def test_wrong_usage_is_one_line_with_the_way_out(capsys, line, message):
+    with pytest.raises(SystemExit) as caught:
+        main(line.split(" "))
+    assert caught.value.code == 2
+    err = capsys.readouterr().err
+    assert err.startswith("fmrt: error: ")
+    assert message in err
+    first = line.partition(" ")[0]
+    known = ("bench", "embed", "export", "quantize", "search", "verify")
+    assert err.endswith(f"see fmrt {first} --help\n" if first in known else "see fmrt --help\n")
+    assert err.count("\n") == 1
 
 
 def test_wrong_usage_ends_with_2(capsys):
