@@ -237,6 +237,30 @@ def add_reading(parser: Parser) -> None:
         metavar="F",
         help="txt, jsonl, csv, tsv or parquet (default: as the name ends; txt for -)",
     )
+    parser.add_argument(
+        "--delimiter",
+        metavar="D",
+        type=_delimiter,
+        help="between the fields of csv or tsv, such as ';' or tab (default: what the file shows)",
+    )
+    parser.add_argument(
+        "--no-header",
+        dest="header",
+        action="store_false",
+        help="csv or tsv without a first line of names: its columns are 1, 2 ...",
+    )
+
+
+def reading_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Options of `fmrt.data.read_records`, as `add_reading` added them."""
+    return {name: getattr(args, name) for name in ("format", "column", "delimiter", "header")}
+
+
+def _delimiter(text: str) -> str:
+    character = {"tab": "\t", "\\t": "\t"}.get(text, text)
+    if len(character) != 1 or character in '"\r\n':
+        raise argparse.ArgumentTypeError(f"{text!r} is not one character, nor tab")
+    return character
 
 
 def add_max_item_size(parser: Parser) -> None:

@@ -202,6 +202,8 @@ def _settings(args: argparse.Namespace, bundle: Bundle, fingerprint: Fingerprint
         Setting("modality", "--modality", args.modality),
         Setting("format", "--format", args.format),
         Setting("column", "--column", args.column),
+        Setting("delimiter", "--delimiter", args.delimiter),
+        Setting("no_header", "--no-header", None if args.header else True),
         Setting("keep", "--keep", list(dict.fromkeys(args.keep))),
         Setting("prompt_name", "--prompt-name", args.prompt_name),
         Setting("prompt", "--prompt", args.prompt),

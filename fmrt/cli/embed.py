@@ -17,6 +17,7 @@ from fmrt.cli._arguments import (
     check_prompt_name,
     open_bundle,
     positive,
+    reading_options,
 )
 from fmrt.cli._say import tell
 from fmrt.cli._text import count
@@ -186,7 +187,7 @@ def run(args: argparse.Namespace) -> int:
     bundle, args.provider = open_bundle(args)
     args.modality = _modality(args, bundle)
     records = read_records(
-        args.input, format=args.format, column=args.column, keep=args.keep, modality=args.modality
+        args.input, keep=args.keep, modality=args.modality, **reading_options(args)
     )
     _report(records, args.input)
     post = _checked_options(args, bundle)

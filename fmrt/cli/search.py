@@ -15,6 +15,7 @@ from fmrt.cli._arguments import (
     check_prompt_name,
     open_bundle,
     positive,
+    reading_options,
 )
 from fmrt.cli._say import print_json
 from fmrt.cli._text import count, shortened, table
@@ -90,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
     lines = read_lines(args.embeddings, len(vectors))
     records = None
     if args.texts is not None:
-        records = read_records(args.texts, format=args.format, column=args.column)
+        records = read_records(args.texts, **reading_options(args))
     bundle, args.provider = open_bundle(args)
     check_prompt_name(bundle.manifest, args.prompt_name)
     if not args.ignore_provenance:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from fmrt.cli._arguments import Subparsers, add_reading, positive
+from fmrt.cli._arguments import Subparsers, add_reading, positive, reading_options
 from fmrt.cli._say import show
 from fmrt.cli._text import table
 from fmrt.errors import DataError
@@ -86,7 +86,7 @@ def items_of(args: argparse.Namespace, engine: object, bundle: object) -> list[o
 
     if args.texts is None:
         return sample_items(engine, bundle, args.items)  # type: ignore[arg-type]
-    records = read_records(args.texts, format=args.format, column=args.column)
+    records = read_records(args.texts, **reading_options(args))
     texts = (r.value for r in records if isinstance(r, Record))
     items: list[object] = list(islice(dict.fromkeys(islice(texts, 4 * args.items)), args.items))
     if not items:

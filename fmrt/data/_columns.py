@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from types import NoneType
 
 from fmrt.data._records import BadRecord, Record
@@ -31,6 +31,42 @@ def kind(value: object) -> str:
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """What is asked of a table.
+
+    Attributes:
+        column: the one to embed; None for the one that the table shows.
+        keep: columns to carry along.
+        delimiter: between the fields of csv; None to look for it.
+        header: whether csv begins with the names of its columns.
+        texts: whether bytes are texts, as some programs write them to parquet.
+        choices: takes a line for what the reader chose and the table does not say itself.
+    """
+
+    column: str | None = None
+    keep: tuple[str, ...] = ()
+    delimiter: str | None = None
+    header: bool = True
+    texts: bool = True
+    choices: list[str] = field(default_factory=list)
+
+
+def lookup(row: Mapping[str, object], name: str) -> object:
+    """Return the value of a column, or of ``a.b`` inside the object ``a``.
+
+    Raises:
+        KeyError: there is none.
+    """
+    if name in row:
+        return row[name]
+    first, dot, rest = name.partition(".")
+    inner = row.get(first)
+    if not dot or not isinstance(inner, dict):
+        raise KeyError(name)
+    return lookup(inner, rest)
+
+
+@dataclass(frozen=True)
 class Columns:
     """The columns that are used of every row.
 
@@ -46,47 +82,59 @@ class Columns:
 
     def record(self, number: int, row: Mapping[str, object]) -> Record | BadRecord:
         """Return the record of one row; kept columns that the row lacks are None."""
-        if self.value not in row:
+        try:
+            value = lookup(row, self.value)
+        except KeyError:
             return BadRecord(number, f"it has no {self.value!r}")
-        value = row[self.value]
         if not isinstance(value, str | bytes):
             return BadRecord(number, f"{self.value!r} is {kind(value)}, not a string")
         if not self.keep:
             return Record(number, value)
-        kept = {name: row.get(name) for name in self.keep}
+        kept = {name: _kept(row, name) for name in self.keep}
         if self.numbered and LINE in kept:
             kept[LINE] = number
         return Record(number, value, kept)
 
 
+def _kept(row: Mapping[str, object], name: str) -> object:
+    try:
+        return lookup(row, name)
+    except KeyError:
+        return None
+
+
 def pick(
-    source: str, columns: Mapping[str, bool], column: str | None, keep: Sequence[str]
+    source: str, columns: Mapping[str, bool], wanted: Wanted, inner: Collection[str] = ()
 ) -> Columns:
     """Return the columns to use.
 
     Args:
         source: the input, for messages.
         columns: the columns there are, and for each whether it holds strings.
-        column: the one to embed; by default the first of `DEFAULTS`, or the only one with strings.
-        keep: those to carry along; "line" is the record's number unless there is such a column.
+        wanted: the column to embed, by default the first of `DEFAULTS`, or the only one with
+            strings; and those to keep: "line" is the record's number unless a column has that name.
+        inner: names of what is inside of columns, as ``a.b``.
 
     Raises:
         DataError: if a column is missing, or several could hold the text.
     """
-    value = _value_column(source, columns, column)
-    for name in keep:
-        if name not in columns and name != LINE:
+    has = listed(columns) + (f", in which are {listed(inner)}" if inner else "")
+    value = _value_column(source, columns, wanted.column, inner, has)
+    for name in wanted.keep:
+        if name not in columns and name not in inner and name != LINE:
             raise DataError(
-                f"{shown(source)} has no column {name!r} to keep; it has {listed(columns)}, "
+                f"{shown(source)} has no column {name!r} to keep; it has {has}, "
                 f"and {LINE!r} keeps the record's number"
             )
-    return Columns(value, tuple(keep), LINE not in columns)
+    return Columns(value, wanted.keep, LINE not in columns)
 
 
-def _value_column(source: str, columns: Mapping[str, bool], column: str | None) -> str:
+def _value_column(
+    source: str, columns: Mapping[str, bool], column: str | None, inner: Collection[str], has: str
+) -> str:
     if column is not None:
-        if column not in columns:
-            raise DataError(f"{shown(source)} has no column {column!r}; it has {listed(columns)}")
+        if column not in columns and column not in inner:
+            raise DataError(f"{shown(source)} has no column {column!r}; it has {has}")
         return column
     for name in DEFAULTS:
         if name in columns:
@@ -95,6 +143,6 @@ def _value_column(source: str, columns: Mapping[str, bool], column: str | None) 
     if len(strings) == 1:
         return strings[0]
     raise DataError(
-        f"cannot tell which column of {shown(source)} to embed: it has {listed(columns)}; say "
+        f"cannot tell which column of {shown(source)} to embed: it has {has}; say "
         "which with --column"
     )

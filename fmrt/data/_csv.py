@@ -1,12 +1,20 @@
-"""Comma- or tab-separated values with a header row, as Python's csv module reads them."""
+"""Separated values with a header row, as Python's csv module reads them."""
 
 from __future__ import annotations
 
 import csv
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from itertools import chain
 
-from fmrt.data._columns import Columns, pick
+from fmrt.data._columns import Columns, Wanted, pick
+from fmrt.data._dialect import (
+    HEAD_BYTES,
+    HEAD_LINES,
+    check_header,
+    delimiter_of,
+    separator,
+)
 from fmrt.data._records import BadRecord, Record
 from fmrt.data._source import empty, numbered_lines, peeked, shown
 from fmrt.errors import DataError
@@ -16,35 +24,59 @@ Row = tuple[int, list[str]]
 _FIELD_CHARACTERS = 1 << 24
 
 
-def read_csv(source: str, column: str | None, keep: Sequence[str]) -> Iterator[Record | BadRecord]:
-    """Return the records of a comma-separated ``source``, numbered by the line they start on."""
-    return _read(source, column, keep, ",")
+def read_csv(source: str, wanted: Wanted) -> Iterator[Record | BadRecord]:
+    """Return the records of a comma-separated ``source``, numbered by the line they start on.
+
+    Where another delimiter fits, it is taken, and noted.
+    """
+    return _read(source, wanted, ",")
 
 
-def read_tsv(source: str, column: str | None, keep: Sequence[str]) -> Iterator[Record | BadRecord]:
+def read_tsv(source: str, wanted: Wanted) -> Iterator[Record | BadRecord]:
     """Return the records of a tab-separated ``source``; fields may be quoted as in csv."""
-    return _read(source, column, keep, "\t")
+    return _read(source, wanted, "\t")
 
 
-def _read(
-    source: str, column: str | None, keep: Sequence[str], delimiter: str
-) -> Iterator[Record | BadRecord]:
-    rows = _rows(_Lines(source), delimiter)
-    header = _header(source, rows)
-    columns = pick(source, dict.fromkeys(header, True), column, keep)
-    for name in {columns.value, *keep}:
+def _read(source: str, wanted: Wanted, usual: str) -> Iterator[Record | BadRecord]:
+    numbered = numbered_lines(source, wanted.choices)
+    head = list(_head(numbered))
+    stated = separator(head[0][1].decode(errors="replace")) if head else None
+    if stated is not None:
+        head = head[1:]
+    lines = [line.decode(errors="replace") for _, line in head]
+    delimiter = wanted.delimiter or stated or delimiter_of(source, lines, usual, wanted)
+    rows = _rows(_Lines(chain(head, numbered), 2 if stated else 1), delimiter)
+    header, rows = _header(source, rows, wanted)
+    columns = pick(source, dict.fromkeys(header, True), wanted)
+    for name in {columns.value, *wanted.keep}:
         if header.count(name) > 1:
             raise DataError(f"{shown(source)} has more than one column {name!r}; rename them")
     return (_record(row, header, columns) for row in peeked(source, rows))
 
 
-def _header(source: str, rows: Iterator[Row | BadRecord]) -> list[str]:
+def _head(numbered: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
+    """The first lines, from which the dialect is told."""
+    size = 0
+    for number, line in numbered:
+        yield number, line
+        size += len(line)
+        if number >= HEAD_LINES or size >= HEAD_BYTES:
+            return
+
+
+def _header(
+    source: str, rows: Iterator[Row | BadRecord], wanted: Wanted
+) -> tuple[list[str], Iterator[Row | BadRecord]]:
+    """Names of the columns, and the rows behind them; without a header, numbers from 1."""
     first = next(rows, None)
     if first is None:
         raise empty(source)
     if isinstance(first, BadRecord):
         raise DataError(f"cannot read the header row of {shown(source)}: {first.reason}")
-    return first[1]
+    if wanted.header:
+        check_header(source, first[1], wanted)
+        return first[1], rows
+    return [str(number) for number, _ in enumerate(first[1], 1)], chain([first], rows)
 
 
 def _record(row: Row | BadRecord, header: list[str], columns: Columns) -> Record | BadRecord:
@@ -103,9 +135,9 @@ _long_fields = _LongFields()
 class _Lines:
     """Decoded lines for csv.reader, which remember the position and whether they were UTF-8."""
 
-    def __init__(self, source: str) -> None:
-        self._lines = numbered_lines(source)
-        self._number = 0
+    def __init__(self, lines: Iterator[tuple[int, bytes]], first: int) -> None:
+        self._lines = lines
+        self._number = first - 1
         self.valid = True
 
     def begin_row(self) -> int:

@@ -6,17 +6,21 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
+from fmrt.data._columns import Wanted
 from fmrt.data._csv import read_csv, read_tsv
 from fmrt.data._folder import read_files
 from fmrt.data._jsonl import read_jsonl
 from fmrt.data._media import MEDIA, Media
 from fmrt.data._parquet_records import read_parquet
 from fmrt.data._records import BadRecord, Record, Records
-from fmrt.data._source import STDIN, check_source, shown
+from fmrt.data._source import STDIN, check_source, reading, shown
 from fmrt.data._txt import read_txt
 from fmrt.errors import DataError
 
-Reader = Callable[[str, str | None, Sequence[str]], Iterator[Record | BadRecord]]
+Reader = Callable[[str, Wanted], Iterator[Record | BadRecord]]
+
+
+DELIMITED = ("csv", "tsv")
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class Format:
     Attributes:
         name: as ``--format`` takes it.
         extensions: of the files that have it, with the dot; text formats may have .gz after it.
-        read: takes the source, the text column or None, and the columns to keep.
+        read: takes the source, and what is asked of it.
     """
 
     name: str
@@ -36,10 +40,10 @@ class Format:
 
 FORMATS = (
     Format("txt", (".txt",), read_txt),
-    Format("jsonl", (".jsonl", ".ndjson"), read_jsonl),
+    Format("jsonl", (".jsonl", ".ndjson", ".json"), read_jsonl),
     Format("csv", (".csv",), read_csv),
-    Format("tsv", (".tsv",), read_tsv),
-    Format("parquet", (".parquet",), read_parquet),
+    Format("tsv", (".tsv", ".tab"), read_tsv),
+    Format("parquet", (".parquet", ".pq"), read_parquet),
 )
 
 
@@ -50,6 +54,8 @@ def read_records(
     column: str | None = None,
     keep: Sequence[str] = (),
     modality: str = "text",
+    delimiter: str | None = None,
+    header: bool = True,
 ) -> Records:
     """Return the records of ``source``, read as they are asked for, in bounded memory.
 
@@ -62,6 +68,8 @@ def read_records(
         keep: columns to carry along; "line" is the record's number unless a column has that name.
         modality: text, image or audio. Of the last two, a folder is searched for files that can be
             embedded, and such a file is a record.
+        delimiter: a character between the fields of csv or tsv; by default what the file shows.
+        header: whether csv or tsv begins with the names of its columns, which are else "1", "2" ...
 
     Returns:
         A ``Record`` for each good record and a ``BadRecord`` for each bad one, in order; and what
@@ -76,8 +84,13 @@ def read_records(
     if media is not None and format is None and _is_media(source, media):
         return read_files(source, media, column, keep)
     check_source(source)
-    records = _named(format, source).read(source, column, tuple(dict.fromkeys(keep)))
-    return Records(records, table=True)
+    chosen = _named(format, source)
+    if (delimiter is not None or not header) and chosen.name not in DELIMITED:
+        raise DataError(f"{shown(source)} is {chosen.name}; --delimiter and --no-header are of csv")
+    kept = tuple(dict.fromkeys(keep))
+    wanted = Wanted(column, kept, delimiter, header, texts=modality not in MEDIA)
+    records = chosen.read(source, wanted)
+    return Records(records, choices=[f"{shown(source)}: {c}" for c in wanted.choices], table=True)
 
 
 def modality_of(source: str, modalities: Sequence[str]) -> str | None:
@@ -119,14 +132,21 @@ def _named(name: str | None, source: str) -> Format:
 
 def _by_extension(source: str) -> Format:
     extension = _extension(source.removesuffix(".gz"))
+    name = _by_content(source)
     for known in FORMATS:
-        if extension in known.extensions:
+        if extension in known.extensions or name == known.name:
             return known
     extensions = ", ".join(e for known in FORMATS for e in known.extensions)
     raise DataError(
         f"cannot tell the format of {shown(source)}: its name ends in none of {extensions}; "
         f"say --format {_names()}"
     )
+
+
+def _by_content(source: str) -> str | None:
+    """Format of a file of another extension that begins as no text could."""
+    with reading(source), Path(source).open("rb") as file:
+        return "parquet" if file.read(4) == b"PAR1" else None
 
 
 def _extension(source: str) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fmrt.data._columns import LINE, Columns, pick
+from fmrt.data._columns import LINE, Columns, Wanted, lookup, pick
 from fmrt.data._pyarrow import pyarrow, reading_parquet
 from fmrt.data._records import BadRecord, Record
-from fmrt.data._source import STDIN, one_line, peeked, shown
+from fmrt.data._source import STDIN, listed, one_line, peeked, shown
 from fmrt.errors import DataError
 
 if TYPE_CHECKING:
@@ -31,57 +31,98 @@ class _Unreadable:
     reason: str
 
 
-def read_parquet(
-    source: str, column: str | None, keep: Sequence[str]
-) -> Iterator[Record | BadRecord]:
+def read_parquet(source: str, wanted: Wanted) -> Iterator[Record | BadRecord]:
     """Return the records of ``source``, numbered by row; reads only the columns in use."""
     if source == STDIN:
         raise DataError("parquet cannot be read from standard input; give a file")
     with reading_parquet(source):
         file = pyarrow().parquet.ParquetFile(source, buffer_size=_BUFFER_BYTES)
-    types = {field.name: field.type for field in file.schema_arrow}
-    columns = pick(source, {name: _is_text(kind) for name, kind in types.items()}, column, keep)
-    found = types[columns.value]
+    schema = file.schema_arrow
+    types = {field.name: _stored(field.type) for field in schema}
+    inner = {name: kind for top, own in types.items() for name, kind in _inside(top, own)}
+    columns = pick(source, {n: _is_text(k) for n, k in types.items()}, wanted, inner)
+    found = types.get(columns.value, inner.get(columns.value))
     if not _is_text(found) and not _holds_bytes(found):
+        more = [name for name in inner if name.startswith(f"{columns.value}.")]
         raise DataError(
             f"column {columns.value!r} of {shown(source)} is {found}, not string or binary"
+            + (f"; in it are {listed(more)}" if more else "")
         )
-    return peeked(source, _records(source, file, columns))
+    for name in {columns.value, *columns.keep}:
+        top = name if name in types else name.partition(".")[0]
+        if schema.names.count(top) > 1:
+            raise DataError(f"{shown(source)} has more than one column {top!r}; rename them")
+    return peeked(source, _records(source, file, columns, wanted.texts and not _is_text(found)))
+
+
+def _stored(kind: pa.DataType) -> pa.DataType:
+    """The type that an extension type, such as JSON's, is stored as."""
+    return getattr(kind, "storage_type", kind)
+
+
+def _inside(top: str, kind: pa.DataType) -> Iterator[tuple[str, pa.DataType]]:
+    """Names and types of the fields of a struct, and of those in them."""
+    if pyarrow().types.is_struct(kind):
+        for field in kind:
+            yield f"{top}.{field.name}", _stored(field.type)
+            yield from _inside(f"{top}.{field.name}", _stored(field.type))
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    values = kind.value_type if pyarrow().types.is_dictionary(kind) else kind
-    return str(values) in _TEXT_TYPES
+    return str(_of_values(kind)) in _TEXT_TYPES
 
 
 def _holds_bytes(kind: pa.DataType) -> bool:
     """Binary, or the struct of bytes and path that Hugging Face data sets keep files in."""
     if pyarrow().types.is_struct(kind):
         return any(field.name == _BYTES and _holds_bytes(field.type) for field in kind)
-    return str(kind) in _BINARY_TYPES
+    return str(_of_values(kind)) in _BINARY_TYPES
+
+
+def _of_values(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pyarrow().types.is_dictionary(kind) else kind
 
 
 def _records(
-    source: str, file: parquet.ParquetFile, columns: Columns
+    source: str, file: parquet.ParquetFile, columns: Columns, decode: bool
 ) -> Iterator[Record | BadRecord]:
     names = {columns.value, *columns.keep} - ({LINE} if columns.numbered else set())
+    own = set(file.schema_arrow.names)
+    # Of a struct, only the fields in use are read.
+    tops = {name if name in own else name.partition(".")[0] for name in names}
     done = 0
     with reading_parquet(source), file:
         for batch in file.iter_batches(_BATCH_ROWS, columns=sorted(names)):
-            values = {name: _values(batch.column(name)) for name in names}
+            values = {name: _values(batch.column(name)) for name in tops}
             for row in zip(*values.values(), strict=True):
                 done += 1
-                yield _record(done, dict(zip(values, row, strict=True)), columns)
+                yield _record(done, dict(zip(values, row, strict=True)), columns, decode)
 
 
-def _record(number: int, row: dict[str, object], columns: Columns) -> Record | BadRecord:
+def _record(
+    number: int, row: dict[str, object], columns: Columns, decode: bool
+) -> Record | BadRecord:
     for name, value in row.items():
         if isinstance(value, _Unreadable):
             return BadRecord(number, f"{name!r} is {value.reason}")
-    value = row.get(columns.value)
+    record = columns.record(number, _with_file(row, columns.value))
+    if decode and isinstance(record, Record) and isinstance(record.value, bytes):
+        try:
+            return record._replace(value=record.value.decode())
+        except UnicodeDecodeError:
+            return BadRecord(number, f"{columns.value!r} is not valid UTF-8")
+    return record
+
+
+def _with_file(row: dict[str, object], name: str) -> dict[str, object]:
+    """The row with bytes or a path in place of a struct of both."""
+    try:
+        value = lookup(row, name)
+    except KeyError:  # in a struct that is null
+        return {**row, name: None}
     if isinstance(value, dict):
-        row = {**row, columns.value: value.get(_BYTES) or value.get("path")}
-    return columns.record(number, row)
+        return {**row, name: value.get(_BYTES) or value.get("path")}
+    return row
 
 
 def _values(array: pa.Array) -> list[object]:

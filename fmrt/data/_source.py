@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import codecs
 import gzip
 import os
 import sys
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import IO, TypeVar, cast
 
+from fmrt.data._text import NotTextError, as_utf8, unpacked
 from fmrt.errors import DataError
 from fmrt.file_kind import unusual_kind
 
 STDIN = "-"
-_UTF16_BOMS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+GZIP = b"\x1f\x8b"
 _MOST_LISTED = 20
 T = TypeVar("T")
 
@@ -67,13 +67,32 @@ def check_source(source: str) -> None:
         raise DataError(f"{shown(source)} is {kind}; give a file{more}")
 
 
-def numbered_lines(source: str) -> Iterator[tuple[int, bytes]]:
-    r"""Yield ``(number, line)`` from 1, split on ``\n`` only and with it, without a UTF-8 BOM."""
+def numbered_lines(source: str, choices: list[str] | None = None) -> Iterator[tuple[int, bytes]]:
+    r"""Return ``(number, line)`` from 1 in UTF-8, split on ``\n`` only and with it, without a BOM.
+
+    Files in UTF-16 or UTF-32, and files whose lines end with ``\r`` alone, are converted first.
+
+    Args:
+        source: a path, or "-".
+        choices: takes a line for each such conversion that the file does not ask for itself.
+
+    Raises:
+        DataError: at once, if it is no text; later, if reading fails halfway.
+    """
+    lines = _lines(source, [] if choices is None else choices)
+    next(lines)
+    return lines
+
+
+def _lines(source: str, choices: list[str]) -> Iterator[tuple[int, bytes]]:
+    """First, when the file is open, a line that is none."""
     with reading(source), _open(source) as stream:
-        first = _without_bom(source, next(iter(stream), b""))
-        if first:
-            yield 1, first
-        yield from enumerate(stream, 2)
+        try:
+            text = as_utf8(stream, choices)
+        except NotTextError as e:
+            raise DataError(f"{shown(source)} is {e}") from None
+        yield 0, b""
+        yield from enumerate(text, 1)
 
 
 def peeked(source: str, items: Iterator[T]) -> Iterator[T]:
@@ -88,18 +107,18 @@ def empty(source: str) -> DataError:
     return DataError(f"{shown(source)} is empty: it has no record to embed")
 
 
-def _open(source: str) -> AbstractContextManager[IO[bytes]]:
+@contextmanager
+def _open(source: str) -> Iterator[IO[bytes]]:
+    """The bytes of a source, decompressed if its name or its start says gzip."""
     if source == STDIN:
         if (stdin := getattr(sys.stdin, "buffer", None)) is None:
             raise DataError("standard input is closed; give a file")
-        return nullcontext(stdin)
-    if os.fspath(source).lower().endswith(".gz"):
-        return cast("IO[bytes]", gzip.open(source, "rb"))
-    return Path(source).open("rb")
-
-
-def _without_bom(source: str, line: bytes) -> bytes:
-    # Without the NUL it may just be one bad line; with it every line of the file would be.
-    if line.startswith(_UTF16_BOMS) and b"\0" in line:
-        raise DataError(f"{shown(source)} is UTF-16; save it as UTF-8")
-    return line.removeprefix(codecs.BOM_UTF8)
+        packed = hasattr(stdin, "peek") and stdin.peek(2)[:2] == GZIP
+        yield unpacked(stdin) if packed else stdin
+        return
+    with Path(source).open("rb") as file:
+        if os.fspath(source).lower().endswith(".gz") or file.peek(2)[:2] == GZIP:
+            with gzip.GzipFile(fileobj=file, mode="rb") as content:
+                yield cast("IO[bytes]", content)
+        else:
+            yield file

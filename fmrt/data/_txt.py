@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from fmrt.data._columns import TEXT, Columns, pick
+from fmrt.data._columns import TEXT, Columns, Wanted, pick
 from fmrt.data._records import BadRecord, Record
 from fmrt.data._source import numbered_lines, peeked, shown
 from fmrt.errors import DataError
 
 
-def read_txt(source: str, column: str | None, keep: Sequence[str]) -> Iterator[Record | BadRecord]:
+def read_txt(source: str, wanted: Wanted) -> Iterator[Record | BadRecord]:
     """Return the texts of ``source``, one a line; an empty line is the text ""."""
-    if column is not None:
+    if wanted.column is not None:
         raise DataError(f"{shown(source)} is plain text without columns; leave out --column")
-    columns = pick(source, {TEXT: True}, None, keep)
-    lines = peeked(source, numbered_lines(source))
+    columns = pick(source, {TEXT: True}, wanted)
+    lines = peeked(source, numbered_lines(source, wanted.choices))
     return (_record(number, line, columns) for number, line in lines)
 
 

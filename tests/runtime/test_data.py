@@ -77,6 +77,7 @@ def put(tmp_path, name, data):
 
 
 @pytest.mark.parametrize(("write", "name"), WRITERS)
+@settings(deadline=None)  # pyarrow's import is in the first example's time
 @given(data=st.data())
 def test_texts_read_back_equal(write, name, data, tmp_path_factory):
     texts = data.draw(LINES if write is write_txt else TEXTS)
@@ -165,6 +166,139 @@ def test_columns_are_chosen_and_kept(tmp_path):
     assert read(path, keep=["text", "line"]) == [Record(1, "x", {"text": "x", "line": 1})]
 
 
+TABLE = [("0", "alpha centauri"), ("1", "beta, decay"), ("2", 'gamma "rays"'), ("3", "a;b|c\nd")]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32", "utf-16-le"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("extension", ["csv", "tsv"])
+def test_what_a_table_looks_like_is_found(tmp_path, extension, delimiter, end, encoding):
+    buffer = io.StringIO(newline="")
+    # Without quotes everywhere, csv's writer writes a bare line feed as it is.
+    quoting = csv.QUOTE_ALL if end == "\r" else csv.QUOTE_MINIMAL
+    writer = csv.writer(buffer, delimiter=delimiter, lineterminator=end, quoting=quoting)
+    writer.writerows([("id", "text"), *TABLE])
+    body = buffer.getvalue().replace("\n", "\r") if end == "\r" else buffer.getvalue()
+    records = read_records(str(put(tmp_path, f"a.{extension}", body.encode(encoding))))
+    texts = [text for _, text in TABLE]
+    assert [r.value.replace("\r", "\n") for r in records] == texts
+    usual = {"csv": ",", "tsv": "\t"}[extension]
+    chosen = [delimiter != usual, end == "\r", encoding == "utf-16-le"]
+    assert len(records.choices) == sum(chosen)
+
+
+def test_excel_says_what_separates_fields(tmp_path):
+    for first in ("sep=;", '"sep=;"', "SEP=;"):
+        path = put(tmp_path, "a.csv", f"{first}\r\nid;text\r\n1;x, y\r\n")
+        assert read(path) == [Record(3, "x, y")]
+
+
+def test_a_table_without_a_header(tmp_path):
+    path = put(tmp_path, "a.csv", "alpha centauri\nbeta decay\n")
+    with pytest.raises(DataError, match=r"alpha centauri.*--column.*--no-header"):
+        read_records(str(path))
+    assert [r.value for r in read(path, header=False)] == ["alpha centauri", "beta decay"]
+    assert [r.value for r in read(path, column="alpha centauri")] == ["beta decay"]
+    path = put(tmp_path, "b.csv", "7;x\n8;y\n")
+    assert read(path, header=False, column="2", keep=["1"]) == [
+        Record(1, "x", {"1": "7"}),
+        Record(2, "y", {"1": "8"}),
+    ]
+    records = read_records(str(put(tmp_path, "c.csv", "Sentence\na b\n")))
+    assert "Sentence" in records.choices[0]
+
+
+def test_lines_that_end_in_carriage_returns(tmp_path):
+    records = read_records(str(put(tmp_path, "a.txt", "a b\r\rc\r")))
+    assert [r.value for r in records] == ["a b", "", "c"]
+    assert "carriage returns" in records.choices[0]
+    long = "x" * 70_000 + "\r" + "y" * 70_000 + "\r\nz"
+    assert [r.value[0] for r in read(put(tmp_path, "a.txt", "w\r" + long))] == list("wxyz")
+
+
+@pytest.mark.parametrize("indent", [None, 0, 2])
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+@settings(deadline=None)
+@given(texts=TEXTS)
+def test_json_values_in_an_array_or_over_lines(name, indent, texts, tmp_path_factory):
+    path = tmp_path_factory.getbasetemp() / name
+    values = [{"text": text, "more": {"n": [1]}} for text in texts]
+    path.write_text("\n" + json.dumps(values, indent=indent))
+    assert [r.value for r in read(path)] == texts
+    path.write_text("\n".join(json.dumps(value, indent=2) for value in values))
+    assert [r.value for r in read(path)] == texts
+    path.write_text(json.dumps(texts, indent=indent))
+    assert [r.value for r in read(path)] == texts
+
+
+def test_numbers_of_values_are_lines(tmp_path):
+    path = put(tmp_path, "a.json", '\n[\n\n{"text": "x"}, {"text": \n1}\n,"y"]')
+    bad = BadRecord(4, "'text' is a number, not a string")
+    assert read(path) == [Record(4, "x"), bad, Record(6, "y")]
+
+
+def test_what_is_inside_of_objects(tmp_path):
+    path = put(tmp_path, "a.jsonl", '{"doc": {"text": "x", "m": {"id": 7}}}\n{"doc": null}')
+    assert read(path, column="doc.text", keep=["doc.m.id"]) == [
+        Record(1, "x", {"doc.m.id": 7}),
+        BadRecord(2, "it has no 'doc.text'"),
+    ]
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"doc": [{"text": "x", "m": {"id": 7}}, None], "n": [1, 2]}), path)
+    assert read(path, column="doc.text", keep=["doc.m.id", "n"]) == [
+        Record(1, "x", {"doc.m.id": 7, "n": 1}),
+        BadRecord(2, "'doc.text' is null, not a string"),
+    ]
+    with pytest.raises(DataError, match=r"it has 'doc', 'n', in which are 'doc.text', 'doc.m'"):
+        read(path)
+
+
+TEXT_TYPES = [
+    pa.string(),
+    pa.large_string(),
+    pa.string_view(),
+    pa.binary(),
+    pa.large_binary(),
+    pa.dictionary(pa.int32(), pa.string()),
+    pa.dictionary(pa.int32(), pa.binary()),
+]
+
+
+@pytest.mark.parametrize("kind", TEXT_TYPES)
+def test_texts_of_every_type_in_parquet(tmp_path, kind):
+    values = pa.array(["nächste", None, "x"])
+    values = values if pa.types.is_dictionary(kind) else values.cast(kind)
+    if pa.types.is_dictionary(kind):
+        values = values.cast(kind.value_type).dictionary_encode()
+    pq.write_table(pa.table({"text": values}), tmp_path / "a.parquet")
+    found = read(tmp_path / "a.parquet")
+    assert found[::2] == [Record(1, "nächste"), Record(3, "x")]
+    assert isinstance(found[1], BadRecord)
+
+
+def test_columns_of_one_name_in_parquet(tmp_path):
+    path = tmp_path / "a.parquet"
+    columns = [pa.array(["x"]), pa.array([1]), pa.array([2])]
+    pq.write_table(pa.Table.from_arrays(columns, names=["text", "id", "id"]), path)
+    assert read(path) == [Record(1, "x")]
+    with pytest.raises(DataError, match="more than one column 'id'"):
+        read(path, keep=["id"])
+
+
+def test_content_comes_before_a_name(tmp_path):
+    assert read(put(tmp_path, "a.csv", gzip.compress(b"id,text\n1,x"))) == [Record(2, "x")]
+    pq.write_table(pa.table({"text": ["x"]}), tmp_path / "a.dat")
+    assert read(tmp_path / "a.dat") == [Record(1, "x")]
+
+
+def test_a_compressed_pipe(tmp_path):
+    code = "from fmrt.data import read_records; print([r.value for r in read_records('-')])"
+    data = gzip.compress(b"x\ny")
+    done = subprocess.run([sys.executable, "-c", code], input=data, capture_output=True, check=True)
+    assert done.stdout.strip() == b"['x', 'y']"
+
+
 def test_standard_input_is_read_and_left_open(monkeypatch):
     stdin = io.TextIOWrapper(io.BytesIO(b"a\r\nb"))
     monkeypatch.setattr(sys, "stdin", stdin)
@@ -200,10 +334,21 @@ REFUSED = [
     ("a.txt", "x", {"format": "xml"}, "unknown format 'xml'"),
     ("a.txt", "", {}, "is empty"),
     ("a.txt", "\ufeff", {}, "is empty"),
-    ("a.txt", "x\ny".encode("utf-16"), {}, "UTF-16"),
     ("a.txt", "x", {"column": "text"}, "leave out --column"),
     ("a.txt", "x", {"keep": ["id"]}, "no column 'id' to keep"),
     ("a.txt.gz", "x", {}, "cannot read"),
+    ("a.txt", b"PK\3\4\0", {}, "is a ZIP archive.*CSV"),
+    ("a.csv", b"PAR1\0", {}, "is a parquet file"),
+    ("a.csv", b"\xfd7zXZ\0", {}, "xz -dc"),
+    ("a.csv", "id;text\n0;a;b\n1;c;d\n", {}, "one column 'id;text'.*--delimiter"),
+    ("a.csv", "a,b;text\n1,2;x\n", {"column": "c"}, "whether ',' or ';'"),
+    ("a.txt", "x", {"delimiter": ";"}, "is txt; --delimiter"),
+    ("a.json", '[{"text": "x"},\n]', {}, "line 2: .*comma too many"),
+    ("a.json", '[{"text": "x"}\n{"text": "y"}]', {}, "line 2: .*comma is missing"),
+    ("a.json", '["x",\n "y"', {}, "line 2: .*not closed"),
+    ("a.json", '["x"\n] 7', {}, "line 2: .*more after"),
+    ("a.json", '[\n{"text" "x"}, "' + "y" * 99 + '"]', {}, "line 2: .*delimiter"),
+    ("a.json", "[]", {}, "is empty"),
     ("a.jsonl", "\n \n", {}, "is empty"),
     ("a.jsonl", '{"a": "x", "b\\n": "y"}', {}, "it has 'a', .*--column"),
     ("a.jsonl", '{"a": "x"}', {"column": "b"}, "no column 'b'; it has 'a'"),
