@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shlex
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fmrt.cli._arguments import (
@@ -20,8 +23,8 @@ from fmrt.cli._arguments import (
     reading_options,
 )
 from fmrt.cli._say import tell
-from fmrt.cli._text import count
-from fmrt.errors import DataError
+from fmrt.cli._text import count, shortened
+from fmrt.errors import DataError, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +46,7 @@ def add_parser(subparsers: Subparsers) -> None:
         description="Embed the texts of a file or of standard input, the images or sounds of a "
         "folder, or those that a table names or holds, in bounded memory.",
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, fail=parser.error)
     add_model(parser)
     _add_files(parser)
     _add_embedding(parser)
@@ -61,9 +64,9 @@ def _add_files(parser: Parser) -> None:
         "-o",
         "--output",
         metavar="OUTPUT",
-        required=True,
-        help="a .npy or .parquet file to write; or a folder, with / at its end, for shards of a "
-        "job that goes on after an interruption, see docs/jobs.md",
+        help="required: a .npy, .parquet or .jsonl file to write; - for JSON lines on standard "
+        "output; or a folder, with / at its end, for shards of a job that goes on after an "
+        "interruption, see docs/jobs.md",
     )
     parser.add_argument(
         "--shard-rows",
@@ -83,7 +86,7 @@ def _add_files(parser: Parser) -> None:
         nargs="+",
         action="extend",
         default=[],
-        help="columns to carry along into .parquet; 'line' is the record's number, 'path' a file's",
+        help="columns to carry along (not to .npy); 'line' is the record's number, 'path' a file's",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace OUTPUT, start over")
     parser.add_argument(
@@ -181,6 +184,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.quiet and args.progress is None:
         args.progress = False
+    _check_given(args)
     folder = is_folder(args)
     if not folder:
         check_output(args.output, args.keep, overwrite=args.overwrite)
@@ -197,6 +201,24 @@ def run(args: argparse.Namespace) -> int:
     if folder:
         return run_shards(args, bundle, source, records, post)
     return _run_file(args, bundle, source, records, post)
+
+
+def _check_given(args: argparse.Namespace) -> None:
+    """Raise unless there is an input, and an output is named.
+
+    Raises:
+        DataError: there is no such input; what to do if it is a text itself.
+        SystemExit: no output.
+    """
+    text = args.input
+    if text != "-" and not os.path.lexists(text) and (" " in text or not Path(text).suffix):
+        piped = f"echo {shlex.quote(shortened(text, 60))}"
+        raise DataError(
+            f"no such file: {quoted(text)}; to embed a text itself: "
+            f"{piped} | fmrt embed {shlex.quote(args.bundle)} - -o -"
+        )
+    if args.output is None:
+        args.fail("the following arguments are required: -o/--output (- for standard output)")
 
 
 def _modality(args: argparse.Namespace, bundle: Bundle) -> str:
@@ -262,7 +284,8 @@ def _run_file(
             raise DataError(f"nothing embedded of {args.input!r}: every record was skipped")
         lines = output.commit(skipped=source.skipped > 0)
     form = form_of(bundle.manifest.tower(args.modality), post.dim)
-    tell(args, f"embedded {summary(embedded, args.modality, form, seconds)} -> {args.output}")
+    done = summary(embedded, args.modality, form, seconds)
+    tell(args, f"embedded {done} -> {'standard output' if args.output == '-' else args.output}")
     if lines is not None:
         tell(args, f"line numbers of the rows -> {lines}")
     return 0

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmrt.data._index import read_index
+from fmrt.data._jsonl_vectors import EXTENSION, read_jsonl_vectors
+from fmrt.data._provenance import read_provenance
 from fmrt.data._pyarrow import EMBEDDING, pyarrow, reading_parquet
 from fmrt.data._shard import Shard
 from fmrt.data._source import check_source, listed, one_line, shown
@@ -28,8 +30,8 @@ def read_embeddings(path: str, *, columns: Sequence[str] = ()) -> Embeddings:
     """Return the vectors [n, dim] of ``path`` in their stored dtype, and the columns it has.
 
     Args:
-        path: a .npy file, which is memory-mapped; a .parquet file with a column "embedding"; or a
-            folder of shards of these, all of which are read into memory.
+        path: a .npy file, which is memory-mapped; a .parquet or .jsonl file with a column
+            "embedding"; or a folder of shards, all of which are read into memory.
         columns: names of columns to return as lists of n; those that do not exist are left out.
 
     Raises:
@@ -44,7 +46,10 @@ def read_embeddings(path: str, *, columns: Sequence[str] = ()) -> Embeddings:
         return _read_npy(path), {}
     if suffix == ".parquet":
         return _read_parquet(path, columns)
-    raise DataError(f"cannot read vectors from {shown(path)}: give a .npy or .parquet file")
+    if suffix == EXTENSION:
+        found = read_provenance(path)
+        return read_jsonl_vectors(path, columns, None if found is None else found["dtype"])
+    raise DataError(f"cannot read vectors from {shown(path)}: give a .jsonl, .npy or .parquet file")
 
 
 def _read_folder(folder: str, columns: Sequence[str]) -> Embeddings:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from fmrt.data._index import read_index, read_regular
+from fmrt.data._jsonl_vectors import EXTENSION
 from fmrt.data._pending import PendingFile, writing
 from fmrt.data._pyarrow import pyarrow, reading_parquet
 from fmrt.data._source import one_line, shown
@@ -26,13 +27,14 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "truncate_dim": (int, type(None)),
 }
 
+_WITH_SIDECAR = (".npy", EXTENSION)
 Provenance = Mapping[str, Any]
 
 
 def sidecar_path(vectors: str) -> Path | None:
     """``v.npy.json`` of ``v.npy``; None for a format that holds provenance itself."""
     path = Path(vectors)
-    return path.with_name(f"{path.name}.json") if path.suffix.lower() == ".npy" else None
+    return path.with_name(f"{path.name}.json") if path.suffix.lower() in _WITH_SIDECAR else None
 
 
 def sidecar(path: Path, provenance: Provenance) -> PendingFile:
@@ -73,18 +75,27 @@ def read_provenance(path: str) -> dict[str, Any] | None:
 def _of_sidecar(path: str, beside: str) -> dict[str, Any] | None:
     try:
         content = read_regular(Path(beside))
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        form = _form_of(path)
     except (OSError, ValueError, EOFError) as e:
         raise DataError(f"cannot read {shown(beside)}: {one_line(e)}") from e
     found = _checked(beside, _parsed(beside, content))
     if found is not None:
-        facts = found.get("shape"), found.get("dtype")
-        if facts != (list(array.shape), str(array.dtype)):
+        shape, dtype = found.get("shape"), found.get("dtype")
+        if form not in ((shape, dtype), (shape[:1] if isinstance(shape, list) else None, None)):
             raise DataError(
-                f"{shown(beside)} does not belong to {shown(path)}, which is {array.dtype} "
-                f"{list(array.shape)}: remove it, or embed again"
+                f"{shown(beside)} does not belong to {shown(path)}, which is {form[1] or 'rows'} "
+                f"{form[0]}: remove it, or embed again"
             )
     return found
+
+
+def _form_of(path: str) -> tuple[list[int], str | None]:
+    """Shape and dtype of an array; of JSON lines their number alone, and None."""
+    if Path(path).suffix.lower() == EXTENSION:
+        with Path(path).open("rb") as file:
+            return [sum(1 for _ in file)], None
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    return list(array.shape), str(array.dtype)
 
 
 def _parsed(where: str, content: bytes) -> object:

@@ -10,10 +10,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fmrt.data._jsonl_vectors import EXTENSION, JsonlWriter, StdoutWriter
 from fmrt.data._npy import NpyWriter
 from fmrt.data._parquet_writer import ParquetWriter
 from fmrt.data._pending import nothing
 from fmrt.errors import DataError
+
+STDOUT = "-"
 
 
 class Writer(Protocol):
@@ -59,6 +62,7 @@ class OutputFormat:
 
 
 OUTPUT_FORMATS = (
+    OutputFormat(EXTENSION, JsonlWriter, columns=True),
     OutputFormat(".npy", NpyWriter, columns=False),
     OutputFormat(".parquet", ParquetWriter, columns=True),
 )
@@ -74,25 +78,28 @@ def open_writer(
     like: str | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> Writer:
-    """Return a writer of vectors [n, *shape] to ``output``, a .npy or .parquet path.
+    """Return a writer of vectors [n, *shape] to ``output``, a path or standard output.
 
     Args:
-        output: where the vectors go; nothing is there before the writer's ``commit``.
+        output: a .npy, .parquet or .jsonl path, where nothing is before the writer's ``commit``;
+            or "-" for JSON lines on standard output, as the vectors come.
         shape: of an item: ``(dim,)``, or ``(patches, dim)``.
         dtype: of the components: float32, float16, int8 or uint8.
-        keep: names of the columns to carry along, for .parquet.
+        keep: names of the columns to carry along; .npy has no place for them.
         overwrite: whether ``commit`` may replace a file.
         like: another such output, whose types the kept columns get.
-        provenance: where the vectors come from, for .parquet; a .npy cannot hold it.
+        provenance: where the vectors come from, for .parquet; the others cannot hold it.
 
     Raises:
         DataError: if there can be no such output; later, from the writer, if writing fails.
         MissingExtraError: for parquet without pyarrow.
     """
+    if output == STDOUT:
+        return StdoutWriter(shape, np.dtype(dtype), tuple(dict.fromkeys(keep)))
     chosen = _chosen(output)
     if keep and not chosen.columns:
         raise DataError(
-            f"{chosen.extension} holds vectors only; write .parquet to carry columns along"
+            f"{chosen.extension} holds vectors only; write .parquet or .jsonl to carry columns"
         )
     _check_place(Path(output), overwrite)
     columns = tuple(dict.fromkeys(keep))
@@ -103,8 +110,10 @@ def _chosen(output: str) -> OutputFormat:
     for known in OUTPUT_FORMATS:
         if Path(output).suffix.lower() == known.extension:
             return known
-    extensions = " or ".join(known.extension for known in OUTPUT_FORMATS)
-    raise DataError(f"cannot write {output!r}: give a name that ends in {extensions}")
+    *others, last = (known.extension for known in OUTPUT_FORMATS)
+    raise DataError(
+        f"cannot write {output!r}: give a name that ends in {', '.join(others)} or {last}"
+    )
 
 
 def _check_place(path: Path, overwrite: bool) -> None:

@@ -106,6 +106,72 @@ def test_embeds_standard_input_and_keeps_columns(tiny_bundle, place, expected):
     np.testing.assert_array_equal(np.array(table["embedding"].to_pylist(), np.float32), expected)
 
 
+@pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
+def test_vectors_as_json_lines_are_exact(tiny_bundle, place, capsysbinary, precision):
+    put("a.jsonl", lines_of(JSON))
+    command = ["embed", str(tiny_bundle), "a.jsonl", "--precision", precision, "-q", "-o"]
+    for output in ("v.npy", "v.jsonl", "-"):
+        keep = [] if output == "v.npy" else ["--keep", "id", "line"]
+        assert main([*command, output, *keep]) == 0
+    printed = capsysbinary.readouterr().out
+    assert printed == Path("v.jsonl").read_bytes()
+    rows = [json.loads(line) for line in printed.splitlines()]
+    assert [(row["id"], row["line"]) for row in rows] == [(i, i + 1) for i in range(5)]
+    vectors = np.load("v.npy")
+    assert np.array_equal(np.array([r["embedding"] for r in rows], vectors.dtype), vectors)
+    found = []
+    for file in ("v.npy", "v.jsonl"):
+        assert main(["search", str(tiny_bundle), file, "cat", "--json"]) == 0
+        found.append(capsysbinary.readouterr().out)
+    assert found[0] == found[1]
+
+
+def test_json_lines_stream_and_end_when_the_reader_does(tiny_bundle, place):
+    put("a.txt", "cat\n" * 40_000)
+    command = [sys.executable, "-m", "fmrt", "embed", str(tiny_bundle), "a.txt", "-o", "-"]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert len(json.loads(run.stdout.readline())["embedding"]) == 12
+    run.stdout.close()
+    assert run.wait(60) == 1
+    assert run.stderr.read() == b""
+    run.stderr.close()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"embedding": [1, 2]', "'v.jsonl' line 1: Expecting"),
+        (
+            '{"embedding": [0.5, 2]}\n{"text": "a"}',
+            "'v.jsonl' line 2 is no object with 'embedding'",
+        ),
+        ('{"embedding": [0.5, 2]}\n{"embedding": [0.5]}', "'v.jsonl' line 2: 1 dimensions, and"),
+        ('{"embedding": ["a"]}', "'embedding' of 'v.jsonl' line 1 is no list of numbers"),
+        ('{"embedding": [[1, 2], [3]]}', "'embedding' of 'v.jsonl' line 1 is no list of numbers"),
+        ('{"embedding": [1, 2]}', "'v.jsonl' holds int64 vectors, which have no cosine"),
+    ],
+)
+def test_json_lines_that_are_no_vectors(tiny_bundle, place, capsys, content, message):
+    put("v.jsonl", content)
+    assert message in fails(capsys, place, "search", tiny_bundle, "v.jsonl", "cat")
+
+
+def test_a_text_in_place_of_a_file_is_told_where_to_go(tiny_bundle, place, capsys):
+    error = fails(capsys, place, "embed", tiny_bundle, "it's a text")
+    assert (
+        "no such file: \"it's a text\"; to embed a text itself: echo 'it'\"'\"'s a text' | "
+        in error
+    )
+    assert error.endswith("- -o -\n")
+    put_texts()
+    with pytest.raises(SystemExit) as caught:
+        main(["embed", str(tiny_bundle), "a.txt"])
+    assert caught.value.code == 2
+    assert (
+        "required: -o/--output (- for standard output); see fmrt embed" in capsys.readouterr().err
+    )
+
+
 def test_options_reach_the_model(tiny_bundle, place):
     put_texts()
     options = "--prompt-name query --truncate-dim 4 --precision float16 --workers 1 --no-verify"
