@@ -24,8 +24,9 @@ def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "bench",
         help="measure throughput and latency on this machine",
-        description="Embed items over and over; on the CPU, numpy's matrix products take turns "
-        "with them, for the part of the machine's peak that the model reaches.",
+        description="Embed items over and over; on the CPU, matrix products alone, by every kernel "
+        "that is installed, take turns with them, for the part of the machine's peak that the "
+        "model reaches.",
     )
     parser.set_defaults(run=run)
     add_model(parser)
@@ -92,7 +93,14 @@ def _table(found: Bench, units: str) -> str:
         ("computed", f"{found.flops / min(found.seconds) / 1e9:,.0f} GFLOP/s in matrix products"),
     ]
     if found.peak_flops_per_second is not None:
-        rows.append(("sgemm", f"{found.peak_flops_per_second / 1e9:,.0f} GFLOP/s"))
-        rows.append(("of sgemm", f"{found.peak_fraction:.0%}"))
+        kernels = ", ".join(
+            f"{name} {rate / 1e9:,.0f} GFLOP/s"
+            for name, rate in sorted(found.peak_kernels.items(), key=lambda item: -item[1])
+        )
+        rows.append(("products alone", kernels))
+        rows.append(("of the fastest", found.peak_error or f"{found.peak_fraction:.0%}"))
+    if found.environment:
+        held = " ".join(f"{name}={value}" for name, value in found.environment.items())
+        rows.append(("environment", f"{held}; it chooses kernels"))
     shown = ", ".join(f"{name} {1e3 * s:,.2f} ms" for name, s in found.latency.items())
     return table(("alone", shown), rows)

@@ -14,12 +14,15 @@ from numpy.typing import NDArray
 from fmrt.bundle import Bundle
 from fmrt.cores import available_cores, cpu_name
 from fmrt.engine import Engine
-from fmrt.measure.peak import Peak
+from fmrt.measure.peak import Peak, kernel_environment
 from fmrt.scheduler import plan_batches, windows
 from fmrt.session import Products, count_products, fit, runtime_version
 
 # Percentiles of latency.
 PERCENTILES = (50, 90, 99)
+# The precision of a variant's products on the CPU, where it is another than fp32: fp16 weights are
+# made float32 when they are loaded, and 4-bit ones while they are multiplied.
+COMPUTED = {"int8": "int8", "bf16": "bf16"}
 # Distinct shapes of products that the peak is measured at.
 MOST_SHAPES = 8
 
@@ -45,9 +48,13 @@ class Bench:
         positions_per_second: of the median round.
         padding: part of the computed positions that is padding.
         flops: of the matrix products of all items without padding.
-        peak_flops_per_second: numpy's sgemm at the model's shapes, median over the same rounds;
-            None where the model does not run on the CPU.
-        peak_fraction: part of it that was reached, median over the rounds.
+        peak_flops_per_second: of the fastest kernel at the model's shapes and in the variant's
+            precision, the best of all rounds; None where the model does not run on the CPU.
+        peak_kernel: its name.
+        peak_kernels: the best of all rounds of each kernel that was tried.
+        peak_fraction: part of ``peak_flops_per_second`` that was reached in the median round.
+        peak_error: why the peak is no bound; None when it is one.
+        environment: variables that choose the kernels of the libraries in this process.
         latency: seconds of items embedded alone, by percentile.
         latency_lengths: of those items.
         latency_seconds: of each of them.
@@ -70,7 +77,11 @@ class Bench:
     padding: float
     flops: float
     peak_flops_per_second: float | None
+    peak_kernel: str | None
+    peak_kernels: dict[str, float]
     peak_fraction: float | None
+    peak_error: str | None
+    environment: dict[str, str]
     latency: dict[str, float]
     latency_lengths: tuple[int, ...]
     latency_seconds: tuple[float, ...]
@@ -92,7 +103,8 @@ def bench(
     path = bundle.graph(engine.variant)
     polynomial, shapes = _flops(engine, path, items, lengths)
     flops = float(np.polyval(polynomial, lengths.astype(float)).sum())
-    seconds, peaks = [], []
+    seconds: list[float] = []
+    peaks: list[dict[str, float]] = []
     _embed(engine, items[: 2 * engine.workers])
     with _peak(engine, shapes) as peak:
         for _ in range(rounds):
@@ -102,7 +114,9 @@ def bench(
     chosen = np.linspace(0, len(items) - 1, min(singles, len(items))).astype(int)
     alone = _alone(engine, [items[i] for i in chosen])
     median = statistics.median(seconds)
-    ratios = [flops / s / p for s, p in zip(seconds, peaks, strict=False)]
+    best = {name: max(turn[name] for turn in peaks) for name in (peaks[0] if peaks else ())}
+    kernel = max(best, key=best.__getitem__, default=None)
+    fraction = None if kernel is None else flops / median / best[kernel]
     return Bench(
         variant=engine.variant.name,
         modality=engine.tower.modality,
@@ -120,11 +134,25 @@ def bench(
         positions_per_second=float(lengths.sum()) / median,
         padding=padding,
         flops=flops,
-        peak_flops_per_second=statistics.median(peaks) if peaks else None,
-        peak_fraction=statistics.median(ratios) if ratios else None,
+        peak_flops_per_second=None if kernel is None else best[kernel],
+        peak_kernel=kernel,
+        peak_kernels=best,
+        peak_fraction=fraction,
+        peak_error=_beaten(fraction),
+        environment=kernel_environment(),
         latency={f"p{p}": float(np.percentile(alone, p)) for p in PERCENTILES},
         latency_lengths=tuple(int(lengths[i]) for i in chosen),
         latency_seconds=tuple(alone),
+    )
+
+
+def _beaten(fraction: float | None) -> str | None:
+    """Why a peak is no bound, when the model was faster than it."""
+    if fraction is None or fraction <= 1:
+        return None
+    return (
+        f"the model ran at {fraction:.2f} of the peak, which is therefore no bound: the machine "
+        "was disturbed while it was measured; measure again"
     )
 
 
@@ -210,7 +238,7 @@ def _peak(engine: Engine, shapes: Sequence[tuple[int, int, int]]) -> Iterator[Pe
     if not engine.on_host or not shapes:
         yield None
         return
-    peak = Peak(shapes, available_cores())
+    peak = Peak(shapes, available_cores(), COMPUTED.get(engine.variant.precision, "fp32"))
     try:
         yield peak
     finally:

@@ -1,7 +1,8 @@
-"""What this machine's matrix products could do: numpy's sgemm, one on each core.
+"""What this machine's matrix products could do: the best of several kernels, one on each core.
 
-It runs in a process of its own, where the BLAS behind numpy is told to use one thread: that is set
-before it is loaded, and leaves the caller's alone.
+They run in a process of their own. There a BLAS is told to use one thread, and variables that hold
+kernels back are taken out of the environment: `OPENBLAS_CORETYPE=Haswell`, for one, halves NumPy's
+speed on a processor with AVX-512. Both must be set before the libraries are loaded.
 """
 
 from __future__ import annotations
@@ -12,7 +13,24 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
+PROGRAM = ("-m", "fmrt.measure.kernels")
 ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
+# Variables that choose the kernels of NumPy, OpenBLAS, MKL, BLIS and oneDNN.
+KERNEL_VARIABLES = (
+    "BLIS_ARCH_TYPE",
+    "DNNL_MAX_CPU_ISA",
+    "MKL_CBWR",
+    "MKL_DEBUG_CPU_TYPE",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "NPY_DISABLE_CPU_FEATURES",
+    "ONEDNN_MAX_CPU_ISA",
+    "OPENBLAS_CORETYPE",
+)
+
+
+def kernel_environment() -> dict[str, str]:
+    """The variables of this process that choose kernels, for the record of a measurement."""
+    return {name: os.environ[name] for name in KERNEL_VARIABLES if name in os.environ}
 
 
 class Peak:
@@ -21,25 +39,41 @@ class Peak:
     Args:
         products: rows, inner size and columns of the products, which take turns.
         cores: products at the same time.
+        precision: ``fp32``, ``bf16`` or ``int8``.
     """
 
-    def __init__(self, products: Sequence[tuple[int, int, int]], cores: int) -> None:
+    def __init__(
+        self, products: Sequence[tuple[int, int, int]], cores: int, precision: str = "fp32"
+    ) -> None:
+        free = {k: v for k, v in os.environ.items() if k not in KERNEL_VARIABLES}
+        arguments = str(cores), precision, json.dumps(list(products))
         self._process = subprocess.Popen(  # noqa: S603  # this Python, our own module
-            [sys.executable, "-m", "fmrt.measure.sgemm", str(cores), json.dumps(list(products))],
+            [sys.executable, *PROGRAM, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, **dict.fromkeys(ONE_THREAD, "1")},
+            env={**free, **dict.fromkeys(ONE_THREAD, "1")},
         )
+        self._names: list[str] = json.loads(self._line())
 
-    def flops_per_second(self) -> float:
-        """Over all cores together, for half a second."""
-        stdin, stdout = self._process.stdin, self._process.stdout
-        assert stdin is not None  # noqa: S101  # for the type checker: both are pipes
-        assert stdout is not None  # noqa: S101
+    @property
+    def kernels(self) -> list[str]:
+        """Names of the kernels that take turns."""
+        return self._names
+
+    def flops_per_second(self) -> dict[str, float]:
+        """Of each kernel, over all cores together, for a quarter of a second each."""
+        stdin = self._process.stdin
+        assert stdin is not None  # noqa: S101  # for the type checker: a pipe
         print(file=stdin, flush=True)
-        return float(stdout.readline())
+        rates: dict[str, float] = json.loads(self._line())
+        return rates
 
     def close(self) -> None:
         """End the process."""
         self._process.communicate()
+
+    def _line(self) -> str:
+        stdout = self._process.stdout
+        assert stdout is not None  # noqa: S101  # for the type checker: a pipe
+        return stdout.readline()

@@ -26,7 +26,11 @@ def draw(found: Bench, file: Path) -> None:
 
 
 def _title(found: Bench) -> str:
-    peak = "" if found.peak_fraction is None else f", {found.peak_fraction:.0%} of sgemm"
+    peak = (
+        ""
+        if found.peak_fraction is None
+        else f", {found.peak_fraction:.0%} of {found.peak_kernel}'s products alone"
+    )
     return f"{found.variant}: {found.positions_per_second:,.0f} tokens or patches/s{peak}"
 
 

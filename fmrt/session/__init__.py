@@ -10,6 +10,7 @@ from fmrt.session.features import FeatureSession
 from fmrt.session.flops import Products, count_products, fit
 from fmrt.session.opening import open_session
 from fmrt.session.placement import Placement, node_placement
+from fmrt.session.product import product_runner
 from fmrt.session.providers import (
     CPU,
     PROVIDERS,
@@ -40,6 +41,7 @@ __all__ = [
     "node_placement",
     "open_session",
     "preferred_precisions",
+    "product_runner",
     "resolve_provider",
     "runtime_version",
 ]

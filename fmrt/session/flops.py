@@ -74,7 +74,8 @@ def _count(nodes: Sequence[Mapping[str, Any]]) -> Products:
         if not inputs or not outputs or not inputs[0] or not outputs[0]:
             continue
         total += rule(inputs, outputs[0])
-        if node["op_name"] in _LINEAR and len(inputs) < _OPERANDS + (node["op_name"] == "Gemm"):
+        packed = len(inputs) < _OPERANDS + (node["op_name"] == "Gemm")
+        if node["op_name"] in _INTEGER or (node["op_name"] in _LINEAR and packed):
             out = outputs[0]
             weights.append((math.prod(out[:-1]), inputs[0][-1], out[-1]))
     return Products(total, tuple(weights))
@@ -100,6 +101,8 @@ def _convolution(inputs: Sequence[Shape], out: Shape) -> float:
     return 2.0 * math.prod(out) * (math.prod(inputs[1][1:]) if len(inputs) > 1 else inputs[0][1])
 
 
+# Products of quantized graphs, all with weights: attention stays in float.
+_INTEGER = ("MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul")
 _RULES: Mapping[str, Callable[[Sequence[Shape], Shape], float]] = {
     **dict.fromkeys(
         (
@@ -107,9 +110,7 @@ _RULES: Mapping[str, Callable[[Sequence[Shape], Shape], float]] = {
             "FusedGemm",
             "MatMul",
             "FusedMatMul",
-            "MatMulInteger",
-            "MatMulIntegerToFloat",
-            "DynamicQuantizeMatMul",
+            *_INTEGER,
             "MatMulNBits",
         ),
         _product,

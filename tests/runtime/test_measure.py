@@ -11,7 +11,8 @@ import pytest
 from fmrt.bundle import Bundle
 from fmrt.cli import main
 from fmrt.measure.calibration import best
-from fmrt.measure.peak import Peak
+from fmrt.measure.peak import Peak, kernel_environment
+from fmrt.measure.product_graph import product_graph
 from fmrt.session import count_products, fit
 from fmrt.tuning import Tuning, load_tuning
 
@@ -63,12 +64,54 @@ def test_flops_are_those_of_the_shapes(tmp_path: Path) -> None:
     assert np.polyval(fit([7, 7], [3.0, 3.0]), 7) == pytest.approx(3.0)
 
 
-def test_the_peak_is_measured_in_another_process() -> None:
-    peak = Peak([(64, 64, 64)], 1)
+@pytest.mark.parametrize(
+    ("precision", "kernels"), [("fp32", {"numpy", "onnxruntime"}), ("int8", {"onnxruntime"})]
+)
+def test_the_peak_is_that_of_real_kernels(precision: str, kernels: set[str]) -> None:
+    peak = Peak([(64, 64, 64)], 1, precision)
     try:
-        assert peak.flops_per_second() > 1e6
+        rates = peak.flops_per_second()
     finally:
         peak.close()
+    assert kernels <= set(rates)
+    assert min(rates.values()) > 1e6
+
+
+def test_an_environment_that_holds_kernels_back_does_not_lower_the_peak(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """OpenBLAS reads this when it is loaded, and multiplies at half the speed with AVX-512."""
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Nehalem")
+    assert kernel_environment() == {"OPENBLAS_CORETYPE": "Nehalem"}
+    program = "import json, os; print(json.dumps([os.environ.get('OPENBLAS_CORETYPE')]))"
+    monkeypatch.setattr("fmrt.measure.peak.PROGRAM", ("-c", program))
+    peak = Peak([], 1)
+    assert peak.kernels == [None]
+    peak.close()
+
+
+def test_the_graph_of_a_product_multiplies() -> None:
+    import onnxruntime as ort
+
+    rng = np.random.default_rng(0)
+    for kind in (np.float32, np.int8):
+        weights = rng.integers(-9, 9, (7, 300)).astype(kind)
+        x = rng.integers(0, 9, (5, 7)).astype(np.float32 if kind == np.float32 else np.uint8)
+        session = ort.InferenceSession(product_graph(weights), providers=["CPUExecutionProvider"])
+        got = session.run(None, {"x": x})[0]
+        assert np.array_equal(got, x.astype(np.float32) @ weights.astype(np.float32))
+
+
+def test_a_peak_that_the_model_beats_is_an_error(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Peak, "flops_per_second", lambda _: {"numpy": 1.0, "onnxruntime": 2.0})
+    counted = np.ones(1), [(8, 8, 8)]  # a FLOP per item, and the shape of a product
+    monkeypatch.setattr("fmrt.measure.benchmark._flops", lambda *_: counted)
+    assert main(["bench", str(tiny_bundle), "--items", "9", "--rounds", "1"]) == 0
+    shown = capsys.readouterr().out
+    assert "no bound" in shown
+    assert "onnxruntime 0 GFLOP/s, numpy 0 GFLOP/s" in shown
 
 
 def test_noise_does_not_beat_the_default() -> None:
