@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from fmrt.data import Record, Writer, open_writer
 from fmrt.data._lines import LinesWriter, lines_path
+from fmrt.data._lock import locked_output
 from fmrt.data._pending import nothing
 from fmrt.data._provenance import sidecar, sidecar_path
 from fmrt.data._source import shown
@@ -144,6 +145,7 @@ def opened(
     """
     path = lines_path(output)
     with ExitStack() as stack:
+        stack.enter_context(locked_output(output))
         writer = open_writer(
             output,
             shape=shape,

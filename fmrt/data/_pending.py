@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -34,11 +36,19 @@ def sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def remove_pending(folder: Path) -> None:
-    """Remove what killed processes have left unfinished in a folder."""
-    with writing(str(folder)):
-        for path in folder.glob(".fmrt-*.tmp"):
-            path.unlink()
+def pending_files(folder: Path, key: str = "*") -> list[Path]:
+    """Unfinished files in a folder, of one output or of all."""
+    return list(folder.glob(f".fmrt-{key}-*.tmp"))
+
+
+def key_of(target: Path) -> str:
+    """What the names of an output's unfinished files have in common.
+
+    ``v.npy``, ``v.lines.npy`` and ``v.npy.json`` are one output. The key is short, so that a name
+    with it fits wherever the output's own does.
+    """
+    name = re.sub(r"\.lines(?=\.npy$)|(?<=\.npy)\.json$", "", target.name)
+    return hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
 
 
 def nothing() -> None:
@@ -52,8 +62,7 @@ class PendingFile:
         self.output = output
         # Through a symbolic link, write what it points to instead of replacing the link.
         self._target = Path(output).resolve()
-        # Short, so that it fits wherever the output's own name does.
-        name = f".fmrt-{os.getpid()}-{secrets.token_hex(4)}.tmp"
+        name = f".fmrt-{key_of(self._target)}-{secrets.token_hex(4)}.tmp"
         self._path = self._target.with_name(name)
         with writing(output):
             self.file = self._path.open("xb")  # closed by commit or abort

@@ -21,7 +21,8 @@ from fmrt.data._index import (
     sealed,
     version_of,
 )
-from fmrt.data._pending import PendingFile, remove_pending, sync_folder, writing
+from fmrt.data._lock import locked_folder
+from fmrt.data._pending import PendingFile, sync_folder, writing
 from fmrt.data._shard import Shard, is_shard_name, whole
 from fmrt.errors import DataError
 from fmrt.scheduler import Workers
@@ -67,8 +68,7 @@ class Folder:
         new = not path.exists()
         with writing(str(path)):
             path.mkdir(exist_ok=True)
-        with _locked(path), _removed_if_empty(path) if new else nullcontext():
-            remove_pending(path)
+        with _removed_if_empty(path) if new else nullcontext(), locked_folder(path):
             if overwrite:
                 _remove_all(path)
             folder = cls(path)
@@ -257,22 +257,3 @@ def _removed_if_empty(path: Path) -> Iterator[None]:
     finally:
         with suppress(OSError):  # as it is when anything is in it
             path.rmdir()
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Keep other processes off the folder until the end of the context, or of this process."""
-    try:
-        import fcntl  # noqa: PLC0415  # not on Windows, where nothing locks a folder
-    except ImportError:
-        yield
-        return
-    with writing(str(path)):
-        handle = os.open(path, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError as e:
-        raise DataError(f"another process writes to {str(path)!r}; wait for its end") from e
-    finally:
-        os.close(handle)

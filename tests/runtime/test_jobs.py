@@ -21,6 +21,7 @@ import pytest
 from fmrt import Embedder
 from fmrt.cli import main
 from fmrt.data._index import sealed
+from fmrt.data._lock import locked_folder
 
 from .conftest import WORDS
 
@@ -539,15 +540,38 @@ def test_standard_input_makes_no_job(tiny_bundle, place, capsys) -> None:
 
 
 def test_two_processes_do_not_write_one_job(tiny_bundle, place, capsys) -> None:
-    import fcntl
-
     cut_short(tiny_bundle)
     capsys.readouterr()
-    handle = os.open("v", os.O_RDONLY)
-    fcntl.flock(handle, fcntl.LOCK_EX)
-    assert main(command(tiny_bundle, "a.txt", "v/")) == 1
+    with locked_folder(Path("v")):
+        assert main(command(tiny_bundle, "a.txt", "v/")) == 1
     assert "another process writes to 'v'; wait for its end" in capsys.readouterr().err
-    os.close(handle)
+    assert main(command(tiny_bundle, "a.txt", "v/")) == 0
+
+
+@pytest.mark.parametrize("output", ["v.npy", "v.parquet"])
+def test_two_processes_do_not_write_one_file(tiny_bundle, place, capsys, output) -> None:
+    """And what one leaves that is killed is gone after the next, even with another output."""
+    put("a.txt", ["cat"])
+    one = ["embed", str(tiny_bundle), "-", "-o", output, "--no-verify", "--on-error", "skip"]
+    process = spawn(one, stdin=subprocess.PIPE)
+    other = ["embed", str(tiny_bundle), "a.txt", "-o"]
+    try:
+        process.stdin.write(b"cat\n")
+        process.stdin.flush()
+        while not list(place.glob(".fmrt-*.tmp")):
+            assert process.poll() is None
+            time.sleep(0.001)
+        for name in (output, f"../{place.name}/{output}"):
+            assert main([*other, name]) == 1
+            assert "another process writes to" in capsys.readouterr().err
+        assert main([*other, "w.npy"]) == 0
+        assert list(place.glob(".fmrt-*.tmp"))
+    finally:
+        process.kill()
+        process.communicate()
+    assert main([*other, "w.npy", "--overwrite"]) == 0
+    assert sorted(path.name for path in place.iterdir()) == ["a.txt", "w.npy", "w.npy.json"]
+    assert main([*other, output]) == 0
 
 
 def test_an_input_that_changes_while_it_is_read_ends_the_job(
