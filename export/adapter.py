@@ -13,9 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftConfig, inject_adapter_in_model, set_peft_model_state_dict
+import transformers
+from peft import (
+    LoraConfig,
+    PeftConfig,
+    PeftModel,
+    inject_adapter_in_model,
+    set_peft_model_state_dict,
+)
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import load_peft_weights
+from transformers import AutoModelForCausalLM
 
 from fmrt.errors import ExportError, OptionError
 from fmrt.export.directory import ADAPTER_CONFIG, check_directory, read_object
@@ -24,6 +32,11 @@ from fmrt.export.quiet import quiet
 from fmrt.export.source import fetch, first_line, weights_sha256
 from fmrt.manifest import Adapter
 
+# Tokens of the comparison with PEFT, and how far the states may differ by rounding.
+PROBE = 8
+DIFFERENT = 1e-4
+# Some adapters start from a randomized decomposition of the layer's weight.
+SEED = 0
 # In front of every name in an adapter's file.
 PREFIX = "base_model.model."
 # Settings of a LoRA that add weights which are no product of two matrices.
@@ -99,12 +112,56 @@ def attach(backbone: torch.nn.Module, adapters: Sequence[AdapterFiles]) -> None:
     if not plain and any(config.use_dora for config in configs):
         raise OptionError("a DoRA does not add up: give it alone, without a weight")
     names = [f"adapter_{i}" for i in range(len(adapters))]
+    before = _Weights(backbone if any(map(_changes_base, configs)) else torch.nn.Module())
     for adapter, config, name in zip(adapters, configs, names, strict=True):
+        before.restore()
         _inject(backbone, adapter, config, name)
+        before.keep(adapter.weight)
+    before.add_kept()
     for _, layer in _layers(backbone):
         layer.set_adapter([name for name in names if name in layer.scaling])
     backbone.requires_grad_(requires_grad=False)
     backbone.eval()
+
+
+def _changes_base(config: LoraConfig) -> bool:
+    """Whether putting an adapter in may change the layer's own weight: not for zeros or noise."""
+    return isinstance(config.init_lora_weights, str)
+
+
+class _Weights:
+    """A model's own weights, which some adapters change when they are put in.
+
+    PiSSA, OLoRA and their like take what they start from out of the layer's weight. That is part of
+    their change, and they are to find the layer as it was, not as another adapter left it.
+    """
+
+    def __init__(self, backbone: torch.nn.Module) -> None:
+        self._backbone = backbone
+        self._layers = {
+            name: (module.weight, module.weight.detach().clone())
+            for name, module in backbone.named_modules()
+            if isinstance(getattr(module, "weight", None), torch.Tensor)
+        }
+        self._changes: dict[str, torch.Tensor] = {}
+
+    def restore(self) -> None:
+        """Put the weights back as they were."""
+        for weight, first in self._layers.values():
+            weight.data.copy_(first)
+
+    def keep(self, factor: float) -> None:
+        """Remember, times ``factor``, by how much the weights are not as they were."""
+        for name, (weight, first) in self._layers.items():
+            if not torch.equal(weight, first):
+                change = factor * (weight.data - first)
+                self._changes[name] = self._changes.get(name, 0) + change
+
+    def add_kept(self) -> None:
+        """The weights as they were, with all that was remembered."""
+        self.restore()
+        for name, change in self._changes.items():
+            self._layers[name][0].data.add_(change)
 
 
 def check_loaded(backbone: torch.nn.Module, adapter: AdapterFiles) -> None:
@@ -131,6 +188,66 @@ def merge(backbone: torch.nn.Module) -> None:
         layer.merge(safe_merge=True)
         parent, _, child = name.rpartition(".")
         setattr(backbone.get_submodule(parent), child, layer.get_base_layer())
+
+
+def check_against_peft(backbone: Any, base: Path, adapters: Sequence[AdapterFiles]) -> None:  # noqa: ANN401
+    """Compare a text model and its adapters with what PEFT makes of the same directories.
+
+    Raises:
+        ExportError: the states of a few tokens differ.
+    """
+    ids = torch.arange(PROBE, device=backbone.device)[None] % backbone.config.vocab_size
+    with quiet(), torch.no_grad():
+        want = _by_peft(backbone, base, adapters)(input_ids=ids).last_hidden_state
+        got = backbone(input_ids=ids).last_hidden_state
+    error = float((got - want).abs().max() / want.abs().max())
+    if not error <= DIFFERENT:
+        raise ExportError(
+            f"{adapters[0].name}: not all its weights have found their place, as PEFT gives tokens "
+            f"other states, by {error:.1e} of the largest"
+        )
+
+
+def _by_peft(backbone: Any, base: Path, adapters: Sequence[AdapterFiles]) -> Any:  # noqa: ANN401
+    """The base with adapters, as PEFT loads them onto the directory as it is.
+
+    A sum is the base with each adapter's change of its weights, merged by PEFT, times its weight.
+    """
+    whole = _with_head(backbone, adapters)
+
+    def loaded(adapter: AdapterFiles) -> Any:  # noqa: ANN401
+        model = whole.from_pretrained(
+            str(base), dtype=torch.float32, local_files_only=True, trust_remote_code=False
+        )
+        torch.manual_seed(SEED)
+        return PeftModel.from_pretrained(model.to(backbone.device), str(adapter.path)).eval()
+
+    def inner(model: Any) -> Any:  # noqa: ANN401
+        return model if isinstance(model, type(backbone)) else model.base_model
+
+    if len(adapters) == 1 and adapters[0].weight == 1.0:
+        return inner(loaded(adapters[0]).get_base_model())
+    model = whole.from_pretrained(str(base), dtype=torch.float32, local_files_only=True)
+    model.to(backbone.device)
+    first = {name: p.detach().clone() for name, p in model.named_parameters()}
+    for adapter in adapters:
+        merged = dict(loaded(adapter).merge_and_unload().named_parameters())
+        for name, p in model.named_parameters():
+            p.data.add_(adapter.weight * (merged[name].data - first[name]))
+    return inner(model.eval())
+
+
+def _with_head(backbone: Any, adapters: Sequence[AdapterFiles]) -> Any:  # noqa: ANN401
+    """The class that the adapters were trained on: their names say whether it had a head."""
+    modules = {name for name, _ in backbone.named_modules()}
+    key = next(iter(_weights(adapters[0]))).removeprefix(PREFIX).split(".lora_")[0]
+    if key in modules or f"{key}.base_layer" in modules:
+        return type(backbone)
+    stated = (backbone.config.architectures or [""])[0]
+    named = getattr(transformers, stated, None)
+    return (
+        named if named is not None and stated != type(backbone).__name__ else AutoModelForCausalLM
+    )
 
 
 def _layers(backbone: torch.nn.Module) -> Iterator[tuple[str, Any]]:
@@ -174,6 +291,7 @@ def _inject(
     config.inference_mode = True
     try:
         with quiet():
+            torch.manual_seed(SEED)
             inject_adapter_in_model(config, backbone, name)
             result = set_peft_model_state_dict(backbone, state, name)
     except Exception as e:  # peft raises many kinds

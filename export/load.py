@@ -12,6 +12,7 @@ from fmrt.export.adapter import (
     AdapterFiles,
     attach,
     base_of,
+    check_against_peft,
     check_loaded,
     fetch_adapter,
 )
@@ -21,15 +22,18 @@ from fmrt.export.directory import (
     ADAPTER_CONFIG,
     CONFIG_FILE,
     MODULES_FILE,
+    Module,
     author_code,
     check_directory,
+    stated_modules,
 )
 from fmrt.export.part import Loaded
 from fmrt.export.sam import FAMILIES
 from fmrt.export.segment import load_segmenter
 from fmrt.export.source import Choice, Overrides, check_device, fetch
+from fmrt.export.static import load_static
 from fmrt.export.text import load_text
-from fmrt.export.towers import is_two_towers, load_towers
+from fmrt.export.towers import is_two_towers, load_sentence_towers, load_towers
 from fmrt.export.vision import PATCH, load_vision
 
 LOADERS: dict[str, Callable[..., Loaded]] = {
@@ -65,17 +69,20 @@ def load_model(
     check_directory(path, name)
     if (path / MODULES_FILE).is_file() and (path / ADAPTER_CONFIG).is_file():
         return _loaded_with_adapter(name, path, commit, device, overrides, files)
-    if (path / ADAPTER_CONFIG).is_file() and not (path / CONFIG_FILE).is_file():
+    if (path / ADAPTER_CONFIG).is_file():
         files.insert(0, AdapterFiles(name, path, commit))
         name = base_of(files[0])
         path, commit = fetch(name, None)
         check_directory(path, name)
+    overrides = dataclasses.replace(overrides, tokenizers=tuple(f.path for f in files))
     loaded = _load(name, path, commit, device, overrides)
     choices = (*loaded.choices, *_head(loaded), *_code(path, overrides))
     trusted = overrides.trust_remote_code
     loaded = dataclasses.replace(loaded, choices=choices, remote_code=trusted)
     if files:
         attach(loaded.backbone, files)
+        if getattr(loaded.backbone, "main_input_name", "") == "input_ids":
+            check_against_peft(loaded.backbone, path, files)
     return _with_adapters(loaded, files)
 
 
@@ -128,8 +135,9 @@ def _load(name: str, path: Path, commit: str | None, device: str, overrides: Ove
 
 
 def _loader(name: str, path: Path, trust: bool) -> Callable[..., Loaded]:
-    if (path / MODULES_FILE).is_file():
-        return load_text
+    modules = stated_modules(path, name)
+    if modules:
+        return _loader_of_modules(path, modules, trust)
     if not (path / CONFIG_FILE).is_file():
         raise ExportError(f"{name} holds neither {CONFIG_FILE} nor {MODULES_FILE}: not a model")
     config = read_config(path, trust)
@@ -139,3 +147,16 @@ def _loader(name: str, path: Path, trust: bool) -> Callable[..., Loaded]:
     if is_two_towers(kind):
         return load_towers
     return LOADERS.get(getattr(kind, "main_input_name", ""), load_text)
+
+
+def _loader_of_modules(path: Path, modules: Sequence[Module], trust: bool) -> Callable[..., Loaded]:
+    """The loader of a sentence-transformers directory, by its first module."""
+    first = path / modules[0].path
+    if modules[0].kind == "StaticEmbedding":
+        return load_static
+    # Below trust, a module of the author's own may read its folder in a way of its own.
+    known = modules[0].package.startswith("sentence_transformers.")
+    known = known and (first / CONFIG_FILE).is_file() and not (first / ADAPTER_CONFIG).is_file()
+    if known and is_two_towers(backbone_class(read_config(first, trust))):
+        return load_sentence_towers
+    return load_text

@@ -28,7 +28,7 @@ from fmrt.export.checkpoint import (
 from fmrt.export.directory import MODULES_FILE, author_code, check_file, check_kind, read_object
 from fmrt.export.encoder import load_whole, take_encoder
 from fmrt.export.quiet import listening
-from fmrt.export.tokenizer import check_rows, check_tokenizer, rows_of
+from fmrt.export.tokenizer import check_rows, check_tokenizer, rows_of, take_tokenizer
 
 POOLING_MODES: tuple[str, ...] = tuple(Pooling.POOLING_MODES)
 # Modules that a graph and a manifest can state. Anything else is refused by its name.
@@ -62,7 +62,8 @@ ENCODER = Choice("part", "the encoder", "standard for encoder-decoders")
 class Overrides:
     """What the user asked for instead of what the model says; None leaves the model's own.
 
-    ``trust_remote_code`` lets Python files of the model's directory run.
+    ``trust_remote_code`` lets Python files of the model's directory run. ``tokenizers`` are
+    directories of adapters: one that brings a tokenizer was trained with that.
     """
 
     pooling: str | None = None
@@ -70,6 +71,7 @@ class Overrides:
     max_length: int | None = None
     output: str = "pooled"
     trust_remote_code: bool = False
+    tokenizers: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,8 @@ def load_text_source(
     if overrides.pooling is None:
         check_kind(path, name)
     check_size(path)
-    model, notes = _load(path, device, overrides.trust_remote_code)
+    model, notes = load_sentence_transformer(path, device, overrides.trust_remote_code)
+    brought = take_tokenizer(model, overrides.tokenizers)
     _check_modules(model, name)
     found = difference(model[0].auto_model)
     plain = not (path / MODULES_FILE).is_file()
@@ -151,10 +154,11 @@ def load_text_source(
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
     choices = [
         _choose_pooling(model, path, overrides.pooling),
-        _choose_normalize(model, path, overrides.normalize),
+        choose_normalize(model, path, overrides.normalize),
         _choose_max_length(model, path, overrides.max_length),
         _prompts_choice(model, path),
         *part,
+        *([Choice("tokenizer", str(brought), "the adapter's own")] if brought else []),
         *notes,
     ]
     return TextSource(name, path, commit, model.eval(), model.max_seq_length, tuple(choices))
@@ -214,7 +218,14 @@ def check_device(device: str) -> None:
         raise OptionError(f"device {device!r} is not usable: {first_line(e)}") from e
 
 
-def _load(path: Path, device: str, trust: bool) -> tuple[SentenceTransformer, Sequence[Choice]]:
+def load_sentence_transformer(
+    path: Path, device: str, trust: bool
+) -> tuple[SentenceTransformer, Sequence[Choice]]:
+    """A directory as sentence-transformers reads it, in float32, with what libraries warned of.
+
+    Raises:
+        ExportError: it cannot be loaded, or needs Python code of its author without ``trust``.
+    """
     try:
         with listening() as said:
             model = SentenceTransformer(
@@ -296,7 +307,8 @@ def _check_width(model: SentenceTransformer, index: int) -> None:
             )
 
 
-def _choose_normalize(model: SentenceTransformer, path: Path, asked: bool | None) -> Choice:
+def choose_normalize(model: SentenceTransformer, path: Path, asked: bool | None) -> Choice:
+    """Whether a model ends in L2 normalization; ``asked`` changes it."""
     has = isinstance(model[-1], Normalize)
     if asked is None:
         where = path / MODULES_FILE

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from transformers import AutoTokenizer
+
 from fmrt.errors import ExportError
+from fmrt.export.quiet import quiet
 
 # Beside those that a tokenizer's class names.
 FILES = ("tokenizer.json", "tekken.json", "*.model", "*.tiktoken")
@@ -33,6 +38,54 @@ def check_tokenizer(tokenizer: Any, name: str) -> None:  # noqa: ANN401  # a tra
             f"{name} has no tokenizer: {path} holds none of {', '.join(wanted)}; copy them from "
             "the model that it was trained from"
         )
+
+
+def take_tokenizer(model: Any, directories: Sequence[Path]) -> Path | None:  # noqa: ANN401
+    """Give a sentence-transformers model the tokenizer that one of its adapters brings.
+
+    Returns:
+        The directory that it is from, or None where the model has its tokens already.
+
+    Raises:
+        ExportError: it cannot be loaded, or two adapters bring different ones.
+    """
+    found: dict[str, tuple[Path, Any]] = {}
+    for directory in directories:
+        if any(
+            file
+            for pattern in (*FILES, "tokenizer_config.json")
+            for file in directory.glob(pattern)
+        ):
+            tokenizer = _loaded(directory)
+            found.setdefault(_meaning(tokenizer), (directory, tokenizer))
+    if len(found) > 1:
+        raise ExportError(
+            f"{' and '.join(str(path) for path, _ in found.values())} bring different tokenizers, "
+            "and a model has one"
+        )
+    for meaning, (directory, tokenizer) in found.items():
+        if meaning != _meaning(model.tokenizer):
+            tokenizer.model_max_length = min(tokenizer.model_max_length, model.max_seq_length)
+            model[0].processor = tokenizer
+            return directory
+    return None
+
+
+def _loaded(directory: Path) -> Any:  # noqa: ANN401
+    try:
+        with quiet():
+            return AutoTokenizer.from_pretrained(
+                str(directory), local_files_only=True, trust_remote_code=False
+            )
+    except Exception as e:  # whatever a malformed directory provokes
+        reason = str(e).strip().partition("\n")[0]
+        raise ExportError(f"the tokenizer of {directory} cannot be loaded: {reason}") from e
+
+
+def _meaning(tokenizer: Any) -> str:  # noqa: ANN401
+    """All that changes a text's tokens."""
+    spec = json.loads(tokenizer.backend_tokenizer.to_str())
+    return json.dumps({key: spec[key] for key in spec if key not in ("padding", "truncation")})
 
 
 def rows_of(backbone: Any) -> int:  # noqa: ANN401  # a transformers model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,10 +16,11 @@ from torch.nn.functional import normalize
 from transformers import AutoTokenizer
 
 from fmrt.bundle import Reference
-from fmrt.errors import OptionError
+from fmrt.errors import ExportError, OptionError
 from fmrt.export.audio import AudioEmbedding, AudioSource, audio_part
 from fmrt.export.backbone import load_backbone
 from fmrt.export.checkpoint import check_missing
+from fmrt.export.directory import MODULES_FILE, stated_modules
 from fmrt.export.feature_extractor import FeatureExtractor
 from fmrt.export.image_processor import ImageProcessor
 from fmrt.export.layout import save_tokenizer, write_config
@@ -129,6 +131,31 @@ def load_towers(
         partial(_write_configuration, source),
         tuple(files),
     )
+
+
+def load_sentence_towers(
+    name: str, path: Path, revision: str | None, device: str, overrides: Overrides
+) -> Loaded:
+    """Load a sentence-transformers directory whose first module is a model of two towers.
+
+    Raises:
+        ExportError: it cannot be exported, with the reason.
+        OptionError: an override that makes no sense for this model.
+    """
+    first, *after = stated_modules(path, name)
+    for module in after:
+        if module.kind != "Normalize":
+            raise ExportError(
+                f"{name} has a {module.kind} module after its towers, which cannot be exported"
+            )
+    unit = bool(after) if overrides.normalize is None else overrides.normalize
+    stated = dataclasses.replace(overrides, normalize=unit)
+    loaded = load_towers(name, path / first.path, revision, device, stated)
+    choices = loaded.choices
+    if overrides.normalize is None:
+        said = Choice("normalize", "yes" if unit else "no", MODULES_FILE)
+        choices = tuple(said if choice.name == said.name else choice for choice in choices)
+    return dataclasses.replace(loaded, path=path, choices=choices)
 
 
 def _tokenizer(path: Path, trust: bool) -> Any:  # noqa: ANN401

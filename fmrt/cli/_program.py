@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from fmrt._version import __version__
-from fmrt.cli import bench, completion, embed, export, info, quantize, search, segment, tune, verify
+from fmrt.cli import bench, embed, export, info, quantize, search, segment, tune, verify
 from fmrt.cli._arguments import Parser
 from fmrt.cli._process import discard
 from fmrt.cli._status import FAILED, INTERRUPTED, PARTLY, USAGE
@@ -35,7 +35,7 @@ OURS = (CacheWarning, ProviderWarning, TruncationWarning)
 NEEDS = "fmrt.embedder"
 QUIET = "say warnings and errors alone"
 # Each has add_parser(subparsers) and run(args) -> exit code.
-COMMANDS = (export, quantize, embed, search, segment, verify, info, bench, tune, completion)
+COMMANDS = (export, quantize, embed, search, segment, verify, info, bench, tune)
 
 
 def run(argv: Sequence[str] | None, interruptible: Interruptible) -> int:
@@ -48,7 +48,7 @@ def run(argv: Sequence[str] | None, interruptible: Interruptible) -> int:
     Raises:
         SystemExit: wrong usage, or help that was asked for.
     """
-    parser = make_parser()
+    parser = _parser()
     try:
         args = parser.parse_args(argv)
     except SystemExit as e:
@@ -67,8 +67,7 @@ def run(argv: Sequence[str] | None, interruptible: Interruptible) -> int:
         return _ended(args, interruptible)
 
 
-def make_parser() -> Parser:
-    """The program's parser, with those of its commands."""
+def _parser() -> Parser:
     parser = Parser("fmrt", description="Export foundation models once, embed anywhere, fast.")
     parser.add_argument("--version", action="version", version=f"fmrt {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")

@@ -15,11 +15,12 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
-from transformers import AutoModel, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 import fmrt
 from fmrt.cli import main
 from fmrt.errors import ExportError, FmrtError, OptionError
+from fmrt.export.adapter import AdapterFiles, attach, check_against_peft
 from fmrt.export.quiet import quiet
 from tests.export.models import TINY, save_tiny
 from tests.export.reference import TorchEmbedder, assert_parity
@@ -129,6 +130,56 @@ def test_a_sentence_transformers_adapter(base: Path, tmp_path: Path) -> None:
         model.save_pretrained(str(tmp_path / "adapter"))
     assert not list((tmp_path / "adapter").rglob("model.safetensors"))
     assert_parity(vectors(fmrt.export_model(tmp_path / "adapter", tmp_path / "bundle")), want)
+
+
+@pytest.mark.parametrize("init", ["pissa", "pissa_niter_4", "olora", "orthogonal", "gaussian"])
+def test_what_an_adapter_takes_out_of_its_base_is_part_of_its_change(
+    base: Path, tmp_path: Path, init: str
+) -> None:
+    """At a weight of nearly 0 nothing is left of it; two of them do not see each other."""
+    one = make_adapter(base, tmp_path / "one", 1, init_lora_weights=init)
+    two = make_adapter(base, tmp_path / "two", 2, init_lora_weights=init, r=2)
+    for weights in ((1e-6,), (0.5,), (0.7, -0.3)):
+        pairs = zip((one, two), weights, strict=False)
+        files = [AdapterFiles(str(path), path, None, weight) for path, weight in pairs]
+        with quiet(), torch.no_grad():
+            model = AutoModel.from_pretrained(base).eval()
+            ids = torch.arange(8)[None]
+            before = model(input_ids=ids).last_hidden_state
+        attach(model, files)
+        check_against_peft(model, base, files)
+        with quiet(), torch.no_grad():
+            after = model(input_ids=ids).last_hidden_state
+        changed = float((after - before).abs().max())
+        assert (changed < 1e-4) == (weights == (1e-6,))
+    next(m for m in model.modules() if isinstance(m, LoraLayer)).scaling["adapter_0"] *= 2
+    with pytest.raises(ExportError, match="PEFT gives"):
+        check_against_peft(model, base, files)
+
+
+def test_an_adapters_own_tokenizer_is_used(base: Path, tmp_path: Path) -> None:
+    """Tokens that the adapter was trained with have rows of the base's table to spare."""
+    if base.name == "llama":
+        pytest.skip("one model is enough")
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    roomy = AutoModel.from_config(AutoConfig.from_pretrained(base, vocab_size=len(tokenizer) + 2))
+    roomy.save_pretrained(tmp_path / "bert")
+    tokenizer.save_pretrained(tmp_path / "bert")
+    adapter = make_adapter(tmp_path / "bert", tmp_path / "adapter")
+    tokenizer.add_tokens(["productx"])
+    tokenizer.save_pretrained(adapter)
+    texts = ["buy productx now", "x"]
+    with quiet():
+        want = SentenceTransformer(str(adapter), device="cpu").encode(texts, batch_size=1)
+    bundle = fmrt.export_model(tmp_path / "bert", tmp_path / "bundle", adapter=adapter)
+    with fmrt.Embedder(bundle) as embedder:
+        assert_parity(embedder.embed(texts), want)
+    other = make_adapter(tmp_path / "bert", tmp_path / "other", 2)
+    tokenizer.add_tokens(["producty"])
+    tokenizer.save_pretrained(other)
+    both = [(adapter, 0.5), (other, 0.5)]
+    with pytest.raises(ExportError, match="different tokenizers"):
+        fmrt.export_model(tmp_path / "bert", tmp_path / "out", adapter=both)
 
 
 def test_what_does_not_fit_is_refused(base: Path, tmp_path: Path) -> None:

@@ -8,14 +8,21 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense, Normalize, Transformer
-from sentence_transformers.sentence_transformer.modules import Dropout, LayerNorm, Pooling
+from sentence_transformers.sentence_transformer.modules import (
+    Dropout,
+    LayerNorm,
+    Pooling,
+    StaticEmbedding,
+)
+from transformers import AutoTokenizer
 
 import fmrt
 from fmrt.export import heads
 from fmrt.export.quiet import quiet
-from tests.export.models import TINY, save_tiny
+from tests.export.models import MINILM, TINY, save_tiny
 from tests.export.reference import TorchEmbedder, assert_parity
 
 PROMPTS = {"query": "Represent this query: ", "document": "passage: "}
@@ -188,6 +195,34 @@ def test_an_unknown_module_is_refused_by_name(
         modules = [backbone, WeightedLayerPooling(32, num_hidden_layers=2), Pooling(32)]
         SentenceTransformer(modules=modules, device="cpu").save(str(tmp_path / "model"))
     assert "WeightedLayerPooling" in refused(capsys, tmp_path / "model", tmp_path / "out")
+
+
+@pytest.mark.parametrize("stored", [torch.float32, torch.float16])
+def test_a_static_embedding_is_a_look_up_and_a_mean(tmp_path: Path, stored: torch.dtype) -> None:
+    """Without special tokens, whatever the tokenizer's file would add; model2vec stores halves."""
+    torch.manual_seed(0)
+    table = torch.randn(30522, 16).to(stored)
+    tokenizer = AutoTokenizer.from_pretrained(MINILM).backend_tokenizer
+    tokenizer.no_truncation()
+    with quiet():
+        modules = [StaticEmbedding(tokenizer, table.float()), Dense(16, 8), Normalize()]
+        model = SentenceTransformer(
+            modules=modules, prompts=PROMPTS, default_prompt_name="document", device="cpu"
+        )
+        model.save(str(tmp_path / "model"))
+    if stored == torch.float16:
+        file = next((tmp_path / "model").rglob("model.safetensors"))
+        save_file({"embeddings": table}, file)
+        with quiet():
+            model = SentenceTransformer(str(tmp_path / "model"), device="cpu").float()
+    bundle = fmrt.export_model(tmp_path / "model", tmp_path / "bundle")
+    texts = [*TEXTS[1:], "many words " * 1000]
+    with fmrt.Embedder(bundle) as embedder:
+        assert_parity(embedder.embed(texts), model.encode(texts))
+        query = model.encode(texts, prompt_name="query")
+        assert_parity(embedder.embed(texts, prompt_name="query"), query)
+    with pytest.raises(fmrt.FmrtError, match="the mean"):
+        fmrt.export_model(tmp_path / "model", tmp_path / "out", pooling="cls")
 
 
 def test_a_failure_leaves_the_old_bundle(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from sentence_transformers import SentenceTransformer
 from torch.nn.functional import normalize
 from transformers import CONFIG_MAPPING, AutoFeatureExtractor, AutoModel, AutoTokenizer
 
@@ -121,3 +123,27 @@ def test_both_towers_match_pytorch(model_type: str, tmp_path: Path) -> None:
         alone.embed(items, modality=other)
     assert main(["verify", str(tmp_path / "bundle")]) == 0
     assert main(["info", str(tmp_path / "bundle")]) == 0
+
+
+@pytest.mark.parametrize("unit", [False, True])
+def test_a_sentence_transformers_directory_of_two_towers(tmp_path: Path, unit: bool) -> None:
+    """In the old form, with its folder; normalized only if a module says so."""
+    save("clip", tmp_path / "model/0_CLIPModel")
+    kinds = ["CLIPModel", "Normalize"] if unit else ["CLIPModel"]
+    entries = [
+        {
+            "idx": i,
+            "name": str(i),
+            "path": f"{i}_{kind}",
+            "type": f"sentence_transformers.models.{kind}",
+        }
+        for i, kind in enumerate(kinds)
+    ]
+    (tmp_path / "model/modules.json").write_text(json.dumps(entries))
+    with quiet():
+        model = SentenceTransformer(str(tmp_path / "model"), device="cpu")
+    bundle = fmrt.export_model(tmp_path / "model", tmp_path / "bundle")
+    texts = TEXTS[:4]
+    with fmrt.Embedder(bundle) as embedder, quiet():
+        assert_parity(embedder.embed(texts), model.encode(texts, batch_size=1), FILE_ERROR)
+        assert bundle.manifest.tower("text").normalize == unit
