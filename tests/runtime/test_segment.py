@@ -48,9 +48,14 @@ ITEM = {"image": 0, "points": [[8.0, 4.0]], "labels": None, "box": None}
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three masks, one a channel: where it is brighter than a point's x over the model's width."""
     directory = tmp_path_factory.mktemp("segment") / "bundle"
     (directory / "onnx").mkdir(parents=True)
+    write_bundle(directory)
+    return directory
+
+
+def write_bundle(directory: Path) -> None:
+    """Three masks, one a channel: where it is brighter than a point's x over the model's width."""
     write_encoder(directory / "onnx/vision_encoder.onnx")
     write_decoder(directory / "onnx/prompt_encoder_mask_decoder.onnx")
     features = np.zeros((3, CELLS, CELLS), np.float32)
@@ -68,7 +73,6 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"image": json.dumps([{"bytes": "image.item.0"}]), "segment": json.dumps([ITEM])},
     )
     write_manifest(directory)
-    return directory
 
 
 def red() -> Image.Image:
