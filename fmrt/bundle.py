@@ -14,6 +14,7 @@ from fmrt.errors import (
     BundleNotFoundError,
     FmrtError,
     VariantNotFoundError,
+    quoted,
 )
 from fmrt.manifest import (
     MANIFEST_FILE,
@@ -29,7 +30,6 @@ from fmrt.options import checked, file_path
 from fmrt.reference import HeadReference, Reference, read_head_reference, read_reference
 from fmrt.regular import FIX
 from fmrt.session import preferred_precisions
-from fmrt.typed import shown
 
 __all__ = ["Bundle", "HeadReference", "Reference", "record_of", "sha256"]
 
@@ -212,7 +212,7 @@ class Bundle:
         for location in sorted(locations):
             if str(folder / location) not in variant.external:
                 raise BundleCorruptError(
-                    f"{path} reads {shown(location)}, which {MANIFEST_FILE} does not list; {FIX}"
+                    f"{path} reads {quoted(location)}, which {MANIFEST_FILE} does not list; {FIX}"
                 )
         return found
 

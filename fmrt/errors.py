@@ -160,6 +160,16 @@ _QUOTE = reprlib.Repr()
 _QUOTE.maxstring = _QUOTE.maxother = _QUOTE.maxlong = 60
 
 
+# Characters of what another library says, which may quote what it read.
+MOST_SAID = 400
+
+
+def said(error: BaseException) -> str:
+    """What another library's error says: on one line, of limited length, without control signs."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return "".join(c if c.isprintable() else "?" for c in text)[:MOST_SAID]
+
+
 def quoted(value: object) -> str:
     """A value as an error message shows it: on one line, of limited length."""
     if isinstance(value, bytes | bytearray):

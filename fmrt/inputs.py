@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Annotated, Any, Literal
 
+from fmrt.errors import quoted
 from fmrt.typed import (
     Contradictions,
     Count,
@@ -15,7 +16,6 @@ from fmrt.typed import (
     Range,
     WrongValueError,
     decode,
-    shown,
 )
 
 # Bounds of what a manifest may say, far above what models do, so that a wrong one costs no memory.
@@ -72,7 +72,7 @@ class TextInput:
         """Fields that do not go together, with the reason."""
         if self.default_prompt_name is not None and self.default_prompt_name not in self.prompts:
             names = ", ".join(map(repr, self.prompts)) or "none"
-            name = shown(self.default_prompt_name)
+            name = quoted(self.default_prompt_name)
             yield "default_prompt_name", f"is {name}; the prompts are: {names}"
         if self.pad_to_max_length and self.max_length > MOST_PADDED:
             yield (

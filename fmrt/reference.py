@@ -12,11 +12,11 @@ from typing import Annotated, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fmrt.errors import BundleCorruptError
+from fmrt.errors import BundleCorruptError, quoted, said
 from fmrt.inputs import TextInput
 from fmrt.manifest import MANIFEST_FILE, Head, Manifest, Tower
 from fmrt.regular import FIX
-from fmrt.typed import Contradictions, Range, WrongValueError, decode, shown, wrong
+from fmrt.typed import Contradictions, Range, WrongValueError, decode, wrong
 
 T = TypeVar("T")
 
@@ -173,7 +173,7 @@ def _opened(path: Path) -> Iterator[_File]:
         with safe_open(path, framework="np") as file:
             yield _File(file)
     except (SafetensorError, WrongValueError, OSError, MemoryError) as e:
-        raise BundleCorruptError(f"{path} cannot be used: {e}; {FIX}") from e
+        raise BundleCorruptError(f"{path} cannot be used: {said(e)}; {FIX}") from e
 
 
 def _item(file: _File, entry: _Entry, tower: Tower) -> str | bytes:
@@ -197,7 +197,7 @@ def _check_prompts(prompts: Sequence[str], tower: Tower) -> None:
         if prompt and prompt not in prompts:
             raise WrongValueError(
                 f"{MANIFEST_FILE}: prompt {name!r}",
-                f"is {shown(prompt)}, with which nothing was exported",
+                f"is {quoted(prompt)}, with which nothing was exported",
             )
 
 
@@ -215,7 +215,7 @@ def _check_towers(file: _File, manifest: Manifest) -> None:
             for name, now, before in _differences(tower, exported):
                 raise WrongValueError(
                     f"{MANIFEST_FILE}: {where}.{name}",
-                    f"is {shown(now)}, and was exported as {shown(before)}",
+                    f"is {quoted(now)}, and was exported as {quoted(before)}",
                 )
 
 

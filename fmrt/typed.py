@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import reprlib
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -25,24 +24,14 @@ from typing import (
     get_type_hints,
 )
 
+from fmrt.errors import quoted
+
 T = TypeVar("T")
 Decoder = Callable[[Any, str], Any]
 Contradictions = Iterable[tuple[str, str]]
 
 MOST_CHARACTERS = 100_000
 MOST_INTEGER = 2**53
-
-
-class _Short(reprlib.Repr):
-    """A value in some 60 characters."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.maxlevel, self.maxdict, self.maxlist, self.maxtuple = 2, 3, 4, 4
-        self.maxstring, self.maxother = 60, 60
-
-
-shown = _Short().repr
 
 
 class WrongValueError(ValueError):
@@ -167,7 +156,7 @@ def decode(kind: type[T], value: object, where: str = "") -> T:
 
 def wrong(where: str, value: object, wanted: str) -> WrongValueError:
     """The error for one value."""
-    return WrongValueError(where, f"is {shown(value)}, and must be {wanted}")
+    return WrongValueError(where, f"is {quoted(value)}, and must be {wanted}")
 
 
 @cache
@@ -184,7 +173,7 @@ def _decoder(kind: Any) -> Decoder:  # noqa: ANN401, PLR0911  # an annotation
     if origin is tuple:
         return _list(*arguments)
     if isinstance(origin, type) and issubclass(origin, Mapping):
-        return _mapping(_decoder(arguments[1]))
+        return _mapping(_decoder(arguments[0]), _decoder(arguments[1]))
     if kind is Any:
         return lambda value, where: value  # noqa: ARG005
     return _SCALARS[kind]
@@ -268,12 +257,12 @@ def _list(*kinds: Any) -> Decoder:  # noqa: ANN401
     return decoded
 
 
-def _mapping(decoder: Decoder) -> Decoder:
+def _mapping(key_decoder: Decoder, decoder: Decoder) -> Decoder:
     def decoded(value: Any, where: str) -> dict[str, Any]:  # noqa: ANN401
         if not isinstance(value, Mapping):
             raise wrong(where, value, "an object")
         return {
-            _string(key, where): decoder(item, f"{where}[{shown(key)}]")
+            key_decoder(key, where): decoder(item, f"{where}[{quoted(key)}]")
             for key, item in value.items()
         }
 

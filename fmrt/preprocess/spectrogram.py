@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from fmrt.errors import BundleCorruptError, InputError
+from fmrt.errors import BundleCorruptError, InputError, said
 from fmrt.inputs import BandsSpec, SpectrogramSpec
 from fmrt.regular import FIX
 from fmrt.typed import decode
@@ -49,7 +49,7 @@ class Spectrogram:
         try:
             arrays = load_file(file)
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as e:
-            raise BundleCorruptError(f"{file} holds no arrays: {e}; {FIX}") from e
+            raise BundleCorruptError(f"{file} holds no arrays: {said(e)}; {FIX}") from e
         self._window = _array(file, arrays, "window", 1)
         self._filters = _array(file, arrays, "mel_filters", 2)
         (size,), (powers, bands) = self._window.shape, self._filters.shape

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain, compress, islice
 from pathlib import Path
@@ -20,6 +20,7 @@ from fmrt.options import text_problem
 from fmrt.preprocess.base import Feeds
 from fmrt.preprocess.cutting import Cutter
 from fmrt.preprocess.plain_text import is_plain, plain_tokenizer
+from fmrt.preprocess.tokenizing import TokenizerFailedError, failing
 
 # Characters that are tokenized of a longer text, at first: for each token that the model takes, and
 # at least; and by what that grows while these are not enough.
@@ -119,12 +120,14 @@ class TextPreprocessor:
 
     def __init__(self, tokenizer_file: Path, spec: TextInput) -> None:
         try:
-            self._tokenizer = Tokenizer.from_file(str(tokenizer_file))
-        except Exception as e:  # tokenizers raises bare Exception
+            with failing():
+                self._tokenizer = Tokenizer.from_file(str(tokenizer_file))
+                self._tokenizer.no_padding()
+                self._tokenizer.enable_truncation(spec.max_length, direction=spec.truncation_side)
+                self._special_tokens = self._tokenizer.num_special_tokens_to_add(is_pair=False)
+                self._cutter = Cutter(self._tokenizer, left=spec.truncation_side == "left")
+        except TokenizerFailedError as e:
             raise BundleCorruptError(f"{tokenizer_file} is not a tokenizer: {e}") from e
-        self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(spec.max_length, direction=spec.truncation_side)
-        self._special_tokens = self._tokenizer.num_special_tokens_to_add(is_pair=False)
         if spec.max_length < self._special_tokens:
             raise BundleCorruptError(
                 f"max_length {spec.max_length} leaves no room for the {self._special_tokens} "
@@ -134,11 +137,17 @@ class TextPreprocessor:
         self.vocab_size = spec.vocab_size
         self.limit = spec.max_length
         self.padded = spec.padded
-        self._has_types = any(self._tokenizer.encode("a").type_ids)
+        self._has_types = self._gives_types()
 
         self._left = spec.truncation_side == "left"
-        self._cutter = Cutter(self._tokenizer, left=self._left)
         self._reach = min(max(LEAST, CHARACTERS * spec.max_length), MAX_CHARACTERS)
+
+    def _gives_types(self) -> bool:
+        try:
+            with failing():
+                return any(self._tokenizer.encode("a").type_ids)
+        except TokenizerFailedError:  # which then is an item's error
+            return False
 
     def load(self, item: object) -> str:
         """Check one text, see `check_text`; of a long one `encode` checks what it tokenizes."""
@@ -159,6 +168,28 @@ class TextPreprocessor:
         without any token, or with one that the model does not know, is an error. A long text is
         cut before, where that leaves the tokens that the model takes as they are.
         """
+        try:
+            with failing():
+                return self._tokens(loaded, prompt, on_too_long)
+        except TokenizerFailedError:
+            failed = {
+                row: e for row, text in enumerate(loaded) if (e := self._failure(text, prompt))
+            }
+            rest = ["" if row in failed else text for row, text in enumerate(loaded)]
+            with failing():
+                tokens = self._tokens(rest, prompt, on_too_long)
+            return replace(tokens, errors={**tokens.errors, **failed})
+
+    def _failure(self, text: str, prompt: str) -> InputError | None:
+        """Why the tokenizer fails for a text; None where it does not."""
+        try:
+            with failing():
+                self._tokens([text], prompt, "truncate")
+        except TokenizerFailedError as e:
+            return InputError(str(e))
+        return None
+
+    def _tokens(self, loaded: Sequence[str], prompt: str, on_too_long: str) -> Tokens:
         errors: dict[int, InputError] = {}
         parts = self._parts(loaded, prompt, errors)
         texts = [prompt + text for text in loaded] if prompt else list(loaded)
@@ -277,7 +308,8 @@ class TextPreprocessor:
         """
         if not prompt:
             return 0
-        ids = self._tokenizer.encode(prompt).ids
+        with failing():
+            ids = self._tokenizer.encode(prompt).ids
         added = self._tokenizer.get_added_tokens_decoder()
         closes = bool(ids) and ids[-1] in added and added[ids[-1]].special
         return len(ids) - int(closes)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnxruntime as ort
 
-from fmrt.errors import BundleCorruptError, GraphError, ProviderError
+from fmrt.errors import BundleCorruptError, GraphError, ProviderError, quoted, said
 
 if TYPE_CHECKING:
     from fmrt.session.providers.base import Provider
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 _CUDA_FAILURE = re.compile(r"CUDA failure (\d+): ([^;]+)")
 # A session records this only when asked, see `fmrt.session.placement`.
 RECORD_PLACEMENT = "session.record_ep_graph_assignment_info"
-# Characters of what ONNX Runtime says, which may quote the graph.
-MOST_SAID = 500
 # Types of an output that is to become float32.
 FLOATS = ("tensor(float)", "tensor(float16)")
 
@@ -80,7 +78,7 @@ def create(
 
 def explain(error: Exception, path: Path, provider: Provider) -> BundleCorruptError | ProviderError:
     """Our error for one of ONNX Runtime's at the load of a graph."""
-    text = str(error).strip() or type(error).__name__
+    text = said(error)
     cuda = _CUDA_FAILURE.search(text)
     if cuda:
         return ProviderError(
@@ -89,16 +87,15 @@ def explain(error: Exception, path: Path, provider: Provider) -> BundleCorruptEr
         )
     if "NOT_IMPLEMENTED" in text and "Could not find an implementation" in text:
         return ProviderError(
-            f"provider {provider.name!r} cannot run {path}: {text.splitlines()[0]}; "
+            f"provider {provider.name!r} cannot run {path}: {text}; "
             "choose another variant, see fmrt info"
         )
-    return BundleCorruptError(f"ONNX Runtime cannot load {path}: {text.splitlines()[0]}")
+    return BundleCorruptError(f"ONNX Runtime cannot load {path}: {text}")
 
 
 def not_run(error: Exception) -> GraphError:
     """Our error for one of ONNX Runtime's while a graph runs."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return GraphError(f"ONNX Runtime cannot run the graph: {text[:MOST_SAID]}")
+    return GraphError(f"ONNX Runtime cannot run the graph: {said(error)}")
 
 
 def check_outputs(session: Any, names: Iterable[str]) -> None:  # noqa: ANN401
@@ -114,15 +111,15 @@ def check_outputs(session: Any, names: Iterable[str]) -> None:  # noqa: ANN401
             raise GraphError(f"the graph gives {found} as {name!r}, and floats are needed")
 
 
-def check_inputs(session: Any, names: Iterable[str]) -> None:  # noqa: ANN401
+def check_inputs(session: Any, stated: Iterable[str]) -> None:  # noqa: ANN401
     """Compare the inputs that a manifest states with a loaded graph's.
 
     Raises:
         GraphError: the graph has not such an input, or needs another one.
     """
-    stated, needed = set(names), {i.name for i in session.get_inputs()}
+    needed = {i.name for i in session.get_inputs()}
     known = needed | {i.name for i in session.get_overridable_initializers()}
-    for others, what in ((needed - stated, "needs"), (stated - known, "has not")):
+    for others, what in ((needed - set(stated), "needs"), (set(stated) - known, "has not")):
         if others:
-            shown = ", ".join(map(repr, sorted(others)))
-            raise GraphError(f"the graph {what} an input {shown}; the manifest says otherwise")
+            names = ", ".join(map(quoted, sorted(others)))
+            raise GraphError(f"the graph {what} an input {names}; the manifest says otherwise")
