@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from fmrt.cli._hints import about_command, about_flag, near
 from fmrt.cli._status import USAGE
+from fmrt.cli._text import flat
 from fmrt.errors import OptionError
 from fmrt.limits import DEFAULT
 
@@ -64,13 +65,13 @@ class Parser(argparse.ArgumentParser):
         found, rest = super().parse_known_args(list(self._joined(given)), namespace)
         if rest:
             self.error(f"unexpected argument {rest[0]!r}")
-        self._check_empty(found)
+        self._check_values(found)
         return found, rest
 
     def error(self, message: str) -> NoReturn:
         """Print the error and where help is, and exit with 2."""
         end = "" if message.endswith("?") else ";"
-        self.exit(USAGE, f"fmrt: error: {message}{end} see {self.prog} --help\n")
+        self.exit(USAGE, f"fmrt: error: {flat(message)}{end} see {self.prog} --help\n")
 
     def names(self) -> set[str]:
         """Options, and names of other arguments."""
@@ -109,13 +110,16 @@ class Parser(argparse.ArgumentParser):
         attached = not word.startswith("--") and word[:2] in known  # as in -k5
         return not attached and word.partition("=")[0] not in known
 
-    def _check_empty(self, found: argparse.Namespace) -> None:
+    def _check_values(self, found: argparse.Namespace) -> None:
+        """Refuse what is no value of any option."""
         for action in self._actions:
             value = getattr(found, action.dest, None)
             values = value if isinstance(value, list) else [value]
+            name = "/".join(action.option_strings) or action.metavar
             if "" in values and action.dest not in MAY_BE_EMPTY:
-                name = "/".join(action.option_strings) or action.metavar
                 self.error(f"argument {name}: it is empty")
+            if any(isinstance(one, str) and "\0" in one for one in values):
+                self.error(f"argument {name}: NUL in {_short(value)}")
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:  # noqa: ANN401
         """In words of our own: argparse's differ between versions of Python."""
@@ -137,10 +141,7 @@ def _short(value: object) -> str:
 
 def positive(text: str) -> int:
     """Parse a whole number of at least 1."""
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
+    number = int(text) if re.fullmatch(r"[0-9]{1,10}", text) else 0
     if not 1 <= number <= _MOST:
         raise argparse.ArgumentTypeError(
             f"{_short(text)} is not a whole number from 1 to {_MOST:,}"
@@ -254,6 +255,18 @@ def add_reading(parser: Parser) -> None:
 def reading_options(args: argparse.Namespace) -> dict[str, Any]:
     """Options of `fmrt.data.read_records`, as `add_reading` added them."""
     return {name: getattr(args, name) for name in ("format", "column", "delimiter", "header")}
+
+
+def check_reading_is_used(args: argparse.Namespace) -> None:
+    """Raise where it is said how to read ``--texts``, and there are none.
+
+    Raises:
+        OptionError: so it is.
+    """
+    given = [name for name, value in reading_options(args).items() if value not in (None, True)]
+    if args.texts is None and given:
+        name = "no-header" if given[0] == "header" else given[0]
+        raise OptionError(f"--{name} says how to read --texts, which is not given")
 
 
 def _delimiter(text: str) -> str:

@@ -97,6 +97,8 @@ class _Unfailing:
     def write(self, text: str) -> int:
         try:
             self._stream.write(text)
+        except UnicodeEncodeError:  # file names of any bytes, on a stream that replaces nothing
+            self.write(text.encode("ascii", "backslashreplace").decode())
         except (OSError, ValueError):  # full, gone, or closed
             discard(self._stream)
         return len(text)

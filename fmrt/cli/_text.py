@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Sequence
+
+_KEPT = 100
+_LONG = re.compile(rf"\S{{{5 * _KEPT},}}")
 
 
 def flat(text: str) -> str:
-    """Return ``text`` with its lines joined into one."""
-    return " ".join(line.strip() for line in text.splitlines() if line.strip())
+    """Return ``text`` with its lines joined into one, and what no name is as long as cut."""
+    line = " ".join(line.strip() for line in text.splitlines() if line.strip())
+    return _LONG.sub(lambda found: f"{found[0][:_KEPT]}...{found[0][-_KEPT:]}", line)
 
 
 def shortened(text: str, width: int) -> str:

@@ -13,6 +13,7 @@ from fmrt.cli._arguments import (
     add_prompt,
     add_reading,
     check_prompt_name,
+    check_reading_is_used,
     open_bundle,
     positive,
     reading_options,
@@ -87,6 +88,7 @@ def run(args: argparse.Namespace) -> int:
     from fmrt.data import read_embeddings, read_provenance, read_records  # noqa: PLC0415
     from fmrt.data._lines import read_lines  # noqa: PLC0415  # start-up stays quick
 
+    check_reading_is_used(args)
     vectors, columns = read_embeddings(args.embeddings, columns=("text",))
     lines = read_lines(args.embeddings, len(vectors))
     records = None

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from fmrt.cli._arguments import Subparsers, add_reading, positive, reading_options
+from fmrt.cli._arguments import (
+    Subparsers,
+    add_reading,
+    check_reading_is_used,
+    positive,
+    reading_options,
+)
 from fmrt.cli._say import show
 from fmrt.cli._text import table
 from fmrt.errors import DataError
@@ -84,6 +90,7 @@ def items_of(args: argparse.Namespace, engine: object, bundle: object) -> list[o
     from fmrt.data import Record, read_records  # noqa: PLC0415  # start-up stays quick
     from fmrt.measure import sample_items  # noqa: PLC0415
 
+    check_reading_is_used(args)
     if args.texts is None:
         return sample_items(engine, bundle, args.items)  # type: ignore[arg-type]
     records = read_records(args.texts, **reading_options(args))

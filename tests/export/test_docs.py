@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from conformance.results import read_results
 from conformance.scope import model_types
 from fmrt.export.image_processor import ImageProcessor
 from fmrt.export.quiet import quiet
+from fmrt.manifest import Parity
+from fmrt.measure import Bench
 from tests.export.reference import assert_parity
 from tests.export.test_towers import save
 from tests.export.test_vision import photographs
@@ -24,6 +27,14 @@ from tests.export.test_vision import photographs
 def test_the_page_of_models_is_whole_and_not_stale() -> None:
     assert sorted(read_results().outcomes) == model_types(), "run python -m conformance"
     assert DOCS.read_text() == render(read_results()), "run python -m conformance --docs"
+
+
+def test_the_page_of_commands_has_every_key_of_json() -> None:
+    page = (DOCS.parent / "command-line.md").read_text()
+    named = set(re.findall(r"`(\w+)`", page))
+    classes = (Bench, fmrt.ParityReport, Parity)
+    keys = {field.name for cls in classes for field in dataclasses.fields(cls)} - {"parity"}
+    assert keys <= named, keys - named
 
 
 @pytest.mark.slow

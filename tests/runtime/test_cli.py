@@ -573,6 +573,13 @@ def test_results_for_programs(tiny_bundle, place, capsys, expected):
         assert json.loads(capsys.readouterr().out)["items"] == 5
 
 
+@pytest.mark.parametrize("option", ["--column=c", "--format=csv", "--no-header"])
+def test_how_to_read_nothing_is_refused(tiny_bundle, place, capsys, option):
+    np.save("v.npy", np.ones((2, 12), np.float32))
+    for command in (["search", tiny_bundle, "v.npy", "cat"], ["bench", tiny_bundle]):
+        assert "says how to read --texts" in fails(capsys, place, *command, option)
+
+
 def test_a_verification_that_fails_is_json_too(tiny_bundle, place, capsys):
     copy = place / "bundle"
     shutil.copytree(tiny_bundle, copy)

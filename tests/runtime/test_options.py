@@ -1,13 +1,16 @@
-"""Every option of the API, given what it cannot be: one clear error, and never another one."""
+"""Every option of the API and of the commands, given what it cannot be: one clear error."""
 
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import fmrt
+from fmrt.cli import main
+from fmrt.cli._program import make_parser
 from fmrt.errors import FmrtError, OptionError
 from fmrt.options import OPTIONS
 
@@ -144,3 +147,48 @@ def test_numbers_and_flags_of_numpy_are_taken(tiny_bundle, embedder) -> None:
     with fmrt.Embedder(tiny_bundle, **options) as other:
         got = other.embed(["cat", "dog"], truncate_dim=np.int16(4), batch_tokens=np.uint8(8))
     assert np.array_equal(got, embedder.embed(["cat", "dog"], truncate_dim=4, batch_tokens=8))
+
+
+COMMANDS = make_parser().commands
+# In place of a command's arguments, by their names in its help.
+ARGUMENTS = {"INPUT": "a.txt", "IMAGE": "a.txt", "EMBEDDINGS": "v.npy", "QUERY": "cat"}
+REQUIRED = {"embed": ["-o", "w.npy", "--overwrite"], "segment": ["-o", "m", "--point", "1,1"]}
+# Those of bench and tune are others' too, and take long where a value is possible; those of the
+# exporter are tested with it.
+SLOW = ("bench", "tune", "export", "quantize")
+WORDS = ("", "nan", "-1", "0", "1.5", "9" * 5000, "\udcff", "a\0b", "nonesuch", "inf", "1e400")
+
+
+def lines_of(command: str, bundle: str) -> list[list[str]]:
+    """Command lines of which each has one value that means nothing, or little."""
+    parser = COMMANDS[command]
+    places = [a for a in parser._actions if not a.option_strings]
+    base = [bundle if a.metavar == "BUNDLE" else ARGUMENTS.get(a.metavar, "none") for a in places]
+    lines = []
+    for word in WORDS:
+        lines += [[*base[:i], word, *base[i + 1 :]] for i in range(len(base))]
+        for action in parser._actions:
+            if action.option_strings and action.nargs != 0:
+                flag = action.option_strings[-1]
+                joined = f"{flag}={word}" if flag.startswith("--") else f"{flag}{word}"
+                lines.append([*base, joined])
+    return [[command, *line, *REQUIRED.get(command, [])] for line in lines]
+
+
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in SLOW])
+def test_what_an_option_of_a_command_cannot_be_is_one_line(
+    command, tiny_bundle, tmp_path, monkeypatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.txt").write_text("cat\nthe red dog\n")
+    np.save("v.npy", np.ones((2, 12), np.float32))
+    for line in lines_of(command, str(tiny_bundle)):
+        try:
+            status = main([*line, "-q"])
+        except SystemExit as e:
+            status = e.code
+        err = capsys.readouterr().err
+        said = [said for said in err.splitlines() if not said.startswith("fmrt: warning: ")]
+        if status:
+            assert [one.startswith("fmrt: error: ") for one in said] == [True], line
+            assert len(said[0]) < 1000, line
