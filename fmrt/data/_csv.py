@@ -99,7 +99,8 @@ def _rows(lines: _Lines, delimiter: str) -> Iterator[Row | BadRecord]:
         except StopIteration:
             return
         except csv.Error as e:
-            yield BadRecord(start, f"not valid CSV: {e}")
+            reason = str(e).replace("\t", "\\t")  # as the delimiter that was expected
+            yield BadRecord(start, f"not valid CSV: {reason}")
             continue
         if not lines.valid:
             yield BadRecord(start, "not valid UTF-8")

@@ -266,7 +266,10 @@ def _decoded(found: Sequence[Stream], rate: int, most: int, budget: Budget) -> W
                     needed = int((min(wanted, stated) if alone else wanted) * sample_bytes)
                     held.enter_context(budget.taking(min(needed, budget.limits.item_bytes)))
                 room = int(budget.limits.item_bytes / sample_bytes)
-                runs.append(_run(sound, stated, wanted, room, budget.limits))
+                known = stream.frames is None
+                # The last block of a known length may hold more.
+                asked = min(wanted, stated) if known else wanted
+                runs.append(_run(sound, stated, asked, room, budget.limits, known=known))
             left -= runs[-1].length * rate // own
         return _joined(runs, rate, most)
 
@@ -278,14 +281,16 @@ def _wanted(left: int, own: int, rate: int) -> int:
     return max(0, -(-left * own // rate) + max(own, FILTER))
 
 
-def _run(sound: soundfile.SoundFile, stated: int, wanted: int, room: int, limits: Limits) -> _Run:
+def _run(
+    sound: soundfile.SoundFile, stated: int, wanted: int, room: int, limits: Limits, *, known: bool
+) -> _Run:
     samples = _read(sound, wanted, room, limits)
     done = len(samples)
     if done < WHOLE * min(wanted, stated):
         raise InputError(TRUNCATED)
     if done < wanted:  # it ended, whatever it states
         return _Run(sound.samplerate, samples, done)
-    while stated <= done < MOST_COUNTED // sound.channels:
+    while not known and stated <= done < MOST_COUNTED // sound.channels:
         if not (count := len(_block(sound, BLOCK))):
             break
         done += count
