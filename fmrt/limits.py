@@ -18,6 +18,12 @@ from fmrt.errors import InputError, OptionError
 EXPANSION = 32
 # Of the item's limit: a line of text is held as bytes, as a string, and in several windows.
 LINE_SHARE = 16
+# Lines below this are not looked at: whatever is in them, they take some 30 times as much.
+SMALL_LINE = 1 << 20
+# Most bytes of a character as text, beside its bytes in the line; and of a value in Python, by the
+# mark that it has beside it or around it.
+TEXT_BYTES = 5
+VALUE_BYTES = {b",": 64, b"\t": 64, b"[": 64, b"{": 232}
 HINT = "raise max_item_bytes (--max-item-size) if it is to be trusted"
 
 
@@ -101,3 +107,18 @@ class Budget:
 def megabytes(size: int) -> str:
     """E.g. ``1,234 MB``, rounded up."""
     return f"{-(-size // 1_000_000):,} MB"
+
+
+def structure_problem(line: bytes, limits: Limits) -> str | None:
+    """Why a line of JSON or CSV would take too much memory as values; None if it would not."""
+    if len(line) < SMALL_LINE:
+        return None
+    needed = TEXT_BYTES * len(line) + sum(
+        size * line.count(mark) for mark, size in VALUE_BYTES.items()
+    )
+    if needed <= limits.item_bytes:
+        return None
+    return (
+        f"its values would take {megabytes(needed)} of memory, and the limit is "
+        f"{megabytes(limits.item_bytes)}; {HINT}"
+    )

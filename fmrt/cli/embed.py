@@ -25,6 +25,7 @@ from fmrt.cli._arguments import (
 from fmrt.cli._say import tell
 from fmrt.cli._text import count, shortened
 from fmrt.errors import DataError, quoted
+from fmrt.limits import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -191,7 +192,11 @@ def run(args: argparse.Namespace) -> int:
     bundle, args.provider = open_bundle(args)
     args.modality = _modality(args, bundle)
     records = read_records(
-        args.input, keep=args.keep, modality=args.modality, **reading_options(args)
+        args.input,
+        keep=args.keep,
+        modality=args.modality,
+        limits=Limits(args.max_item_size),
+        **reading_options(args),
     )
     _report(records, args.input)
     post = _checked_options(args, bundle)

@@ -9,6 +9,7 @@ from types import NoneType
 from fmrt.data._records import BadRecord, Record
 from fmrt.data._source import listed, shown
 from fmrt.errors import DataError
+from fmrt.limits import DEFAULT, Limits
 
 TEXT = "text"
 # Names of the column to embed when none is given, in this order.
@@ -40,6 +41,7 @@ class Wanted:
         delimiter: between the fields of csv; None to look for it.
         header: whether csv begins with the names of its columns.
         texts: whether bytes are texts, as some programs write them to parquet.
+        limits: of the memory of a record.
         choices: takes a line for what the reader chose and the table does not say itself.
     """
 
@@ -48,6 +50,7 @@ class Wanted:
     delimiter: str | None = None
     header: bool = True
     texts: bool = True
+    limits: Limits = DEFAULT
     choices: list[str] = field(default_factory=list)
 
 

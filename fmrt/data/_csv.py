@@ -16,8 +16,9 @@ from fmrt.data._dialect import (
     separator,
 )
 from fmrt.data._records import BadRecord, Record
-from fmrt.data._source import empty, numbered_lines, peeked, shown
+from fmrt.data._source import LongLine, empty, numbered_lines, peeked, shown
 from fmrt.errors import DataError
+from fmrt.limits import HINT, Limits, megabytes, structure_problem
 
 Row = tuple[int, list[str]]
 # Far above any text, yet a quote that is never closed does not read a whole huge file into memory.
@@ -38,14 +39,14 @@ def read_tsv(source: str, wanted: Wanted) -> Iterator[Record | BadRecord]:
 
 
 def _read(source: str, wanted: Wanted, usual: str) -> Iterator[Record | BadRecord]:
-    numbered = numbered_lines(source, wanted.choices)
+    numbered = numbered_lines(source, wanted.choices, wanted.limits)
     head = list(_head(numbered))
     stated = separator(head[0][1].decode(errors="replace")) if head else None
     if stated is not None:
         head = head[1:]
     lines = [line.decode(errors="replace") for _, line in head]
     delimiter = wanted.delimiter or stated or delimiter_of(source, lines, usual, wanted)
-    rows = _rows(_Lines(chain(head, numbered), 2 if stated else 1), delimiter)
+    rows = _rows(_Lines(chain(head, numbered), 2 if stated else 1, wanted.limits), delimiter)
     header, rows = _header(source, rows, wanted)
     columns = pick(source, dict.fromkeys(header, True), wanted)
     for name in {columns.value, *wanted.keep}:
@@ -136,14 +137,17 @@ _long_fields = _LongFields()
 class _Lines:
     """Decoded lines for csv.reader, which remember the position and whether they were UTF-8."""
 
-    def __init__(self, lines: Iterator[tuple[int, bytes]], first: int) -> None:
+    def __init__(self, lines: Iterator[tuple[int, bytes]], first: int, limits: Limits) -> None:
         self._lines = lines
+        self._limits = limits
+        self._row_bytes = 0
         self._number = first - 1
         self.valid = True
 
     def begin_row(self) -> int:
         """Return the number of the next line, and take it to be valid."""
         self.valid = True
+        self._row_bytes = 0
         return self._number + 1
 
     def __iter__(self) -> _Lines:
@@ -151,8 +155,20 @@ class _Lines:
 
     def __next__(self) -> str:
         self._number, line = next(self._lines)
+        self._check(line)
         try:
             return line.decode()
         except UnicodeDecodeError:
             self.valid = False
             return line.decode(errors="replace")
+
+    def _check(self, line: bytes) -> None:
+        """Raise what csv raises, if the row takes too much memory with this line."""
+        if isinstance(line, LongLine):
+            raise csv.Error(line.decode())
+        self._row_bytes += len(line)
+        if self._row_bytes > self._limits.line_bytes:
+            most = megabytes(self._limits.line_bytes)
+            raise csv.Error(f"the row has over {most}; close its quotes, or {HINT}")
+        if problem := structure_problem(line, self._limits):
+            raise csv.Error(problem)

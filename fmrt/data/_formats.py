@@ -16,6 +16,7 @@ from fmrt.data._records import BadRecord, Record, Records
 from fmrt.data._source import STDIN, check_source, reading, shown
 from fmrt.data._txt import read_txt
 from fmrt.errors import DataError
+from fmrt.limits import DEFAULT, Limits
 
 Reader = Callable[[str, Wanted], Iterator[Record | BadRecord]]
 
@@ -56,6 +57,7 @@ def read_records(
     modality: str = "text",
     delimiter: str | None = None,
     header: bool = True,
+    limits: Limits = DEFAULT,
 ) -> Records:
     """Return the records of ``source``, read as they are asked for, in bounded memory.
 
@@ -70,6 +72,7 @@ def read_records(
             embedded, and such a file is a record.
         delimiter: a character between the fields of csv or tsv; by default what the file shows.
         header: whether csv or tsv begins with the names of its columns, which are else "1", "2" ...
+        limits: of the memory of a record; a larger one is a ``BadRecord``.
 
     Returns:
         A ``Record`` for each good record and a ``BadRecord`` for each bad one, in order; and what
@@ -88,7 +91,7 @@ def read_records(
     if (delimiter is not None or not header) and chosen.name not in DELIMITED:
         raise DataError(f"{shown(source)} is {chosen.name}; --delimiter and --no-header are of csv")
     kept = tuple(dict.fromkeys(keep))
-    wanted = Wanted(column, kept, delimiter, header, texts=modality not in MEDIA)
+    wanted = Wanted(column, kept, delimiter, header, texts=modality not in MEDIA, limits=limits)
     records = chosen.read(source, wanted)
     return Records(records, choices=[f"{shown(source)}: {c}" for c in wanted.choices], table=True)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from fmrt.data._source import shown
+from fmrt.data._source import LongLine, shown
 from fmrt.errors import DataError
+from fmrt.limits import Limits, structure_problem
 
 # Of one value: far above any record, yet a bracket that is never closed does not read a whole file.
 MOST_CHARACTERS = 1 << 24
@@ -15,17 +16,20 @@ _CERTAIN = 64
 _OPEN_STRINGS = ("Unterminated string", "Invalid \\escape", "Invalid \\u")
 
 
-def values(source: str, lines: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, object]]:
+def values(
+    source: str, lines: Iterator[tuple[int, bytes]], limits: Limits
+) -> Iterator[tuple[int, object]]:
     """Yield each value with the line that it starts on.
 
     Args:
         source: the input, for messages.
         lines: its lines with their numbers.
+        limits: of the memory of a line's values.
 
     Raises:
         DataError: it is no JSON, from there on.
     """
-    text = _Text(source, lines)
+    text = _Text(source, lines, limits)
     array = text.next() == "["
     if array:
         text.place += 1
@@ -48,8 +52,9 @@ def values(source: str, lines: Iterator[tuple[int, bytes]]) -> Iterator[tuple[in
 class _Text:
     """What was read and not used yet, a few values at most."""
 
-    def __init__(self, source: str, lines: Iterator[tuple[int, bytes]]) -> None:
+    def __init__(self, source: str, lines: Iterator[tuple[int, bytes]], limits: Limits) -> None:
         self._source = source
+        self._limits = limits
         self._lines = lines
         self._buffer = ""
         self._line = 1  # of ``_counted``
@@ -115,6 +120,10 @@ class _Text:
         self._counted = self.place = 0
         parts = [self._buffer]
         for number, line in self._lines:
+            long = isinstance(line, LongLine)
+            problem = line.decode() if long else structure_problem(line, self._limits)
+            if problem:
+                raise DataError(f"{shown(self._source)} line {number}: {problem}")
             try:
                 parts.append(line.decode())
             except UnicodeDecodeError:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 
 from fmrt.data._columns import TEXT, Columns, Wanted, kind, pick
 from fmrt.data._json_values import MOST_CHARACTERS, values
 from fmrt.data._records import BadRecord, Record
-from fmrt.data._source import empty, numbered_lines, one_line
+from fmrt.data._source import LongLine, empty, numbered_lines, one_line
+from fmrt.limits import Limits, structure_problem
 
 Row = tuple[int, dict[str, object]]
 # Objects need not have the same keys: the columns are those that the first hundred have together.
@@ -24,7 +26,7 @@ def read_jsonl(source: str, wanted: Wanted) -> Iterator[Record | BadRecord]:
     A file that is one array, or objects over several lines each, is read as such, and that noted.
     """
     rows = _rows(source, wanted)
-    head = list(islice(rows, _HEAD))
+    head = _first(rows, wanted.limits)
     if not head:
         raise empty(source)
     found = _columns(head)
@@ -35,27 +37,57 @@ def read_jsonl(source: str, wanted: Wanted) -> Iterator[Record | BadRecord]:
     return (_record(row, columns) for row in chain(head, rows))
 
 
+def _first(rows: Iterator[Row | BadRecord], limits: Limits) -> list[Row | BadRecord]:
+    """The rows that say which columns there are; fewer where they take much memory."""
+    head: list[Row | BadRecord] = []
+    left = limits.item_bytes // 2
+    for row in islice(rows, _HEAD):
+        head.append(row)
+        if not isinstance(row, BadRecord):
+            left -= sum(map(_size, row[1].values()))
+        if left < 0:
+            break
+    return head
+
+
+def _size(value: object) -> int:
+    """Bytes of a value in memory, all that is in it included."""
+    size = 0
+    waiting = [value]
+    while waiting:
+        inner = waiting.pop()
+        size += sys.getsizeof(inner)
+        if isinstance(inner, dict | list):
+            waiting.extend(inner.values() if isinstance(inner, dict) else inner)
+    return size
+
+
 def _rows(source: str, wanted: Wanted) -> Iterator[Row | BadRecord]:
     bare = wanted.column or TEXT
-    numbered = numbered_lines(source, wanted.choices)
+    numbered = numbered_lines(source, wanted.choices, wanted.limits)
     lines = ((number, line) for number, line in numbered if line.strip())
     head = list(islice(lines, 2))
-    if _spans_lines(head):
+    if _spans_lines(head, wanted.limits):
         wanted.choices.append("it is one JSON array, or values over several lines")
         blanks = [(number, b"\n") for number in range(1, head[0][0])]
         between = [(0, b"\n") for _ in range(head[0][0] + 1, head[-1][0])]
         again = chain(blanks, head[:1], between, head[1:], numbered)
-        return (_row(number, value, bare, "value") for number, value in values(source, again))
-    return (_parse(number, line, bare) for number, line in chain(head, lines))
+        return (
+            _row(number, value, bare, "value")
+            for number, value in values(source, again, wanted.limits)
+        )
+    return (_parse(number, line, bare, wanted.limits) for number, line in chain(head, lines))
 
 
-def _spans_lines(head: Sequence[tuple[int, bytes]]) -> bool:
+def _spans_lines(head: Sequence[tuple[int, bytes]], limits: Limits) -> bool:
     """Whether the first line is the start of an array or of an object, or a whole array alone."""
     start = head[0][1].strip() if head else b""
     if start == b"{":
         return True
     if not start.startswith(b"["):
         return False
+    if structure_problem(start, limits):
+        return len(head) == 1
     try:
         json.loads(start)
     except (ValueError, RecursionError):
@@ -67,7 +99,10 @@ def _record(row: Row | BadRecord, columns: Columns) -> Record | BadRecord:
     return row if isinstance(row, BadRecord) else columns.record(*row)
 
 
-def _parse(number: int, line: bytes, bare: str) -> Row | BadRecord:
+def _parse(number: int, line: bytes, bare: str, limits: Limits) -> Row | BadRecord:
+    problem = line.decode() if isinstance(line, LongLine) else structure_problem(line, limits)
+    if problem:
+        return BadRecord(number, problem)
     try:
         value = json.loads(line.decode())
     except UnicodeDecodeError:

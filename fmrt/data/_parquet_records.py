@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fmrt.data._columns import LINE, Columns, Wanted, lookup, pick
+from fmrt.data._parquet_pages import largest_value
 from fmrt.data._pyarrow import pyarrow, reading_parquet
 from fmrt.data._records import BadRecord, Record
-from fmrt.data._source import STDIN, listed, one_line, peeked, shown
+from fmrt.data._source import SPLIT, STDIN, listed, one_line, peeked, shown
 from fmrt.errors import DataError
+from fmrt.limits import Limits, megabytes
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 _BATCH_ROWS = 1024
 # Makes pyarrow stream the pages of a row group, which may be gigabytes, not load it whole.
 _BUFFER_BYTES = 1 << 20
+# Of a batch of values, which are in memory twice: in Arrow, and in Python.
+_BATCH_BYTES = 1 << 25
 _BYTES = "bytes"
 _BINARY_TYPES = {"binary", "large_binary", "binary_view"}
 _TEXT_TYPES = {"string", "large_string", "string_view"}
@@ -52,7 +56,15 @@ def read_parquet(source: str, wanted: Wanted) -> Iterator[Record | BadRecord]:
         top = name if name in types else name.partition(".")[0]
         if schema.names.count(top) > 1:
             raise DataError(f"{shown(source)} has more than one column {top!r}; rename them")
-    return peeked(source, _records(source, file, columns, wanted.texts and not _is_text(found)))
+    names = {columns.value, *columns.keep} - ({LINE} if columns.numbered else set())
+    # As a dictionary, a text that stands in a million rows is in memory once.
+    shared = [name for name in names if str(types.get(name)) in _TEXT_TYPES | _BINARY_TYPES]
+    with reading_parquet(source), file:
+        file = pyarrow().parquet.ParquetFile(
+            source, buffer_size=_BUFFER_BYTES, read_dictionary=shared
+        )
+    decode = wanted.texts and not _is_text(found)
+    return peeked(source, _records(source, file, columns, names, decode, wanted.limits))
 
 
 def _stored(kind: pa.DataType) -> pa.DataType:
@@ -84,19 +96,36 @@ def _of_values(kind: pa.DataType) -> pa.DataType:
 
 
 def _records(
-    source: str, file: parquet.ParquetFile, columns: Columns, decode: bool
+    source: str,
+    file: parquet.ParquetFile,
+    columns: Columns,
+    names: set[str],
+    decode: bool,
+    limits: Limits,
 ) -> Iterator[Record | BadRecord]:
-    names = {columns.value, *columns.keep} - ({LINE} if columns.numbered else set())
     own = set(file.schema_arrow.names)
     # Of a struct, only the fields in use are read.
     tops = {name if name in own else name.partition(".")[0] for name in names}
     done = 0
     with reading_parquet(source), file:
-        for batch in file.iter_batches(_BATCH_ROWS, columns=sorted(names)):
-            values = {name: _values(batch.column(name)) for name in tops}
-            for row in zip(*values.values(), strict=True):
-                done += 1
-                yield _record(done, dict(zip(values, row, strict=True)), columns, decode)
+        for group in range(file.num_row_groups):
+            largest = largest_value(source, file, group, names, limits)
+            rows = max(1, min(_BATCH_ROWS, _BATCH_BYTES // largest))
+            for batch in file.iter_batches(rows, row_groups=[group], columns=sorted(names)):
+                values = {name: _values(batch.column(name)) for name in tops}
+                for row in zip(*values.values(), strict=True):
+                    done += 1
+                    record = _record(done, dict(zip(values, row, strict=True)), columns, decode)
+                    yield _checked(record, columns.value, limits)
+
+
+def _checked(record: Record | BadRecord, name: str, limits: Limits) -> Record | BadRecord:
+    """The record, unless its text is longer than a line may be."""
+    value = None if isinstance(record, BadRecord) else record.value
+    if isinstance(value, str) and len(value) > limits.line_bytes:
+        most = megabytes(limits.line_bytes)
+        return BadRecord(record.number, f"{name!r} has over {most}; {SPLIT}")
+    return record
 
 
 def _record(
@@ -127,6 +156,11 @@ def _with_file(row: dict[str, object], name: str) -> dict[str, object]:
 
 def _values(array: pa.Array) -> list[object]:
     """Return the values of ``array``; one bad value does not spoil the others."""
+    if pyarrow().types.is_dictionary(array.type):
+        places = array.indices.to_pylist()
+        # Not by take, for which pyarrow would import all that computes.
+        found = {place: _value(array.dictionary[place]) for place in set(places) - {None}}
+        return [None if place is None else found[place] for place in places]
     try:
         return list(array.to_pylist())
     except ValueError:

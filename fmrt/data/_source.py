@@ -8,6 +8,7 @@ import sys
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import IO, TypeVar, cast
@@ -15,10 +16,14 @@ from typing import IO, TypeVar, cast
 from fmrt.data._text import NotTextError, as_utf8, unpacked
 from fmrt.errors import DataError
 from fmrt.file_kind import unusual_kind
+from fmrt.limits import DEFAULT, HINT, Limits, megabytes
 
 STDIN = "-"
 GZIP = b"\x1f\x8b"
 _MOST_LISTED = 20
+# Bytes that are read at a time of a line that is too long.
+_PASSED_OVER = 1 << 20
+SPLIT = f"split it, or {HINT}"
 T = TypeVar("T")
 
 
@@ -67,7 +72,13 @@ def check_source(source: str) -> None:
         raise DataError(f"{shown(source)} is {kind}; give a file{more}")
 
 
-def numbered_lines(source: str, choices: list[str] | None = None) -> Iterator[tuple[int, bytes]]:
+class LongLine(bytes):
+    """Stands for a line that was too long to be read: it holds the reason."""
+
+
+def numbered_lines(
+    source: str, choices: list[str] | None = None, limits: Limits = DEFAULT
+) -> Iterator[tuple[int, bytes]]:
     r"""Return ``(number, line)`` from 1 in UTF-8, split on ``\n`` only and with it, without a BOM.
 
     Files in UTF-16 or UTF-32, and files whose lines end with ``\r`` alone, are converted first.
@@ -75,16 +86,17 @@ def numbered_lines(source: str, choices: list[str] | None = None) -> Iterator[tu
     Args:
         source: a path, or "-".
         choices: takes a line for each such conversion that the file does not ask for itself.
+        limits: a line over ``limits.line_bytes`` is passed over, and a `LongLine` stands for it.
 
     Raises:
         DataError: at once, if it is no text; later, if reading fails halfway.
     """
-    lines = _lines(source, [] if choices is None else choices)
+    lines = _lines(source, [] if choices is None else choices, limits.line_bytes)
     next(lines)
     return lines
 
 
-def _lines(source: str, choices: list[str]) -> Iterator[tuple[int, bytes]]:
+def _lines(source: str, choices: list[str], most: int) -> Iterator[tuple[int, bytes]]:
     """First, when the file is open, a line that is none."""
     with reading(source), _open(source) as stream:
         try:
@@ -92,7 +104,13 @@ def _lines(source: str, choices: list[str]) -> Iterator[tuple[int, bytes]]:
         except NotTextError as e:
             raise DataError(f"{shown(source)} is {e}") from None
         yield 0, b""
-        yield from enumerate(text, 1)
+        for number, line in enumerate(iter(partial(text.readline, most + 1), b""), 1):
+            if len(line) <= most:
+                yield number, line
+                continue
+            while line and not line.endswith(b"\n"):
+                line = text.readline(_PASSED_OVER)  # noqa: PLW2901  # what has been looked at
+            yield number, LongLine(f"it has over {megabytes(most)}; {SPLIT}".encode())
 
 
 def peeked(source: str, items: Iterator[T]) -> Iterator[T]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from fmrt.data._columns import TEXT, Columns, Wanted, pick
 from fmrt.data._records import BadRecord, Record
-from fmrt.data._source import numbered_lines, peeked, shown
+from fmrt.data._source import LongLine, numbered_lines, peeked, shown
 from fmrt.errors import DataError
 
 
@@ -15,11 +15,13 @@ def read_txt(source: str, wanted: Wanted) -> Iterator[Record | BadRecord]:
     if wanted.column is not None:
         raise DataError(f"{shown(source)} is plain text without columns; leave out --column")
     columns = pick(source, {TEXT: True}, wanted)
-    lines = peeked(source, numbered_lines(source, wanted.choices))
+    lines = peeked(source, numbered_lines(source, wanted.choices, wanted.limits))
     return (_record(number, line, columns) for number, line in lines)
 
 
 def _record(number: int, line: bytes, columns: Columns) -> Record | BadRecord:
+    if isinstance(line, LongLine):
+        return BadRecord(number, line.decode())
     try:
         text = _without_terminator(line).decode()
     except UnicodeDecodeError:

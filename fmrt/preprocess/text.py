@@ -27,7 +27,7 @@ from fmrt.preprocess.tokenizing import TokenizerFailedError, failing
 CHARACTERS, LEAST, GROWTH = 8, 8192, 4
 # Most characters that are tokenized of a text, and at a time: each takes some 50 bytes.
 MAX_CHARACTERS = 1_000_000
-AT_A_TIME = 2_000_000
+AT_A_TIME = 1_000_000
 # A second tokenizer is made for so many texts at once: that takes 0.1 s, once.
 MANY_TEXTS = 4096
 # Texts that are counted at a time.
@@ -239,8 +239,8 @@ class TextPreprocessor:
             reach *= GROWTH
         if len(text) > MAX_CHARACTERS:
             raise InputError(
-                f"{len(text):,} characters, of which the first {MAX_CHARACTERS:,} have no place "
-                "where they can be cut without a change to the tokens; split it into documents"
+                f"{len(text):,} characters, and the limit is {MAX_CHARACTERS:,} of a text that "
+                "cannot be cut without a change to its tokens; split it into documents"
             )
         return _Part(prompt + check_text(text), None, 0)
 
