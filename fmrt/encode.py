@@ -157,8 +157,8 @@ def _matrix(vectors: Any, which: int) -> Matrix:  # noqa: ANN401
         raise InputError(f"embeddings{which} are no array: {e}") from None
     if array.ndim != 2 or (array.dtype.kind != "f" and array.dtype not in (np.int8, np.int64)):  # noqa: PLR2004
         raise InputError(
-            f"embeddings{which} are {array.dtype} {list(array.shape)}; give float or int8 vectors "
-            "[n, dim]"
+            f"embeddings{which}={quoted(vectors)} are {array.dtype} {list(array.shape)}; give "
+            "float or int8 vectors [n, dim]"
         )
     return array.astype(np.float32)
 

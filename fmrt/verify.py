@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from fmrt.cores import available_cores
 from fmrt.engine import Engine
 from fmrt.errors import BundleCorruptError, BundleError, GraphError, InputError, VerificationError
 from fmrt.manifest import Parity, Variant
+from fmrt.options import checked
 from fmrt.prompt import Prompt
 from fmrt.segment import SegmentEngine
 from fmrt.session import resolve_provider
@@ -72,7 +74,7 @@ class ParityReport:
 
 
 def verify_bundle(
-    bundle: Bundle, variant: str | None = None, provider: str = "cpu"
+    bundle: str | Path | Bundle, variant: str | None = None, provider: str = "cpu"
 ) -> Iterator[ParityReport]:
     """Check one variant, or all that run on ``provider``, over every reference item.
 
@@ -82,6 +84,8 @@ def verify_bundle(
         BundleError: a file is missing or corrupt, or there is no such variant.
         ProviderError: the provider cannot be had, or does not run ``variant`` or a portable graph.
     """
+    checked(variant=variant)
+    bundle = Bundle.opened(bundle)
     for name in bundle.manifest.files:
         bundle.file(name)
     name_of_provider = resolve_provider(provider).name
