@@ -177,7 +177,7 @@ def test_each_scheme_adds_its_verified_variants(plain: Path, bundle: Path) -> No
         assert quality is not None
         assert quality.mean_cosine >= LOW
         assert (quality.speed is None) == (variant.provider == "cuda")
-    changed = {"fmrt.json", "config.json"}  # that lists weights in files of their own
+    changed = {"fmrt.json", "config.json", "README.md"}  # they list what was added
     before = {n: b for n, b in files(plain).items() if n not in changed}
     after = files(bundle)
     assert {n: after[n] for n in before} == before
@@ -306,10 +306,10 @@ def test_what_passed_stays_when_another_does_not(
     options = ["--min-cosine", "0.9999", "--calibration", str(lines)]
     assert main(["quantize", str(copy), "q4,float16", *options]) == 3
     out, err = capsys.readouterr()
-    assert re.search(r"error: int4 reaches .*; added: fp16-cpu, fp16-cuda$", err.strip())
+    assert re.search(r"error: int4 reaches .*; added: fp16-cpu, fp16-cuda, fp16-portable$", err.strip())
     assert "next:" not in out
     names = [v.name for v in fmrt.Bundle.open(copy).manifest.variants]
-    assert names[-2:] == ["fp16-cpu", "fp16-cuda"]
+    assert names[-3:] == ["fp16-cpu", "fp16-cuda", "fp16-portable"]
     assert main(["verify", str(copy)]) == 0
 
 
@@ -503,7 +503,7 @@ def test_images_and_sounds_take_the_same_schemes(modality: str, tmp_path: Path) 
     model = save(tiny, tmp_path / "model")
     out = fmrt.export_model(model, tmp_path / "bundle", quantize=["fp16", "int8"], min_cosine=LOW)
     names = [v.name for v in out.manifest.variants if v.quality is not None]
-    assert names == ["fp16-cpu", "fp16-cuda", "int8-cpu", "q8"]
+    assert names == ["fp16-cpu", "fp16-cuda", "fp16-portable", "int8-cpu", "q8"]
     with fmrt.Embedder(out, variant="int8") as embedder:
         assert embedder.variant == "int8-cpu"
         items = own_items(modality).held_out[:5]
