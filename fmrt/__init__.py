@@ -2,7 +2,7 @@
 
 ``Embedder`` runs a bundle on onnxruntime, without torch or transformers, and ``Segmenter`` one that
 segments images by ``Prompt``; ``export_model`` makes one (with the ``export`` extra); ``Bundle`` is
-one on disk; ``verify_bundle`` checks one against PyTorch.
+one on disk; ``verify_bundle`` checks one against PyTorch; ``push_bundle`` publishes one.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fmrt.bundle import Bundle
     from fmrt.embedder import Embedder
     from fmrt.prompt import Prompt
+    from fmrt.push import push_bundle
     from fmrt.segment import Segmentation
     from fmrt.segmenter import Segmenter
     from fmrt.verify import ParityReport, verify_bundle
@@ -32,6 +33,7 @@ __all__ = [
     "Segmenter",
     "__version__",
     "export_model",
+    "push_bundle",
     "quantize_bundle",
     "verify_bundle",
 ]
@@ -44,6 +46,7 @@ _HOMES = {
     "Segmentation": "segment",
     "Segmenter": "segmenter",
     "export_model": "_api",
+    "push_bundle": "push",
     "quantize_bundle": "_api",
     "verify_bundle": "verify",
 }

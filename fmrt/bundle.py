@@ -11,11 +11,11 @@ from pathlib import Path, PurePosixPath
 from fmrt.checked import Checked, place_inside, record_of, sha256
 from fmrt.errors import (
     BundleCorruptError,
-    BundleNotFoundError,
-    FmrtError,
+    OptionError,
     VariantNotFoundError,
     quoted,
 )
+from fmrt.hub import Repository, fetch_manifest, is_hub_id
 from fmrt.manifest import (
     MANIFEST_FILE,
     REFERENCE_FILE,
@@ -36,29 +36,47 @@ __all__ = ["Bundle", "HeadReference", "Reference", "record_of", "sha256"]
 
 @dataclass(frozen=True)
 class Bundle:
-    """An exported model in a directory. Make one with `Bundle.open`."""
+    """An exported model in a directory. Make one with `Bundle.open`.
+
+    Attributes:
+        path: the directory; of a bundle on the hub, its folder in the local cache.
+        manifest: what ``fmrt.json`` says.
+        manifest_sha256: of that file, in hex.
+        repository: of the hub, which gives the files that are not at ``path`` yet.
+    """
 
     path: Path
     manifest: Manifest
     manifest_sha256: str | None = None
+    repository: Repository | None = None
 
     @classmethod
-    def open(cls, path: str | Path, sha256: str | None = None) -> Bundle:
-        """Read the manifest of the bundle at ``path``; other files are checked when used.
+    def open(
+        cls, path: str | Path, sha256: str | None = None, revision: str | None = None
+    ) -> Bundle:
+        """Read the manifest of a bundle; other files are checked when used.
 
         Args:
-            path: directory of the bundle.
+            path: directory of the bundle, or the ``owner/name`` of a repository of the Hugging Face
+                hub, whose files are downloaded when used.
             sha256: of its manifest, in hex. The manifest holds the hashes of all files that are
                 read, so that this pins the bundle to the last byte.
+            revision: branch, tag or commit of a bundle on the hub.
 
         Raises:
             BundleNotFoundError: no bundle there.
             SchemaVersionError: a newer fmrt wrote it.
             BundleCorruptError: the manifest is malformed, or not the one of ``sha256``.
-            OptionError: ``sha256`` is no SHA-256.
+            OptionError: ``sha256`` is no SHA-256, or a revision of a directory is asked for.
         """
-        checked(sha256=sha256)
-        directory = Path(file_path("bundle", path))
+        checked(sha256=sha256, revision=revision)
+        directory, repository = Path(file_path("bundle", path)), None
+        if is_hub_id(path):
+            directory, repository = fetch_manifest(str(path), revision)
+        elif revision is not None:
+            raise OptionError(
+                f"revision={quoted(revision)} is for bundles of the hub, and {path} is none"
+            )
         data = manifest_bytes(directory)
         found = hashlib.sha256(data).hexdigest()
         if sha256 is not None and found != sha256.lower():
@@ -66,10 +84,13 @@ class Bundle:
                 f"{directory / MANIFEST_FILE} has the SHA-256 {found}, and {sha256} was asked for: "
                 "this is another bundle"
             )
-        return cls(directory, Manifest.from_bytes(data, directory / MANIFEST_FILE), found)
+        manifest = Manifest.from_bytes(data, directory / MANIFEST_FILE)
+        return cls(directory, manifest, found, repository)
 
     @classmethod
-    def opened(cls, bundle: str | Path | Bundle, sha256: str | None = None) -> Bundle:
+    def opened(
+        cls, bundle: str | Path | Bundle, sha256: str | None = None, revision: str | None = None
+    ) -> Bundle:
         """A bundle that may be open already, as of `open`.
 
         Raises:
@@ -78,7 +99,7 @@ class Bundle:
         if isinstance(bundle, Bundle):
             same = sha256 is None or sha256 == bundle.manifest_sha256
             return bundle if same else cls.open(bundle.path, sha256)
-        return cls.open(bundle, sha256)
+        return cls.open(bundle, sha256, revision)
 
     @classmethod
     def from_pretrained(
@@ -89,37 +110,18 @@ class Bundle:
         provider: str = "cpu",
         sha256: str | None = None,
     ) -> Bundle:
-        """Open a local bundle, or download from the Hugging Face hub what one variant needs.
-
-        ``sha256`` is as of `open`.
+        """Open a bundle as `open` does, and download the graphs of one variant from the hub.
 
         Raises:
-            BundleNotFoundError: neither a directory nor a hub repository with a bundle.
+            BundleError: as `open`; or the bundle has no such variant.
         """
-        checked(revision=revision, variant=variant, provider=provider, sha256=sha256)
-        if Path(file_path("model", model)).exists() or model.count("/") != 1 or model[0] in "./~":
-            return cls.open(model, sha256)  # not the owner/name of a hub repository
-        from huggingface_hub import hf_hub_download, snapshot_download  # noqa: PLC0415
-
-        try:
-            manifest_path = Path(hf_hub_download(model, MANIFEST_FILE, revision=revision))
-            remote = cls.open(manifest_path.parent, sha256)
-            needed = [MANIFEST_FILE, *remote.manifest.files]
-            for modality in remote.manifest.modalities:
-                chosen = remote.variant(variant, provider, modality)
-                needed += [chosen.file, *chosen.external]
-            for head in remote.manifest.heads:
-                chosen = remote.head_variant(head, variant, provider)
-                needed += [chosen.file, *chosen.external]
-            found = snapshot_download(model, revision=revision, allow_patterns=needed)
-            return cls.open(found, sha256)
-        except (OSError, ValueError) as e:
-            if isinstance(e, FmrtError):
-                raise
-            reason = str(e).strip().splitlines()[0]
-            raise BundleNotFoundError(
-                f"{model!r} is neither a directory nor a bundle that the hub gives: {reason}"
-            ) from e
+        checked(variant=variant, provider=provider)
+        bundle = cls.open(model, sha256, revision)
+        for modality in bundle.manifest.modalities:
+            bundle.graph(bundle.variant(variant, provider, modality))
+        for head in bundle.manifest.heads:
+            bundle.graph(bundle.head_variant(head, variant, provider))
+        return bundle
 
     def variant(
         self, name: str | None = None, provider: str = "cpu", modality: str | None = None
@@ -183,7 +185,7 @@ class Bundle:
         """
         if name not in self.manifest.files:
             raise BundleCorruptError(f"{self.path / MANIFEST_FILE} does not list {name}; {FIX}")
-        path = place_inside(self.path, name)
+        path = self._place(name, self.manifest.files[name])
         return Checked.of(path, {path: self.manifest.files[name]})
 
     def graph(self, variant: Variant) -> Path:
@@ -200,9 +202,9 @@ class Bundle:
         Raises:
             BundleCorruptError: a file is missing or corrupt, or the graph reads another one.
         """
-        path = place_inside(self.path, variant.file)
         own = FileRecord(variant.sha256, variant.size)
-        records = {place_inside(self.path, n): r for n, r in variant.external.items()}
+        path = self._place(variant.file, own)
+        records = {self._place(n, r): r for n, r in variant.external.items()}
         found = Checked.of(path, {**records, path: own})
         try:
             locations = external_locations(path)
@@ -215,6 +217,12 @@ class Bundle:
                     f"{path} reads {quoted(location)}, which {MANIFEST_FILE} does not list; {FIX}"
                 )
         return found
+
+    def _place(self, name: str, record: FileRecord) -> Path:
+        """Path of one of the bundle's files, which the hub gives where it is not there yet."""
+        if self.repository is not None:
+            self.repository.fetch(self.path, name, record)
+        return place_inside(self.path, name)
 
     def reference(self, modality: str | None = None) -> Reference:
         """The reference items of a tower and PyTorch's vectors.

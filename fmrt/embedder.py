@@ -23,7 +23,7 @@ from fmrt.options import checked
 from fmrt.postprocess import Postprocess, make_postprocess
 from fmrt.preprocess.base import OnTooLong, check_on_too_long
 from fmrt.progress import Progress
-from fmrt.session import DeviceOptions, resolve_provider
+from fmrt.session import DeviceOptions
 from fmrt.tuning import Tuning
 from fmrt.verify import check_quick
 
@@ -41,7 +41,8 @@ class Embedder(Encoding):
     bundle with two towers takes strings for texts and the rest for its other modality.
 
     Args:
-        bundle: the directory that ``fmrt export`` wrote.
+        bundle: the directory that ``fmrt export`` wrote, or the ``owner/name`` of one on the
+            Hugging Face hub, of which only the files of the chosen variant are downloaded.
         variant: a name that ``fmrt info`` lists; default the provider's own fp32 graph.
         provider: execution provider: ``cpu``, ``cuda``, ``tensorrt``, a device of these as
             ``cuda:1``, several as ``cuda:0,1`` or ``cuda:all``, or ``auto`` for the best one there
@@ -63,6 +64,7 @@ class Embedder(Encoding):
             decoded at the same time; a larger one is an error, unless its file has a thirty-second
             of that. Default 200 MB.
         sha256: of the bundle's manifest, as ``fmrt info`` prints it; another bundle is refused.
+        revision: branch, tag or commit of a bundle on the hub.
 
     Raises:
         BundleError: not a bundle, corrupt, from a newer fmrt, or with wrong vectors.
@@ -88,6 +90,7 @@ class Embedder(Encoding):
         cache: str | Path | None = None,
         max_item_bytes: int = DEFAULT.item_bytes,
         sha256: str | None = None,
+        revision: str | None = None,
     ) -> None:
         checked(variant=variant, provider=provider, modality=modality)
         verify, cuda_graphs, cache = checked(verify=verify, cuda_graphs=cuda_graphs, cache=cache)
@@ -98,7 +101,7 @@ class Embedder(Encoding):
         tuning = Tuning.chosen(workers, intra_op_threads)
         (item_bytes,) = checked(max_item_bytes=max_item_bytes)
         limits = Limits(item_bytes)
-        self._bundle = Bundle.opened(bundle, sha256)
+        self._bundle = Bundle.opened(bundle, sha256, revision)
         self._lock = threading.Lock()
         self._engines: dict[str, Engine] = {}
         try:
@@ -126,16 +129,19 @@ class Embedder(Encoding):
         sha256: str | None = None,
         **options: Any,  # noqa: ANN401
     ) -> Embedder:
-        """Load a bundle from a local directory or a Hugging Face hub repository.
-
-        Only the files of the chosen variant are downloaded. ``options`` are the constructor's.
+        """Load a bundle from a local directory or the Hugging Face hub, as the constructor does.
 
         Raises:
             BundleNotFoundError: no such directory, and the hub does not give such a bundle.
         """
-        target = resolve_provider(provider)
-        found = Bundle.from_pretrained(model, revision, variant, target.name, sha256)
-        return cls(found, variant=variant, provider=target.spec, **options)
+        return cls(
+            model,
+            revision=revision,
+            variant=variant,
+            provider=provider,
+            sha256=sha256,
+            **options,
+        )
 
     def embed(
         self,

@@ -16,6 +16,7 @@
         ``ClosedError``            an embedder that is closed, or was closed while it worked
     ``DataError``              an input file or output path that cannot be used
     ``ExportError``            a model that cannot be exported
+    ``HubError``               a bundle that cannot be pushed to the hub
         ``QuantizationError``      a variant that is not good enough; others may have been added
     ``MissingExtraError``      an optional dependency that is not installed
 
@@ -134,6 +135,10 @@ class QuantizationError(ExportError):
         self.added = tuple(added)
         self.refused = dict(refused or {})
         super().__init__(message)
+
+
+class HubError(FmrtError, OSError):
+    """A bundle that the Hugging Face hub does not take, or that did not arrive as it was."""
 
 
 class MissingExtraError(FmrtError, ImportError):

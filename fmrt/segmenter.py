@@ -12,7 +12,6 @@ from fmrt.manifest import Manifest
 from fmrt.options import checked
 from fmrt.prompt import Prompt
 from fmrt.segment import EncodedImage, Segmentation, SegmentEngine
-from fmrt.session import resolve_provider
 from fmrt.verify import check_quick_head
 
 
@@ -22,7 +21,8 @@ class Segmenter:
     Safe to call from several threads.
 
     Args:
-        bundle: the directory that ``fmrt export`` wrote.
+        bundle: the directory that ``fmrt export`` wrote, or the ``owner/name`` of one on the
+            Hugging Face hub, of which only the files of the chosen variant are downloaded.
         variant: a name that ``fmrt info`` lists; default the provider's own fp32 graph.
         provider: execution provider: ``cpu``, ``cuda``, or ``auto`` for the best one there is.
         threads: inside an operator; default one a core this process may use.
@@ -31,6 +31,7 @@ class Segmenter:
         max_item_bytes: most memory to take for an image while it is decoded; a larger one is an
             error, unless its file has a thirty-second of that. Default 200 MB.
         sha256: of the bundle's manifest, as ``fmrt info`` prints it; another bundle is refused.
+        revision: branch, tag or commit of a bundle on the hub.
 
     Raises:
         OptionError: a bundle that does not segment.
@@ -53,12 +54,13 @@ class Segmenter:
         verify: bool = True,
         max_item_bytes: int = DEFAULT.item_bytes,
         sha256: str | None = None,
+        revision: str | None = None,
     ) -> None:
         checked(variant=variant, provider=provider)
         threads, verify, item_bytes = checked(
             threads=threads, verify=verify, max_item_bytes=max_item_bytes
         )
-        self._bundle = Bundle.opened(bundle, sha256)
+        self._bundle = Bundle.opened(bundle, sha256, revision)
         self._engine = SegmentEngine(
             self._bundle, variant, provider, threads, limits=Limits(item_bytes)
         )
@@ -76,16 +78,19 @@ class Segmenter:
         sha256: str | None = None,
         **options: Any,  # noqa: ANN401
     ) -> Segmenter:
-        """Load a bundle from a local directory or a Hugging Face hub repository.
-
-        Only the files of the chosen variant are downloaded. ``options`` are the constructor's.
+        """Load a bundle from a local directory or the Hugging Face hub, as the constructor does.
 
         Raises:
             BundleNotFoundError: no such directory, and the hub does not give such a bundle.
         """
-        target = resolve_provider(provider)
-        found = Bundle.from_pretrained(model, revision, variant, target.name, sha256)
-        return cls(found, variant=variant, provider=target.spec, **options)
+        return cls(
+            model,
+            revision=revision,
+            variant=variant,
+            provider=provider,
+            sha256=sha256,
+            **options,
+        )
 
     def encode(self, image: object) -> EncodedImage:
         """Encode an image once, for any number of prompts. This takes most of the time.

@@ -21,6 +21,7 @@ from fmrt.engine import Engine
 from fmrt.errors import ExportError, OptionError, QuantizationError
 from fmrt.export.graph_file import write_graph
 from fmrt.export.quantize.context import Context, Made
+from fmrt.export.quantize.copying import own_copy
 from fmrt.export.quantize.items import Items, given_items, own_items
 from fmrt.export.quantize.refusal import why_refused
 from fmrt.export.quantize.scheme import SCHEMES, Form, named_schemes
@@ -61,17 +62,22 @@ def quantize_bundle(
     *,
     min_cosine: float = MIN_COSINE,
     calibration: str | Path | None = None,
+    out: str | Path | None = None,
+    revision: str | None = None,
     report: Report | None = None,
 ) -> Bundle:
     """Add variants to a bundle, each as soon as it has passed; torch is not needed.
 
     Args:
-        bundle: directory of the bundle.
+        bundle: directory of the bundle, or its hub id.
         schemes: names as of `named_schemes`; a variant that is there already is replaced.
         min_cosine: mean cosine with the fp32 vectors that each variant must reach on held-out
             calibration items.
         calibration: the user's items: a file with a text a line, or a folder of images or sounds;
             default the exporter's own. A bundle with two towers takes texts.
+        out: a new directory for the bundle with its new variants, the given one staying as it is;
+            default the given one, and of a bundle on the hub the repository's name.
+        revision: branch, tag or commit of a bundle on the hub.
         report: takes lines that say what is being done.
 
     Returns:
@@ -88,8 +94,8 @@ def quantize_bundle(
     file_path("bundle", bundle)
     checked(report=report)
     check_quality(min_cosine, calibration)
-    path = Bundle.open(bundle).path
     say = report or (lambda _: None)
+    path = own_copy(Bundle.open(bundle, revision=revision), out, say)
     _remove_leftovers(path)
     towers = Bundle.open(path).manifest.towers
     given = None if calibration is None else Path(calibration)

@@ -194,7 +194,10 @@ def add_model(parser: Parser) -> None:
 
 
 def add_pin(parser: Parser) -> None:
-    """Add the hash that a bundle must have."""
+    """Add the hash that a bundle must have, and the revision of one on the hub."""
+    parser.add_argument(
+        "--revision", metavar="R", help="branch, tag or commit of a bundle on the hub"
+    )
     parser.add_argument(
         "--sha256",
         metavar="HASH",
@@ -303,7 +306,7 @@ def open_bundle(args: argparse.Namespace) -> tuple[Bundle, str]:
 
     target = resolve_provider(args.provider)
     bundle = Bundle.from_pretrained(
-        args.bundle, variant=args.variant, provider=target.name, sha256=args.sha256
+        args.bundle, args.revision, args.variant, target.name, args.sha256
     )
     bundle.variant(args.variant, target.name)
     return bundle, target.spec

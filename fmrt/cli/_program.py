@@ -6,6 +6,7 @@ import argparse
 import errno
 import importlib
 import io
+import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from fmrt._version import __version__
-from fmrt.cli import bench, embed, export, info, quantize, search, segment, tune, verify
+from fmrt.cli import bench, embed, export, info, push, quantize, search, segment, tune, verify
 from fmrt.cli._arguments import Parser
 from fmrt.cli._process import discard
 from fmrt.cli._status import FAILED, INTERRUPTED, PARTLY, USAGE
@@ -35,7 +36,7 @@ OURS = (CacheWarning, ProviderWarning, TruncationWarning)
 NEEDS = "fmrt.embedder"
 QUIET = "say warnings and errors alone"
 # Each has add_parser(subparsers) and run(args) -> exit code.
-COMMANDS = (export, quantize, embed, search, segment, verify, info, bench, tune)
+COMMANDS = (export, quantize, push, embed, search, segment, verify, info, bench, tune)
 
 
 def run(argv: Sequence[str] | None, interruptible: Interruptible) -> int:
@@ -48,6 +49,8 @@ def run(argv: Sequence[str] | None, interruptible: Interruptible) -> int:
     Raises:
         SystemExit: wrong usage, or help that was asked for.
     """
+    # Its retries are warnings; that it gave up is one line of ours.
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     parser = _parser()
     try:
         args = parser.parse_args(argv)

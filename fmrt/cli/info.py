@@ -30,7 +30,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "nodes that run on it.",
     )
     parser.set_defaults(run=run)
-    parser.add_argument("bundle", metavar="BUNDLE", help="a bundle's directory")
+    parser.add_argument("bundle", metavar="BUNDLE", help="a bundle's directory, or its hub id")
     parser.add_argument(
         "--provider",
         metavar="P",
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     from fmrt.bundle import Bundle  # noqa: PLC0415  # start-up stays quick
     from fmrt.errors import ProviderError  # noqa: PLC0415
 
-    bundle = Bundle.open(args.bundle, args.sha256)
+    bundle = Bundle.open(args.bundle, args.sha256, args.revision)
     placements = _placements(bundle, args.provider) if args.provider else {}
     if args.json:
         print_json(_values(bundle, placements))
@@ -71,7 +71,7 @@ def _values(bundle: Bundle, placements: Placements) -> dict[str, Any]:
 
 
 def _for_people(bundle: Bundle, placements: Placements) -> str:
-    facts = table(("bundle", str(bundle.path)), _facts(bundle))
+    facts = table(("bundle", str(bundle.repository or bundle.path)), _facts(bundle))
     parts = [facts, variants_table(bundle.manifest.graphs)]
     if placements:
         rows = [(file, str(what)) for file, what in placements.items()]
@@ -100,7 +100,7 @@ def _facts(bundle: Bundle) -> list[tuple[str, str]]:
     manifest = bundle.manifest
     source = manifest.source
     packages = ", ".join(f"{name} {version}" for name, version in manifest.packages.items())
-    total = sum(path.stat().st_size for path in bundle.path.rglob("*") if path.is_file())
+    total = _total(bundle)
     return [
         ("source", source.model + (f" at {source.revision}" if source.revision else "")),
         ("weights", f"SHA-256 {source.weights_sha256}"),
@@ -114,6 +114,16 @@ def _facts(bundle: Bundle) -> list[tuple[str, str]]:
         ("total size", size(total)),
         ("manifest", f"SHA-256 {bundle.manifest_sha256}"),
     ]
+
+
+def _total(bundle: Bundle) -> int:
+    """Bytes of all files; of a bundle on the hub, of those that the manifest lists."""
+    if bundle.repository is None:
+        return sum(path.stat().st_size for path in bundle.path.rglob("*") if path.is_file())
+    graphs = bundle.manifest.graphs
+    weights = (record.size for v in graphs for record in v.external.values())
+    files = (record.size for record in bundle.manifest.files.values())
+    return sum(v.size for v in graphs) + sum(weights) + sum(files)
 
 
 def _tower(tower: Tower) -> list[tuple[str, str]]:

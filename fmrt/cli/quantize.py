@@ -28,8 +28,16 @@ def add_parser(subparsers: Subparsers) -> None:
         "PyTorch.",
     )
     parser.set_defaults(run=run, needs="fmrt.export.quantize")
-    parser.add_argument("bundle", metavar="BUNDLE", help="a bundle's directory")
+    parser.add_argument("bundle", metavar="BUNDLE", help="a bundle's directory, or its hub id")
     parser.add_argument("schemes", metavar="SCHEMES", type=names, help=SCHEMES)
+    parser.add_argument(
+        "-o",
+        "--out",
+        metavar="DIR",
+        help="a new directory for the bundle with its new variants (default: BUNDLE itself; for a "
+        "hub id, its name)",
+    )
+    parser.add_argument("--revision", metavar="R", help="branch, tag or commit of a hub id")
     add_quality(parser)
 
 
@@ -71,18 +79,20 @@ def run(args: argparse.Namespace) -> int:
             args.schemes,
             min_cosine=args.min_cosine,
             calibration=args.calibration,
+            out=args.out,
+            revision=args.revision,
             report=reporter(args),
         )
     except QuantizationError as e:
         if e.added:
-            print_variants(args, Bundle.open(args.bundle))
+            print_variants(args, Bundle.open(e.path or args.bundle))
         raise
     print_variants(args, bundle)
     # The latest that runs here; a precision stands for the provider's own variant.
     precision = next(
         v.precision for v in reversed(bundle.manifest.variants) if v.provider in ("any", "cpu")
     )
-    name = shlex.quote(args.bundle)
+    name = shlex.quote(str(bundle.path))
     show(args, f"next: fmrt embed {name} texts.txt -o vectors.npy --variant {precision}")
     return DONE
 

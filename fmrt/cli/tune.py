@@ -6,6 +6,7 @@ import argparse
 
 from fmrt.cli._arguments import (
     Subparsers,
+    add_pin,
     add_reading,
     check_reading_is_used,
     positive,
@@ -33,6 +34,7 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     parser.set_defaults(run=run)
     parser.add_argument("bundle", metavar="BUNDLE", help="a bundle's directory, or its hub id")
+    add_pin(parser)
     parser.add_argument("--variant", metavar="V", help="as fmrt info lists them")
     parser.add_argument("--modality", metavar="M", help="text, image or audio (default: all)")
     add_items(parser)
@@ -56,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     from fmrt.measure import tune  # noqa: PLC0415
     from fmrt.tuning import save_tuning  # noqa: PLC0415
 
-    bundle = Bundle.from_pretrained(args.bundle, variant=args.variant, provider="cpu")
+    bundle = Bundle.open(args.bundle, args.sha256, args.revision)
     names = bundle.manifest.modalities if args.modality is None else (args.modality,)
     for modality in names:
         engine = Engine(bundle, args.variant, "cpu", modality)

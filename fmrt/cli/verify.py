@@ -11,7 +11,7 @@ from fmrt.cli._arguments import Subparsers, add_pin, add_variant
 from fmrt.cli._say import print_json, show
 from fmrt.cli._text import table
 from fmrt.cli._variants import parity_cells
-from fmrt.errors import VariantNotFoundError, VerificationError
+from fmrt.errors import OptionError, VariantNotFoundError, VerificationError
 
 if TYPE_CHECKING:
     from fmrt.bundle import Bundle
@@ -29,7 +29,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "on the provider, against those that PyTorch gave at export.",
     )
     parser.set_defaults(run=run)
-    parser.add_argument("bundle", metavar="BUNDLE", help="a bundle's directory")
+    parser.add_argument("bundle", metavar="BUNDLE", help="a bundle's directory, or its hub id")
     add_variant(parser)
     add_pin(parser)
     parser.add_argument(
@@ -55,7 +55,12 @@ def run(args: argparse.Namespace) -> int:
     from fmrt.verify import record_parity, verify_bundle  # noqa: PLC0415
 
     provider = resolve_provider(args.provider).spec
-    bundle = Bundle.open(args.bundle, args.sha256)
+    bundle = Bundle.open(args.bundle, args.sha256, args.revision)
+    if args.record and bundle.repository is not None:
+        raise OptionError(
+            f"--record writes into a bundle, and {args.bundle} is on the hub; download it: "
+            f"hf download {args.bundle} --local-dir BUNDLE"
+        )
     reports = list(verify_bundle(bundle, args.variant, provider))
     if not reports:
         raise VariantNotFoundError(f"{args.bundle} has no variant that runs on {provider!r}")

@@ -145,3 +145,33 @@ def test_examples_of_images_and_sounds(tmp_path: Path, monkeypatch: pytest.Monke
         codes = [r.code for r in recipes(opened, "ORG/NAME") if r.language == "python"]
         ours, theirs = [vectors(code, opened.path) for code in codes]
         assert np.abs(ours - theirs).max() < 2e-3 * np.abs(ours).max()
+
+
+def test_a_bundle_on_the_hub_is_quantized_in_a_directory_of_its_own(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import shutil
+
+    import huggingface_hub
+
+    from fmrt.errors import OptionError
+
+    def whole(_: str, local_dir: Path, **__: object) -> None:
+        shutil.copytree(bundle, local_dir)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", whole)
+    monkeypatch.setattr(
+        huggingface_hub, "hf_hub_download", lambda _, name, **__: str(bundle / name)
+    )
+    monkeypatch.chdir(tmp_path)
+    lines = tmp_path / "lines.txt"
+    lines.write_text("\n".join(f"line {i} of some" for i in range(40)))
+    before = (bundle / "fmrt.json").read_bytes()
+    made = fmrt.quantize_bundle("owner/tiny", ["fp16"], calibration=lines)
+    assert made.path == Path("tiny")
+    assert (bundle / "fmrt.json").read_bytes() == before
+    with pytest.raises(OptionError, match="--out"):
+        fmrt.quantize_bundle("owner/tiny", ["fp16"])
+    copy = fmrt.quantize_bundle(bundle, ["fp16"], calibration=lines, out=tmp_path / "copy")
+    assert copy.path == tmp_path / "copy"
+    assert (bundle / "fmrt.json").read_bytes() == before

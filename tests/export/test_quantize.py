@@ -306,7 +306,9 @@ def test_what_passed_stays_when_another_does_not(
     options = ["--min-cosine", "0.9999", "--calibration", str(lines)]
     assert main(["quantize", str(copy), "q4,float16", *options]) == 3
     out, err = capsys.readouterr()
-    assert re.search(r"error: int4 reaches .*; added: fp16-cpu, fp16-cuda, fp16-portable$", err.strip())
+    assert re.search(
+        r"error: int4 reaches .*; added: fp16-cpu, fp16-cuda, fp16-portable$", err.strip()
+    )
     assert "next:" not in out
     names = [v.name for v in fmrt.Bundle.open(copy).manifest.variants]
     assert names[-3:] == ["fp16-cpu", "fp16-cuda", "fp16-portable"]

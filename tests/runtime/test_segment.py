@@ -264,20 +264,22 @@ def test_a_decoder_that_is_wrong_is_refused(bundle: Path, tmp_path: Path) -> Non
     assert failed == ["segment: pred_masks", "segment: iou_scores"]
 
 
-def test_both_graphs_come_from_the_hub(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_graphs_come_from_the_hub(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import huggingface_hub
 
-    wanted: list[str] = []
+    def download(_: str, name: str, **__: object) -> str:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        return str(shutil.copy(bundle / name, tmp_path / name))
 
-    def snapshot(model: str, *, allow_patterns: list[str], **_: object) -> str:
-        wanted.extend(allow_patterns)
-        return str(bundle)
-
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda _, name, **__: bundle / name)
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
-    fmrt.Segmenter.from_pretrained("owner/levels")
-    files = {path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_file()}
-    assert set(wanted) == files
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    fmrt.Segmenter("owner/levels")
+    there, files = (
+        {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+        for folder in (tmp_path, bundle)
+    )
+    assert there == files
 
 
 def test_a_bundle_of_texts_does_not_segment(tiny_bundle: Path) -> None:
