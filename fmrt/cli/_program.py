@@ -61,6 +61,8 @@ def run(argv: Sequence[str] | None, interruptible: Interruptible) -> int:
     if args.command is None:
         parser.print_help(sys.stderr)
         return USAGE
+    if args.quiet:
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A text that the terminal's encoding cannot show is no reason to fail.
         sys.stdout.reconfigure(errors="replace")

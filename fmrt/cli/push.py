@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from fmrt.cli._arguments import Subparsers
+from fmrt.cli._say import show
 from fmrt.cli._status import DONE
 
 
@@ -40,5 +41,6 @@ def run(args: argparse.Namespace) -> int:
         revision=args.revision,
         message=args.message,
     )
-    print(f"{url}\n\nnext: fmrt embed {args.repository} texts.txt -o vectors.npy")
+    print(url, flush=True)
+    show(args, f"\nnext: fmrt embed {args.repository} texts.txt -o vectors.npy")
     return DONE
