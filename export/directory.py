@@ -43,6 +43,14 @@ FORMATS: Mapping[str, str] = {
     ".pth": "weights alone",
     ".h5": "weights of TensorFlow",
 }
+# Where transformers looks for classes of the author's own.
+AUTO_FILES = (
+    CONFIG_FILE,
+    "tokenizer_config.json",
+    "processor_config.json",
+    "preprocessor_config.json",
+    "video_preprocessor_config.json",
+)
 # Names of models in a message.
 SHOWN = 5
 
@@ -230,11 +238,11 @@ def check_kind(path: Path, name: str) -> None:
 
 def author_code(path: Path) -> Iterator[str]:
     """Names of Python classes that a directory's own files ask for, as ``file: class``."""
-    for file in sorted(path.glob("*.json")):
-        if file.name.endswith("config.json"):
-            stated = read_object(file).get("auto_map")
-            for value in stated.values() if isinstance(stated, dict) else ():
-                yield f"{file.name}: {value[0] if value and isinstance(value, list) else value}"
+    for file in AUTO_FILES:
+        content = read_json(path / file) if (path / file).exists() else {}
+        stated = content.get("auto_map") if isinstance(content, dict) else None
+        for value in stated.values() if isinstance(stated, dict) else ():
+            yield f"{file}: {value[0] if value and isinstance(value, list) else value}"
     for module in stated_modules(path, path.name):
         if module.package.partition(".")[0] != "sentence_transformers":
             yield f"{MODULES_FILE}: {module.package}.{module.kind}"

@@ -28,7 +28,14 @@ from fmrt.export.checkpoint import (
 from fmrt.export.directory import MODULES_FILE, author_code, check_file, check_kind, read_object
 from fmrt.export.encoder import load_whole, take_encoder
 from fmrt.export.quiet import listening
-from fmrt.export.tokenizer import check_rows, check_tokenizer, rows_of, take_tokenizer
+from fmrt.export.tokenizer import (
+    check_packages,
+    check_rows,
+    check_tokenizer,
+    rows_of,
+    take_tokenizer,
+    why_not_loaded,
+)
 
 POOLING_MODES: tuple[str, ...] = tuple(Pooling.POOLING_MODES)
 # Modules that a graph and a manifest can state. Anything else is refused by its name.
@@ -226,6 +233,7 @@ def load_sentence_transformer(
     Raises:
         ExportError: it cannot be loaded, or needs Python code of its author without ``trust``.
     """
+    check_packages(path)
     try:
         with listening() as said:
             model = SentenceTransformer(
@@ -236,7 +244,8 @@ def load_sentence_transformer(
                 model_kwargs={"dtype": torch.float32},
             )
     except Exception as e:  # whatever a malformed model directory provokes
-        raise cannot_load(str(path), path, e) from e
+        why = why_not_loaded(path) if "processing class" in str(e) else None
+        raise (ExportError(why) if why else cannot_load(str(path), path, e)) from e
     for text in said:
         if "trust_remote_code" in text:  # something else was taken in the code's place
             raise cannot_load(str(path), path, RuntimeError(text))

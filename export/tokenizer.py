@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer
 
-from fmrt.errors import ExportError
+from fmrt.errors import ExportError, MissingExtraError
 from fmrt.export.quiet import quiet
+from fmrt.preprocess import TOKENIZER_FILE
 
 # Beside those that a tokenizer's class names.
-FILES = ("tokenizer.json", "tekken.json", "*.model", "*.tiktoken")
+FILES = (TOKENIZER_FILE, "tekken.json", "*.model", "*.tiktoken")
 
 
 def check_tokenizer(tokenizer: Any, name: str) -> None:  # noqa: ANN401  # a transformers tokenizer
@@ -40,6 +42,26 @@ def check_tokenizer(tokenizer: Any, name: str) -> None:  # noqa: ANN401  # a tra
         )
 
 
+def check_packages(path: Path) -> None:
+    """Raise when a directory's tokenizer is a SentencePiece model, and nothing here reads that.
+
+    Raises:
+        MissingExtraError: so it is.
+    """
+    alone = not (path / TOKENIZER_FILE).exists() and any(path.glob("*.model"))
+    if alone and find_spec("sentencepiece") is None:
+        raise MissingExtraError(f"The SentencePiece tokenizer of {path}", "export", "sentencepiece")
+
+
+def why_not_loaded(path: Path) -> str | None:
+    """What is wrong with a directory's tokenizer, where a library says that there is none."""
+    try:
+        load_tokenizer(path)
+    except ExportError as e:
+        return str(e)
+    return None
+
+
 def take_tokenizer(model: Any, directories: Sequence[Path]) -> Path | None:  # noqa: ANN401
     """Give a sentence-transformers model the tokenizer that one of its adapters brings.
 
@@ -56,7 +78,7 @@ def take_tokenizer(model: Any, directories: Sequence[Path]) -> Path | None:  # n
             for pattern in (*FILES, "tokenizer_config.json")
             for file in directory.glob(pattern)
         ):
-            tokenizer = _loaded(directory)
+            tokenizer = load_tokenizer(directory)
             found.setdefault(_meaning(tokenizer), (directory, tokenizer))
     if len(found) > 1:
         raise ExportError(
@@ -71,7 +93,12 @@ def take_tokenizer(model: Any, directories: Sequence[Path]) -> Path | None:  # n
     return None
 
 
-def _loaded(directory: Path) -> Any:  # noqa: ANN401
+def load_tokenizer(directory: Path) -> Any:  # noqa: ANN401
+    """The transformers tokenizer in a directory.
+
+    Raises:
+        ExportError: it cannot be loaded.
+    """
     try:
         with quiet():
             return AutoTokenizer.from_pretrained(

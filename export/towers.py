@@ -28,7 +28,7 @@ from fmrt.export.part import Loaded, Part
 from fmrt.export.quiet import quiet
 from fmrt.export.reference import reference_texts
 from fmrt.export.source import Choice, Overrides, cannot_load
-from fmrt.export.tokenizer import check_rows, check_tokenizer
+from fmrt.export.tokenizer import check_packages, check_rows, check_tokenizer
 from fmrt.export.vision import ImageEmbedding, VisionSource, image_part
 from fmrt.manifest import TextInput, Tower, Variant
 from fmrt.preprocess import TOKENIZER_FILE
@@ -159,6 +159,7 @@ def load_sentence_towers(
 
 
 def _tokenizer(path: Path, trust: bool) -> Any:  # noqa: ANN401
+    check_packages(path)
     try:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(

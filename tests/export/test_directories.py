@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers import Tokenizer
 
 import fmrt
-from fmrt.errors import ExportError
-from tests.export.models import TINY, save_tiny
+from fmrt.errors import ExportError, MissingExtraError
+from tests.export.models import SMALL, TINY, save_tiny
+from tests.export.reference import TorchEmbedder, assert_parity
 
 TEXTS = ["A short sentence.", "x"]
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
@@ -264,3 +266,43 @@ def test_the_standard_pooling_follows_the_attention(tmp_path: Path) -> None:
     bundle = fmrt.export_model(model, tmp_path / "out", report=lines.append)
     assert any("pooling: lasttoken (standard for causal attention" in line for line in lines)
     assert bundle.manifest.tower().pooling == "lasttoken"
+
+
+def _sentencepiece(model: Path) -> Any:
+    """A SentencePiece model in place of the tokenizer's files, as XLM-R's first checkpoints."""
+    import sentencepiece
+    import transformers
+
+    corpus = model.parent / "corpus.txt"
+    corpus.write_text("\n".join([*TEXTS, "the quick brown fox jumps over a lazy dog", "0 1 2 3"]))
+    sentencepiece.SentencePieceTrainer.Train(
+        input=str(corpus),
+        model_prefix=str(model / "sentencepiece.bpe"),
+        vocab_size=40,
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
+    (model / "tokenizer.json").unlink()
+    change(model / "tokenizer_config.json", tokenizer_class="XLMRobertaTokenizer")
+    config = transformers.XLMRobertaConfig(
+        **{**SMALL, "max_position_embeddings": 66}, vocab_size=100, pad_token_id=1
+    )
+    transformers.XLMRobertaModel(config).save_pretrained(model)
+    return sentencepiece.SentencePieceProcessor(str(model / "sentencepiece.bpe.model"))
+
+
+def test_a_sentencepiece_model_alone_is_a_tokenizer(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processor = _sentencepiece(model)
+    with monkeypatch.context() as missing:
+        missing.setattr("fmrt.export.tokenizer.find_spec", lambda _: None)
+        with pytest.raises(MissingExtraError, match="sentencepiece"):
+            fmrt.export_model(model, model.parent / "out")
+    bundle = fmrt.export_model(model, model.parent / "out", max_length=64)
+    tokenizer = Tokenizer.from_file(str(bundle.path / "tokenizer.json"))
+    for text in (*TEXTS, "the fox", "quick  brown"):
+        pieces = [processor.id_to_piece(i) for i in processor.encode(text)]
+        assert tokenizer.encode(text).tokens[1:-1] == pieces
+    with fmrt.Embedder(bundle) as embedder:
+        assert_parity(embedder.embed(TEXTS), TorchEmbedder(model).embed(TEXTS))
