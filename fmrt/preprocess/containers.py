@@ -23,8 +23,8 @@ PLACEHOLDER = 0x7FFF_F000
 MOST_CHUNKS = 10_000
 # The largest number of samples of a FLAC file.
 MOST_FRAMES = 0xF_FFFF_FFFF
-# Sony Wave64, NIST Sphere and Creative Voice, as they begin.
-OTHERS = (b"riff", b"NIST", b"Crea")
+# NIST Sphere and Creative Voice, as they begin.
+OTHERS = (b"NIST", b"Crea")
 FLAC, OGG, ID3 = b"fLaC", b"OggS", b"ID3"
 
 
@@ -112,14 +112,23 @@ class Chunks:
         width: bytes of a chunk's size, which follows its name of four bytes.
         order: of these bytes.
         data: names that the chunk with the samples may have.
-        even: whether chunks begin at even places.
+        align: chunks begin at multiples of it.
+        name: bytes of a chunk's name; its first four are looked at.
+        whole: whether a chunk's size counts its name and itself.
     """
 
     start: int
     width: int
     order: Literal["little", "big"]
     data: tuple[bytes, ...]
-    even: bool = True
+    align: int = 2
+    name: int = 4
+    whole: bool = False
+
+    @property
+    def head(self) -> int:
+        """Bytes of a chunk before its content."""
+        return self.name + self.width
 
 
 CHUNKED = {
@@ -127,7 +136,8 @@ CHUNKED = {
     b"RF64": Chunks(12, 4, "little", (b"data",)),
     b"RIFX": Chunks(12, 4, "big", (b"data",)),
     b"FORM": Chunks(12, 4, "big", (b"SSND", b"BODY")),
-    b"caff": Chunks(8, 8, "big", (b"data",), even=False),
+    b"riff": Chunks(40, 8, "little", (b"data",), align=8, name=16, whole=True),  # Sony Wave64
+    b"caff": Chunks(8, 8, "big", (b"data",), align=1),
 }
 
 
@@ -164,30 +174,36 @@ def _mended(file: BinaryIO, size: int, kind: Chunks, place: int, stated: int) ->
     if 0 < stated < PLACEHOLDER:
         raise InputError(TRUNCATED)
     size_place = place - kind.width
-    return [(0, size_place), min(rest, most).to_bytes(kind.width, kind.order), (place, size)]
+    length = rest + kind.head if kind.whole else rest
+    return [(0, size_place), min(length, most).to_bytes(kind.width, kind.order), (place, size)]
 
 
 def _chunks(file: BinaryIO, size: int, kind: Chunks) -> Iterator[tuple[bytes, int, int]]:
     """Name, place of the content and stated length of each chunk."""
     place = kind.start
     for _ in range(MOST_CHUNKS):
-        content = place + 4 + kind.width
+        content = place + kind.head
         if content > size:
             return
-        file.seek(place)
-        head = file.read(4 + kind.width)
-        length = int.from_bytes(head[4:], kind.order)
-        yield head[:4], content, length
-        place = content + length + (length & 1 if kind.even else 0)
+        name, length = _chunk(file, place, kind)
+        yield name, content, length
+        place = content + length + (-length) % kind.align
+
+
+def _chunk(file: BinaryIO, place: int, kind: Chunks) -> tuple[bytes, int]:
+    """Name of a chunk, and the stated length of its content."""
+    file.seek(place)
+    head = file.read(kind.head)
+    length = int.from_bytes(head[kind.name :], kind.order)
+    return head[:4], max(0, length - kind.head) if kind.whole else length
 
 
 def _is_chunk(file: BinaryIO, place: int, size: int, kind: Chunks) -> bool:
     """Whether a chunk begins at a place, or the file ends there."""
     if place >= size:
         return True
-    file.seek(place)
-    head = file.read(4 + kind.width)
-    return head[:4].isalnum() and int.from_bytes(head[4:], kind.order) <= size - place
+    name, length = _chunk(file, place, kind)
+    return name.isalnum() and length <= size - place
 
 
 def _flac(file: BinaryIO, start: int, size: int) -> Stream:

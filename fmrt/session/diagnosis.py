@@ -12,6 +12,7 @@ import functools
 import io
 import re
 import sys
+import threading
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,10 @@ def explain_load_error(text: str, install: str) -> str:
     return f"{name} is missing: {install}"
 
 
+# One thread at a time: standard output is one for all of them.
+_turn = threading.Lock()
+
+
 @functools.cache
 def _load_error(library: str) -> str | None:
     """The loader's message for a provider's library, or None when it loads."""
@@ -96,7 +101,7 @@ def _load_error(library: str) -> str | None:
 def _preload() -> None:
     """Load the CUDA libraries that NVIDIA's or PyTorch's packages bring, without a word."""
     if hasattr(ort, "preload_dlls"):
-        with contextlib.redirect_stdout(io.StringIO()):
+        with _turn, contextlib.redirect_stdout(io.StringIO()):
             ort.preload_dlls()
 
 

@@ -756,3 +756,34 @@ def test_verify_records_what_was_not_measured(tiny_bundle, tmp_path, capsys):
     assert variant.checked_on == "cpu"
     assert main(["verify", str(bundle), "--record"]) == 0
     assert "nothing new" in capsys.readouterr().out
+
+
+def test_what_was_chosen_of_a_table_is_said(tiny_bundle, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("a.csv").write_text("id;text\n0;the red cat\n1;dog, cat\n")
+    Path("b.csv").write_text("the red cat\ndog, cat\n")
+    Path("c.txt").write_text("the red cat\rdog, cat\r")
+    Path("d.json").write_text('[{"doc": {"t": "the red cat"}},\n{"doc": {"t": "dog, cat"}}]')
+    run = ["embed", str(tiny_bundle), "-o", "v.npy", "--overwrite"]
+    options = {"b.csv": ["--no-header", "--delimiter", ";"], "d.json": ["--column", "doc.t"]}
+    said = {"a.csv": "';'", "c.txt": "carriage returns", "d.json": "JSON array"}
+    found = []
+    for name in ("a.csv", "b.csv", "c.txt", "d.json"):
+        assert main([*run, name, *options.get(name, [])]) == 0
+        assert said.get(name, "embedded") in capsys.readouterr().err
+        found.append(np.load("v.npy"))
+        assert np.array_equal(found[-1], found[0])
+    assert main([*run, "b.csv"]) == 1
+    assert "--no-header" in capsys.readouterr().err
+    for wrong in ("", ";;", '"'):
+        with pytest.raises(SystemExit):
+            main([*run, "a.csv", "--delimiter", wrong])
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without named pipes")
+@pytest.mark.parametrize("name", ["a.csv", "a.txt", "a.jsonl", "a.parquet", "a.dat"])
+def test_a_pipe_that_nobody_writes_to_is_not_waited_for(tiny_bundle, tmp_path, capsys, name):
+    os.mkfifo(tmp_path / name)
+    out = str(tmp_path / "v.npy")
+    assert main(["embed", str(tiny_bundle), str(tmp_path / name), "-o", out]) == 1
+    assert "is a named pipe; give a file" in capsys.readouterr().err

@@ -18,6 +18,7 @@ import fmrt  # noqa: E402
 from fmrt.bundle import record_of  # noqa: E402
 from fmrt.cli import main  # noqa: E402
 from fmrt.data import read_embeddings, read_records  # noqa: E402
+from fmrt.data._formats import modality_of  # noqa: E402
 from fmrt.errors import InputError, OptionError  # noqa: E402
 from fmrt.manifest import (  # noqa: E402
     REFERENCE_FILE,
@@ -271,6 +272,16 @@ def test_all_images_of_a_folder_are_embedded_and_all_else_is_named(
     records = read_records(str(tmp_path / "photos"), modality="image")
     assert len(list(records)) == len(names)
     assert ("p.png", "no regular files (a named pipe)") in records.passed_over
+
+
+def test_a_bundle_of_two_towers_sees_what_its_input_is(tmp_path: Path) -> None:
+    names = photos(tmp_path / "photos")
+    several = ("text", "image")
+    assert modality_of(str(tmp_path / "photos"), several) == "image"
+    for name in names:
+        assert modality_of(str(tmp_path / "photos" / name), several) == "image"
+    for other in ("-", str(tmp_path / "photos/l.txt"), str(tmp_path / "none.csv")):
+        assert modality_of(other, several) is None
 
 
 def test_one_image_of_any_name(

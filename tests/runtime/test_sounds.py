@@ -23,6 +23,9 @@ KINDS = {
     ("WAV", "PCM_U8"): 1e-2,
     ("WAV", "FLOAT"): 1e-5,
     ("AIFF", "PCM_16"): 1e-4,
+    ("W64", "PCM_16"): 1e-4,
+    ("CAF", "PCM_16"): 1e-4,
+    ("AU", "PCM_16"): 1e-4,
     ("FLAC", "PCM_16"): 1e-4,
     ("OGG", "VORBIS"): 2e-2,
     ("OGG", "OPUS"): 2e-2,
@@ -114,10 +117,11 @@ def test_placeholders_of_64_bits() -> None:
         place = data.index(b"ds64") + 8
         piped = data[:place] + byte * 24 + data[place + 24 :]
         assert np.array_equal(whole(piped), whole(data))
-    data = encoded(("CAF", "PCM_16"), RATE)
-    place = data.index(b"data") + 4
-    piped = data[:place] + b"\xff" * 8 + data[place + 8 :]
-    assert np.array_equal(whole(piped), whole(data))
+    for kind, name in (("CAF", 4), ("W64", 16)):
+        data = encoded((kind, "PCM_16"), RATE)
+        place = data.index(b"data") + name
+        piped = data[:place] + b"\xff" * 8 + data[place + 8 :]
+        assert np.array_equal(whole(piped), whole(data))
 
 
 @pytest.mark.parametrize("stated", [0, 2**36 - 1, 100])
