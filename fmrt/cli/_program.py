@@ -14,7 +14,19 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from fmrt._version import __version__
-from fmrt.cli import bench, embed, export, info, push, quantize, search, segment, tune, verify
+from fmrt.cli import (
+    bench,
+    completion,
+    embed,
+    export,
+    info,
+    push,
+    quantize,
+    search,
+    segment,
+    tune,
+    verify,
+)
 from fmrt.cli._arguments import Parser
 from fmrt.cli._process import discard
 from fmrt.cli._status import FAILED, INTERRUPTED, PARTLY, USAGE
@@ -36,7 +48,7 @@ OURS = (CacheWarning, ProviderWarning, TruncationWarning)
 NEEDS = "fmrt.embedder"
 QUIET = "say warnings and errors alone"
 # Each has add_parser(subparsers) and run(args) -> exit code.
-COMMANDS = (export, quantize, push, embed, search, segment, verify, info, bench, tune)
+COMMANDS = (export, quantize, push, embed, search, segment, verify, info, bench, tune, completion)
 
 
 def run(argv: Sequence[str] | None, interruptible: Interruptible) -> int:
@@ -51,7 +63,7 @@ def run(argv: Sequence[str] | None, interruptible: Interruptible) -> int:
     """
     # Its retries are warnings; that it gave up is one line of ours.
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
-    parser = _parser()
+    parser = make_parser()
     try:
         args = parser.parse_args(argv)
     except SystemExit as e:
@@ -72,7 +84,8 @@ def run(argv: Sequence[str] | None, interruptible: Interruptible) -> int:
         return _ended(args, interruptible)
 
 
-def _parser() -> Parser:
+def make_parser() -> Parser:
+    """The program's parser, with those of its commands."""
     parser = Parser("fmrt", description="Export foundation models once, embed anywhere, fast.")
     parser.add_argument("--version", action="version", version=f"fmrt {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")

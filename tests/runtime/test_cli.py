@@ -646,6 +646,25 @@ def test_wrong_usage_is_one_line_with_the_way_out(capsys, line, message):
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_completes_commands_and_options(capsys, place, shell):
+    assert main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    assert {"embed", "quantize", "completion"} <= set(re.findall(r"\w+", script))
+    assert re.search("-?-?truncate-dim", script)
+    if shutil.which(shell) is None:
+        return
+    put("script", script)
+    assert subprocess.run([shell, "-n", "script"], check=False).returncode == 0
+    if shell == "bash":
+        line = "COMP_WORDS=({}); COMP_CWORD={}; _shtab_fmrt; echo ${{COMPREPLY[@]}};"
+        cases = {"fmrt emb": "embed", "fmrt embed --trunc": "--truncate-dim", "fmrt info scr": ""}
+        lines = [line.format(words, len(words.split()) - 1) for words in cases]
+        run = ["bash", "-c", f"source ./script; {' '.join(lines)}"]
+        done = subprocess.run(run, capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines() == [*cases.values()]
+
+
 def test_wrong_usage_ends_with_2(capsys):
     assert main([]) == 2
     assert "usage: fmrt" in capsys.readouterr().err
