@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import compress, count
@@ -90,17 +90,21 @@ class _Window(Generic[T]):
     share: Share
     reject: OnError[T]
 
-    def complete(self) -> tuple[list[T], Vectors]:
-        """The items with a vector each, when all are computed; one of no numbers is rejected."""
+    def complete(self) -> tuple[list[T], Vectors, Exception | None]:
+        """The items with a vector each, when all are computed; one of no numbers is rejected.
+
+        If that ends the stream, the items before it, and what to raise.
+        """
         vectors = self.share.spread(self.vectors)
-        entries = self.entries
+        entries, failure = self.entries, None
         if not np.isfinite(vectors).all():
             finite = np.array([np.isfinite(vector).all() for vector in vectors])
-            for row in np.flatnonzero(~finite):
-                self.reject(entries[row].item, InputError(NOT_FINITE, entries[row].position))
+            errors = {int(row): InputError(NOT_FINITE) for row in np.flatnonzero(~finite)}
+            end, failure = _reject_all(entries, errors, self.reject)
+            finite[end:] = False
             entries = list(compress(entries, finite))
             vectors = vectors[finite]
-        return [entry.item for entry in entries], vectors
+        return [entry.item for entry in entries], vectors, failure
 
 
 @dataclass(frozen=True)
@@ -237,8 +241,7 @@ class Engine:
             self.window_items,
             None if group_of is None else lambda item: group_of(item.item),
         )
-        running = self._workers.run(self._job(window, options) for window in cut)
-        return (window.complete() for window in running)
+        return self._completed(self._workers.run(self._jobs(cut, options)))
 
     def one(
         self,
@@ -264,7 +267,7 @@ class Engine:
                 on_too_long=on_too_long,
                 truncation=truncation,
             )
-            return next(stream)[1]
+            return np.concatenate([vectors for _, vectors in stream])
         try:
             loaded = self._load(item)
         except InputError as e:
@@ -371,19 +374,41 @@ class Engine:
             else:
                 reject(*result)
 
+    def _completed(self, running: Iterable[_Window[T]]) -> Iterator[tuple[list[T], Vectors]]:
+        for window in running:
+            items, vectors, failure = window.complete()
+            yield items, vectors
+            if failure is not None:
+                raise failure
+
+    def _jobs(
+        self, cut: Iterable[list[_Item[T]]], options: _Options[T]
+    ) -> Iterator[tuple[_Window[T], list[Callable[[], None]]]]:
+        """Windows, each with the calls that compute its vectors.
+
+        Where an item is rejected for good, what comes before it is a last window.
+        """
+        for window in cut:
+            encoded = self.preprocess.encode(
+                [entry.loaded for entry in window], options.prompt, options.on_too_long
+            )
+            end, failure = _reject_all(window, encoded.errors, options.reject)
+            options.truncation.add(encoded)
+            good = np.arange(end)
+            if encoded.errors:
+                good = np.delete(good, [row for row in encoded.errors if row < end])
+            yield self._job(window, encoded, good, options)
+            if failure is not None:
+                raise failure
+
     def _job(
-        self, window: list[_Item[T]], options: _Options[T]
+        self,
+        window: list[_Item[T]],
+        encoded: Encoded,
+        good: NDArray[np.int64],
+        options: _Options[T],
     ) -> tuple[_Window[T], list[Callable[[], None]]]:
-        """A window, and the calls that compute its vectors."""
-        encoded = self.preprocess.encode(
-            [entry.loaded for entry in window], options.prompt, options.on_too_long
-        )
-        for row, error in sorted(encoded.errors.items()):
-            options.reject(window[row].item, error.at(window[row].position))
-        options.truncation.add(encoded)
-        good = np.arange(len(window))
-        if encoded.errors:
-            good = np.delete(good, list(encoded.errors))
+        """The ``good`` rows of a window, and the calls that compute their vectors."""
         constants = self.preprocess.constants(options.prompt)
         share = self._share(encoded, good, constants, options.memories(window[0].item))
         rows = good[share.first[share.rows]]
@@ -462,6 +487,18 @@ class Engine:
                 f"{self.tower.embedding_output!r}, and the manifest says {wanted}"
             )
         return vectors
+
+
+def _reject_all(
+    entries: Sequence[_Item[T]], errors: Mapping[int, InputError], reject: OnError[T]
+) -> tuple[int, Exception | None]:
+    """Reject items by row; the row of the first at which that raises, and what it does raise."""
+    for row, error in sorted(errors.items()):
+        try:
+            reject(entries[row].item, error.at(entries[row].position))
+        except Exception as e:  # raised when the rows before it are done
+            return row, e
+    return len(entries), None
 
 
 def _remembering(

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import groupby
+from threading import local
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from fmrt.errors import ClosedError
 
 Rows = NDArray[np.int64]
 T = TypeVar("T")
@@ -79,8 +83,10 @@ def windows(
 ) -> Iterator[list[T]]:
     """Cut a stream into lists of at most ``most_items`` and about ``most`` total weight.
 
-    A list ends, too, where ``group_of`` an item changes.
+    A list ends, too, where ``group_of`` an item changes, and where the stream fails.
     """
+    failures: list[Exception] = []
+    items = until_failure(items, failures)
     for group in (items,) if group_of is None else (g for _, g in groupby(items, group_of)):
         window: list[T] = []
         total = 0
@@ -92,6 +98,27 @@ def windows(
                 window, total = [], 0
         if window:
             yield window
+    if failures:
+        raise failures[0]
+
+
+def until_failure(items: Iterable[T], failures: list[Exception]) -> Iterator[T]:
+    """The items, without the exception that ends them early: it is put to ``failures``.
+
+    So whoever iterates can finish what came before, and raise it then.
+    """
+    try:
+        yield from items
+    except Exception as e:  # whatever a caller's iterable raises
+        failures.append(e)
+
+
+# Whether a thread is one of `Workers`.
+_thread = local()
+
+
+def _begin_thread() -> None:
+    _thread.works = True
 
 
 class Workers:
@@ -104,45 +131,79 @@ class Workers:
 
     def __init__(self, count: int, ahead: int | None = None) -> None:
         self.count = count
-        self._pool = ThreadPoolExecutor(count, thread_name_prefix="fmrt")
+        self._pool = ThreadPoolExecutor(count, "fmrt", _begin_thread)
         self._ahead = 4 * count if ahead is None else ahead
+        self._closed = False
 
     def run(self, jobs: Iterable[tuple[T, list[Callable[[], None]]]]) -> Iterator[T]:
         """Run each entry's calls in parallel and yield its value when all are done, in order.
 
         One entry is prepared while the one before it runs, so workers do not wait for the caller.
-        An exception in a call is raised here, and calls not yet started are dropped.
+        An exception in a call is raised here, and calls not yet started are dropped; one of
+        ``jobs`` itself is raised when the entries before it are done.
+
+        Raises:
+            ClosedError: `close` was called meanwhile.
         """
         pending: deque[tuple[T, list[Future[None]]]] = deque()
+        failures: list[Exception] = []
         try:
-            for value, calls in jobs:
-                pending.append((value, [self._pool.submit(call) for call in calls]))
-                if len(pending) > 1:
+            with self._open():
+                for value, calls in until_failure(jobs, failures):
+                    pending.append((value, [self._pool.submit(call) for call in calls]))
+                    if len(pending) > 1:
+                        yield _finish(*pending.popleft())
+                while pending:
                     yield _finish(*pending.popleft())
-            while pending:
-                yield _finish(*pending.popleft())
         finally:
             for _, futures in pending:
                 for future in futures:
                     future.cancel()
+        if failures:
+            raise failures[0]
 
     def map(self, call: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-        """Results of ``call`` in the order of ``items``, a few of which are worked on ahead."""
+        """Results of ``call`` in the order of ``items``, a few of which are worked on ahead.
+
+        In a thread of `Workers` the calls are made right there: it would wait for threads that
+        may all wait like it. An exception of ``items`` is raised after the results before it.
+
+        Raises:
+            ClosedError: `close` was called meanwhile.
+        """
+        if getattr(_thread, "works", False):
+            yield from map(call, items)
+            return
         pending: deque[Future[R]] = deque()
+        failures: list[Exception] = []
         try:
-            for item in items:
-                pending.append(self._pool.submit(call, item))
-                if len(pending) > self._ahead:
+            with self._open():
+                for item in until_failure(items, failures):
+                    pending.append(self._pool.submit(call, item))
+                    if len(pending) > self._ahead:
+                        yield pending.popleft().result()
+                while pending:
                     yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
         finally:
             for future in pending:
                 future.cancel()
+        if failures:
+            raise failures[0]
 
     def close(self) -> None:
         """Wait for running calls and end the threads."""
+        self._closed = True
         self._pool.shutdown(wait=True, cancel_futures=True)
+
+    @contextmanager
+    def _open(self) -> Iterator[None]:
+        """Say that the threads have ended, where that is why something fails."""
+        try:
+            yield
+        except (CancelledError, RuntimeError) as e:
+            if self._closed:
+                raise ClosedError from e
+            raise
 
 
 def _finish(value: T, futures: list[Future[None]]) -> T:

@@ -65,7 +65,8 @@ def wait_for_writing(process: subprocess.Popen[bytes], folder: Path) -> None:
 
     def state() -> set[tuple[str, int]]:
         try:
-            return {(path.name, path.stat().st_size) for path in folder.iterdir()}
+            files = [path for path in folder.iterdir() if path.suffix != ".lock"]
+            return {(path.name, path.stat().st_size) for path in files}
         except FileNotFoundError:  # the folder, or a file that got its name just now
             return set()
 
