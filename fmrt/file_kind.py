@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -23,6 +24,8 @@ def unusual_kind(path: str | Path) -> str | None:
     Raises:
         OSError: there is nothing of that name, or it cannot be looked at.
     """
+    if "\0" in str(path):
+        raise OSError(errno.EINVAL, "its name holds a NUL character")
     mode = os.stat(path).st_mode  # noqa: PTH116  # which takes names of any bytes
     for test, kind in _KINDS:
         if test(mode) and not str(path).startswith(OPEN_ALREADY):

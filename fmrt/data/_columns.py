@@ -12,8 +12,13 @@ from fmrt.errors import DataError
 from fmrt.limits import DEFAULT, Limits
 
 TEXT = "text"
-# Names of the column to embed when none is given, in this order.
-DEFAULTS = (TEXT, "image", "audio", "path", "file_name")
+# Names of the column to embed when none is given, in this order, by what the model embeds.
+_FILES = ("path", "file_name")
+DEFAULTS = {
+    "text": (TEXT, "image", "audio", *_FILES),
+    "image": ("image", *_FILES, TEXT),
+    "audio": ("audio", *_FILES, TEXT),
+}
 LINE = "line"
 _KINDS: dict[type, str] = {
     bool: "a boolean",
@@ -40,7 +45,7 @@ class Wanted:
         keep: columns to carry along.
         delimiter: between the fields of csv; None to look for it.
         header: whether csv begins with the names of its columns.
-        texts: whether bytes are texts, as some programs write them to parquet.
+        modality: text, image or audio: of text, bytes are texts, as some programs write them.
         limits: of the memory of a record.
         choices: takes a line for what the reader chose and the table does not say itself.
     """
@@ -49,9 +54,14 @@ class Wanted:
     keep: tuple[str, ...] = ()
     delimiter: str | None = None
     header: bool = True
-    texts: bool = True
+    modality: str = TEXT
     limits: Limits = DEFAULT
     choices: list[str] = field(default_factory=list)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Columns to embed, of which the first that there is counts."""
+        return DEFAULTS[self.modality] if self.column is None else (self.column,)
 
 
 def lookup(row: Mapping[str, object], name: str) -> object:
@@ -122,7 +132,7 @@ def pick(
         DataError: if a column is missing, or several could hold the text.
     """
     has = listed(columns) + (f", in which are {listed(inner)}" if inner else "")
-    value = _value_column(source, columns, wanted.column, inner, has)
+    value = _value_column(source, columns, wanted, inner, has)
     for name in wanted.keep:
         if name not in columns and name not in inner and name != LINE:
             raise DataError(
@@ -133,15 +143,18 @@ def pick(
 
 
 def _value_column(
-    source: str, columns: Mapping[str, bool], column: str | None, inner: Collection[str], has: str
+    source: str, columns: Mapping[str, bool], wanted: Wanted, inner: Collection[str], has: str
 ) -> str:
+    column = wanted.column
     if column is not None:
         if column not in columns and column not in inner:
             raise DataError(f"{shown(source)} has no column {column!r}; it has {has}")
         return column
-    for name in DEFAULTS:
-        if name in columns:
-            return name
+    found = [name for name in wanted.names if name in columns]
+    if found:
+        if wanted.modality == TEXT and found[0] != TEXT:
+            wanted.choices.append(f"the texts of its column {found[0]!r} are embedded")
+        return found[0]
     strings = [name for name, holds_strings in columns.items() if holds_strings]
     if len(strings) == 1:
         return strings[0]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from fmrt.data._columns import DEFAULTS, Wanted
+from fmrt.data._columns import DEFAULTS, TEXT, Wanted
 from fmrt.data._source import shown
 from fmrt.errors import DataError
 
@@ -22,7 +22,7 @@ _SEP = re.compile(r'"?sep=(.)"?[\r\n]*', re.IGNORECASE)
 # What people call a column of texts. Another single name may as well be the first text.
 _USUAL = frozenset(
     (
-        *DEFAULTS, "abstract", "answer", "article", "body", "caption", "comment", "content",
+        *DEFAULTS[TEXT], "abstract", "answer", "article", "body", "caption", "comment", "content",
         "contents", "context", "data", "description", "doc", "document", "documents", "filename",
         "file", "img", "input", "label", "message", "name", "paragraph", "passage", "phrase",
         "post", "product", "prompt", "query", "question", "review", "sentence", "sentences",
@@ -61,7 +61,7 @@ def delimiter_of(source: str, lines: Sequence[str], usual: str, wanted: Wanted) 
     readings = [_read(lines, delimiter) for delimiter in DELIMITERS]
     likely = [r for r in readings if len(r.header) > 1 and r.alike >= _MOST]
     best = [r for r in likely if r.alike == max(other.alike for other in likely)]
-    names = DEFAULTS if wanted.column is None else (wanted.column,)
+    names = wanted.names
     if len(best) > 1:
         best = [r for r in best if set(names) & set(r.header)] or best
     if len(best) > 1:
@@ -105,7 +105,7 @@ def check_header(source: str, header: Sequence[str], wanted: Wanted) -> None:
         DataError: it may.
     """
     name = header[0].strip().casefold()
-    if len(header) > 1 or wanted.column is not None or name in DEFAULTS:
+    if len(header) > 1 or wanted.column is not None or name in wanted.names:
         return
     if name in _USUAL:
         wanted.choices.append(f"its first line, {header[0]!r}, is taken for its column's name")

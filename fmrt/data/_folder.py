@@ -84,7 +84,7 @@ def _below(root: Path) -> Iterator[tuple[Path, str]]:
             yield folder, "links to folders that are listed already"
             continue
         seen.add((status.st_dev, status.st_ino))
-        with os.scandir(folder) as entries:
+        with reading(str(folder)), os.scandir(folder) as entries:
             for entry in entries:
                 path = Path(folder, entry.name)
                 if entry.name.startswith("."):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from fmrt.data._columns import Wanted
+from fmrt.data._columns import DEFAULTS, Wanted
 from fmrt.data._csv import read_csv, read_tsv
 from fmrt.data._folder import read_files
 from fmrt.data._jsonl import read_jsonl
@@ -65,8 +65,8 @@ def read_records(
         source: a path, or "-" for standard input.
         format: txt, jsonl, csv, tsv or parquet; by default what the extension says, txt for "-".
             A path that ends in .gz is decompressed first, except for parquet.
-        column: the column to embed; by default "text", "image", "audio", "path" or "file_name", or
-            the only column of strings.
+        column: the column to embed; by default that named as the modality, "path" or "file_name",
+            or the only column of strings.
         keep: columns to carry along; "line" is the record's number unless a column has that name.
         modality: text, image or audio. Of the last two, a folder is searched for files that can be
             embedded, and such a file is a record.
@@ -83,6 +83,8 @@ def read_records(
             iterating, only if reading fails halfway.
         MissingExtraError: for parquet without pyarrow.
     """
+    if modality not in DEFAULTS:
+        raise DataError(f"modality={modality!r}; choose one of {', '.join(DEFAULTS)}")
     media = MEDIA.get(modality)
     if media is not None and format is None and _is_media(source, media):
         return read_files(source, media, column, keep)
@@ -91,7 +93,7 @@ def read_records(
     if (delimiter is not None or not header) and chosen.name not in DELIMITED:
         raise DataError(f"{shown(source)} is {chosen.name}; --delimiter and --no-header are of csv")
     kept = tuple(dict.fromkeys(keep))
-    wanted = Wanted(column, kept, delimiter, header, texts=modality not in MEDIA, limits=limits)
+    wanted = Wanted(column, kept, delimiter, header, modality, limits)
     records = chosen.read(source, wanted)
     return Records(records, choices=[f"{shown(source)}: {c}" for c in wanted.choices], table=True)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fmrt.data._columns import LINE, Columns, Wanted, lookup, pick
+from fmrt.data._columns import LINE, TEXT, Columns, Wanted, lookup, pick
 from fmrt.data._parquet_pages import largest_value
 from fmrt.data._pyarrow import pyarrow, reading_parquet
 from fmrt.data._records import BadRecord, Record
@@ -63,7 +63,7 @@ def read_parquet(source: str, wanted: Wanted) -> Iterator[Record | BadRecord]:
         file = pyarrow().parquet.ParquetFile(
             source, buffer_size=_BUFFER_BYTES, read_dictionary=shared
         )
-    decode = wanted.texts and not _is_text(found)
+    decode = wanted.modality == TEXT and not _is_text(found)
     return peeked(source, _records(source, file, columns, names, decode, wanted.limits))
 
 

@@ -203,9 +203,11 @@ def is_image(path: Path) -> bool:
     try:
         with open_regular(path) as file:
             start = file.read(PREFIX)
-        # Formats that nothing marks are told by their extension alone.
-        accepts = (accept for _, accept in Image.OPEN.values() if accept is not None)
-        if not any(accept(start) is True for accept in accepts):
+        accepts = {name: accept for name, (_, accept) in Image.OPEN.items()}
+        # Formats that nothing marks, such as TGA, are told by their extension alone.
+        promised = Image.registered_extensions().get(path.suffix.lower(), "")
+        unmarked = promised in accepts and accepts[promised] is None
+        if not unmarked and not any(a is not None and a(start) is True for a in accepts.values()):
             return False
         return _from_path(path, DEFAULT)[0].format not in REFUSED | UNREAD
     except Exception:

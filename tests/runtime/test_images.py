@@ -326,6 +326,16 @@ def test_a_list_of_paths_is_relative_to_itself(bundle: Path, tmp_path: Path) -> 
     assert np.allclose(np.load(out), [expected((9, 8, 7))], atol=1e-6)
 
 
+def test_the_column_of_images_comes_before_texts(bundle: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (6, 7), (9, 8, 7)).save(tmp_path / "a.png")
+    for column in ("image", "path", "file_name"):
+        (tmp_path / "list.csv").write_text(f"text,{column}\na photo,a.png\n")
+        records = read_records(str(tmp_path / "list.csv"), modality="image")
+        assert [record.value for record in records] == ["a.png"]
+        (tmp_path / "list.csv").write_text(f"id,{column}\n1,a.png\n")
+        assert column in read_records(str(tmp_path / "list.csv")).choices[0]
+
+
 def test_bytes_in_parquet(bundle: Path, tmp_path: Path) -> None:
     arrow = pytest.importorskip("pyarrow")
     pytest.importorskip("pyarrow.parquet")
