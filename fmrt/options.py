@@ -162,6 +162,9 @@ OPTIONS: Mapping[str, Check] = {
     "min_cosine": number,
     "calibration": optional(file_path),
     "report": optional(function),
+    # of the hub
+    "private": flag,
+    "message": optional(text),
 }
 
 

@@ -57,7 +57,8 @@ def push_bundle(
         HubError: the hub does not take it, or has another content afterwards.
         OptionError: an argument that makes no sense.
     """
-    checked(revision=revision)
+    checked(revision=revision, message=message)
+    (private,) = checked(private=private)
     opened = Bundle.open(bundle)
     if opened.repository is not None:
         raise OptionError(f"{bundle} is on the hub already; push a bundle's directory")

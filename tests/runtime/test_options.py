@@ -38,7 +38,7 @@ WRONG = (
     np.zeros(3),
 )
 # What a call is about, and is no option of it.
-THINGS = {"self", "bundle", "items", "model", "text", "options", "image", "points", "labels", "box"}
+THINGS = {"self", "bundle", "items", "model", "text", "options", "image", "repository", "texts"}
 CALLS = {
     "Embedder": fmrt.Embedder.__init__,
     "embed": fmrt.Embedder.embed,
@@ -46,13 +46,14 @@ CALLS = {
     "embed_items": fmrt.Embedder.embed_items,
     "from_pretrained": fmrt.Embedder.from_pretrained,
     "token_count": fmrt.Embedder.token_count,
+    "push_bundle": fmrt.push_bundle,
     "Segmenter": fmrt.Segmenter.__init__,
     "Segmenter.from_pretrained": fmrt.Segmenter.from_pretrained,
 }
 
 
 def options_of(call: str) -> list[str]:
-    return [n for n in inspect.signature(CALLS[call]).parameters if n not in {*THINGS, "texts"}]
+    return [n for n in inspect.signature(CALLS[call]).parameters if n not in THINGS]
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +69,8 @@ def called(call, tiny_bundle, embedder, **options):
             e.embed(["cat", "dog"])
     elif call == "from_pretrained":
         fmrt.Embedder.from_pretrained(str(tiny_bundle), **options).close()
+    elif call == "push_bundle":
+        fmrt.push_bundle(tiny_bundle, "no name of a repository", **options)
     elif call == "Segmenter":
         fmrt.Segmenter(tiny_bundle, **options)
     elif call == "Segmenter.from_pretrained":
@@ -93,6 +96,22 @@ def test_every_option_is_in_the_table(call) -> None:
     assert set(options_of(call)) <= set(OPTIONS)
 
 
+def test_every_option_of_everything_public_is_in_the_table() -> None:
+    public = [getattr(fmrt, name) for name in set(fmrt.__all__) - {"__version__"}]
+    methods = [m for t in public if inspect.isclass(t) for m in vars(t).values()]
+    functions = [getattr(f, "__func__", f) for f in (*public, *methods)]
+    found = {
+        parameter.name
+        for function in functions
+        if inspect.isfunction(function)
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+    assert {"workers", "batch_tokens", "threads", "private"} <= found
+    # What a prompt of a segmenter is, which has checks of its own.
+    assert found - set(OPTIONS) == {"points", "labels", "box"}
+
+
 @pytest.mark.parametrize("call", CALLS)
 def test_what_an_option_cannot_be_is_one_clear_error(
     call, tiny_bundle, embedder, tmp_path, monkeypatch
@@ -104,7 +123,8 @@ def test_what_an_option_cannot_be_is_one_clear_error(
             assert "\n" not in str(error)
             assert len(str(error)) < 400
             if isinstance(error, OptionError):
-                assert option in str(error) or str(value) in str(error) or "segment" in str(error)
+                said = (option, str(value), "segment", "no name of a repository")
+                assert any(words in str(error) for words in said)
 
 
 @pytest.mark.parametrize(
@@ -130,6 +150,7 @@ def test_what_an_option_cannot_be_is_one_clear_error(
         ("embed", {"prompt": "x", "prompt_name": "query"}),
         ("embed_items", {"on_error": 3}),
         ("Segmenter", {"threads": 0.5}),
+        ("push_bundle", {"private": 1}),
     ],
 )
 def test_the_error_names_the_option_and_quotes_the_value(
