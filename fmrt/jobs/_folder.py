@@ -93,14 +93,13 @@ class Folder:
         Returns:
             Names of the files that are lost or have changed.
         """
-        damaged = self._damaged()
-        self.shards = {n: shard for n, shard in self.shards.items() if n not in damaged}
+        damaged = self._forget_damaged()
         if self.complete:
             if damaged:
                 self._reopen()
             else:
                 self._remove(JOURNAL)
-        return list(damaged.values())
+        return damaged
 
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Write the journal's head, before any shard of a new job; of an old one, do nothing."""
@@ -131,10 +130,9 @@ class Folder:
         """
         shards = [self.shards[number] for number in sorted(self.shards)]
         self._check_records(shards, records)
-        if damaged := self._damaged():
+        if damaged := self._forget_damaged():
             raise DataError(
-                f"{min(damaged.values())!r} of {str(self.path)!r} was removed or changed while the "
-                "job ran: the same command computes it again"
+                f"{min(damaged)!r} of {str(self.path)!r} was removed or changed while the job ran"
             )
         index = {
             "version": VERSION,
@@ -162,12 +160,13 @@ class Folder:
     def _shard_rows(self) -> int:
         return whole(self.settings or {}, "shard_rows", 1)
 
-    def _damaged(self) -> dict[int, str]:
-        """A damaged file of each shard that has one, by the shard's number."""
+    def _forget_damaged(self) -> list[str]:
+        """Forget the shards of which a file is not as it was written; a name of each."""
         shards = list(self.shards.values())
         with closing(Workers(available_cores())) as workers:
             names = list(workers.map(lambda shard: shard.damage(self.path), shards))
-        return {s.number: name for s, name in zip(shards, names, strict=True) if name is not None}
+        self.shards = {s.number: s for s, name in zip(shards, names, strict=True) if name is None}
+        return [name for name in names if name is not None]
 
     def _reopen(self) -> None:
         """Put a journal in the index's place."""

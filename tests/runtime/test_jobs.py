@@ -372,6 +372,7 @@ def test_a_shard_that_is_removed_while_the_job_runs_fails_it(
         assert main(command(tiny_bundle, name, "v/")) == 1
     err = capsys.readouterr().err
     assert "'shard-00000.npy' of 'v' was removed or changed while the job ran" in err
+    assert "; 120 rows in 3 shards are safe in 'v/': the same command goes on from there" in err
     assert not Path("v/index.json").exists()
     assert main(command(tiny_bundle, name, "v/")) == 0
     assert content("v") == content("whole")
