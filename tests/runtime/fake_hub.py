@@ -27,6 +27,7 @@ class FakeHub:
         files: by repository, by name.
         private: repositories that need the token.
         gated: repositories that nobody has access to.
+        moved: names that lead to another one.
         fail: status to answer with, by method and a part of the path.
         lie: changes the bytes of a file as they are sent, its stated size and hash staying.
         restate: changes the bytes of a file with its stated size and hash.
@@ -39,6 +40,7 @@ class FakeHub:
         self.files: dict[str, dict[str, bytes]] = {}
         self.private: set[str] = set()
         self.gated: set[str] = set()
+        self.moved: dict[str, str] = {}
         self.fail: dict[tuple[str, str], int] = {}
         self.lie: Lie = lambda _, data: data
         self.restate: Lie = lambda _, data: data
@@ -142,6 +144,12 @@ class _Handler(BaseHTTPRequestHandler):
         return False
 
     def resolve(self, _: bytes, name: str, revision: str, file: str) -> None:
+        if name in self.hub.moved:
+            self.send_response(307)
+            self.send_header("Location", f"/{self.hub.moved[name]}/resolve/{revision}/{file}")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         if not self.visible(name, revision):
             return
         if file not in self.hub.files[name]:

@@ -138,6 +138,12 @@ def test_what_the_hub_does_not_give_is_one_line(
     assert name in line
 
 
+def test_a_renamed_repository_is_followed_and_a_circle_is_not(hub: FakeHub, run: Callable) -> None:
+    hub.moved = {"owner/old": NAME, "owner/circle": "owner/circle"}
+    assert run("-c", EMBED, "owner/old", "v.npy").returncode == 0
+    assert "owner/circle" in refused(run("-m", "fmrt", "info", "owner/circle"))
+
+
 def test_a_revision_is_the_hubs(run: Callable, bundle: Path) -> None:
     line = refused(run("-m", "fmrt", "verify", NAME, "--revision", "v9"))
     assert "no revision 'v9'" in line
