@@ -94,37 +94,41 @@ def _rows(lines: _Lines, delimiter: str) -> Iterator[Row | BadRecord]:
     reader: Iterator[list[str]] = csv.reader(lines, delimiter=delimiter, strict=True)
     while True:
         start = lines.begin_row()
+        reason = ""
         try:
-            with _long_fields:
-                fields = next(reader)
+            fields = next(reader)
         except StopIteration:
             return
         except csv.Error as e:
-            reason = str(e).replace("\t", "\\t")  # as the delimiter that was expected
-            yield BadRecord(start, f"not valid CSV: {reason}")
-            continue
-        if not lines.valid:
+            reason = f"not valid CSV: {e}".replace("\t", "\\t")  # the delimiter, in its words
+        finally:
+            lines.end_row()
+        if reason:
+            yield BadRecord(start, reason)
+        elif not lines.valid:
             yield BadRecord(start, "not valid UTF-8")
         elif fields:
             yield start, fields
 
 
 class _LongFields:
-    """Raises csv's limit of a field while a row is read: it is one for all of a process."""
+    """Raises csv's limit of a field while a long row is read: it is one for all of a process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._readers = 0
         self._before = 0
 
-    def __enter__(self) -> None:
+    def begin(self) -> None:
+        """Raise the limit."""
         with self._lock:
             if not self._readers:
                 self._before = csv.field_size_limit()
                 csv.field_size_limit(max(_FIELD_CHARACTERS, self._before))
             self._readers += 1
 
-    def __exit__(self, *_: object) -> None:
+    def end(self) -> None:
+        """Set it as it was, unless another reader needs it."""
         with self._lock:
             self._readers -= 1
             if not self._readers:
@@ -142,6 +146,8 @@ class _Lines:
         self._limits = limits
         self._row_bytes = 0
         self._number = first - 1
+        self._usual = csv.field_size_limit()
+        self._long = False
         self.valid = True
 
     def begin_row(self) -> int:
@@ -149,6 +155,12 @@ class _Lines:
         self.valid = True
         self._row_bytes = 0
         return self._number + 1
+
+    def end_row(self) -> None:
+        """Give back what a long row has raised."""
+        if self._long:
+            self._long = False
+            _long_fields.end()
 
     def __iter__(self) -> _Lines:
         return self
@@ -167,6 +179,9 @@ class _Lines:
         if isinstance(line, LongLine):
             raise csv.Error(line.decode())
         self._row_bytes += len(line)
+        if self._row_bytes > self._usual and not self._long:
+            self._long = True
+            _long_fields.begin()
         if self._row_bytes > self._limits.line_bytes:
             most = megabytes(self._limits.line_bytes)
             raise csv.Error(f"the row has over {most}; close its quotes, or {HINT}")

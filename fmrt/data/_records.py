@@ -70,5 +70,8 @@ class Records(Iterator[Record | BadRecord]):
         self.passed_over = tuple(passed_over)
         self.table = table
 
+    def __iter__(self) -> Iterator[Record | BadRecord]:
+        return self._records
+
     def __next__(self) -> Record | BadRecord:
         return next(self._records)
