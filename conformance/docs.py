@@ -171,9 +171,10 @@ directory's own modules come first.
 
 sentence-transformers directories (Dense, LayerNorm, Normalize, prompts, both forms of the files)
 are in `test_modules.py`; EmbeddingGemma's and Qwen3-Embedding's form in `test_embedding_models.py`;
-adapters in `test_adapter.py`; a real model, all-MiniLM-L6-v2, in `test_minilm.py`. A directory whose
-first module is a StaticEmbedding (model2vec, potion) becomes a look-up and a mean, one whose first
-module is CLIP or another model of two towers the two towers, normalized if a module says so. A
+adapters in `test_adapter.py`; a real model, all-MiniLM-L6-v2, in `test_minilm.py`.
+
+A directory whose first module is a StaticEmbedding (model2vec) becomes a look-up and a mean.
+One whose first module is CLIP or its like becomes two towers, normalized if a module says so. A
 SentencePiece model without a `tokenizer.json` is converted.
 
 Rerankers (CrossEncoder, `ForSequenceClassification`) and other heads for tasks, SparseEncoders and

@@ -283,6 +283,10 @@ def _inject(
             f"{adapter.name} is more than a LoRA, which cannot be merged: {beyond[0]}"
         )
     state, dropped = _fitted(backbone, adapter)
+    widest = max(max(value.shape, default=0) for value in state.values())
+    rank = max([stated.r, *(stated.rank_pattern or {}).values()])
+    if rank > widest:
+        raise ExportError(f"{adapter.name} states rank {rank}, and its weights have {widest} rows")
     config = copy.copy(stated)
     config.target_modules = sorted({key.split(".lora_")[0] for key in state})
     config.layers_to_transform = config.layers_pattern = config.exclude_modules = None
@@ -332,7 +336,8 @@ def _fitted(
 
 def _weights(adapter: AdapterFiles) -> dict[str, torch.Tensor]:
     try:
-        state: dict[str, torch.Tensor] = load_peft_weights(str(adapter.path), device="cpu")
+        with quiet():
+            state: dict[str, torch.Tensor] = load_peft_weights(str(adapter.path), device="cpu")
     except Exception as e:  # a missing or malformed file
         raise ExportError(f"{adapter.name}: its weights cannot be read: {first_line(e)}") from e
     if not state:

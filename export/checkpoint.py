@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,15 +44,20 @@ class Difference:
 
 
 def check_size(path: Path) -> None:
-    """Raise when a configuration describes a model that its weights cannot be.
+    """Raise when a configuration describes a model that its weights cannot be, or names code.
 
     Raises:
-        ExportError: it has thousands of layers, or many more parameters than the files have bytes.
+        ExportError: it does, or has thousands of layers, or many more parameters than the files
+            have bytes.
     """
     if not (path / CONFIG_FILE).exists():
         return
-    for key, value in _numbers(read_object(path / CONFIG_FILE)):
-        if value > MOST and any(word in key for word in COUNTS):
+    for key, value in _values(read_object(path / CONFIG_FILE)):
+        if isinstance(value, str) and key.endswith("implementation") and "/" in value:
+            raise ExportError(
+                f"{path / CONFIG_FILE} states {key} {value!r}: code from the hub does not run"
+            )
+        if isinstance(value, int) and value > MOST and any(word in key for word in COUNTS):
             raise ExportError(f"{path / CONFIG_FILE} states {key} {value}: no model has so many")
     size = sum(f.stat().st_size for f in path.iterdir() if f.suffix in WEIGHT_ENDS)
     parameters = 0
@@ -69,11 +74,11 @@ def check_size(path: Path) -> None:
         )
 
 
-def _numbers(stated: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+def _values(stated: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for key, value in stated.items():
         if isinstance(value, dict):
-            yield from _numbers(value)
-        elif isinstance(value, int):
+            yield from _values(value)
+        else:
             yield key, value
 
 
@@ -114,12 +119,19 @@ def check_unexpected(unexpected: Iterable[str], backbone: torch.nn.Module, name:
     """
     kinds = {_kind(key) for key, _ in backbone.named_parameters()}
     prefix = f"{getattr(backbone, 'base_model_prefix', '')}."
-    more = [key for key in unexpected if _kind(key.removeprefix(prefix)) in kinds]
+    children = {name for name, _ in backbone.named_children()}
+    more = [key for key in unexpected if _is_layers(key.removeprefix(prefix), kinds, children)]
     if more:
         raise ExportError(
             f"{name} has weights that its {CONFIG_FILE} leaves out, the first {more[0]}: it states "
             "fewer layers than the checkpoint has"
         )
+
+
+def _is_layers(key: str, kinds: Collection[str], children: Collection[str]) -> bool:
+    """Whether a weight is of one more layer of the model, or of layers where it has none."""
+    kind = _kind(key)
+    return kind in kinds or (".#." in kind and kind.partition(".")[0] in children)
 
 
 def _kind(key: str) -> str:

@@ -267,6 +267,10 @@ def cannot_load(what: str, path: Path, error: Exception) -> ExportError:
 
 def first_line(e: Exception) -> str:
     """First line of an error's text, or its type."""
+    if "weights_only" in str(e):  # torch advises to run it
+        return (
+            "it is a pickle of more than weights, whose code does not run; save it as safetensors"
+        )
     lines = str(e).strip().splitlines()
     return lines[0] if lines else type(e).__name__
 

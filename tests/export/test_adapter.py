@@ -208,6 +208,7 @@ def test_what_does_not_fit_is_refused(base: Path, tmp_path: Path) -> None:
         (changed("wide", wide), ExportError, "does not fit"),
         (changed("none", {}), ExportError, "no weights"),
         (changed("corrupt", b"nothing"), ExportError, "cannot be read"),
+        (changed("rank", state, r=10**9), ExportError, "rank 1000000000"),
         (changed("saved", state, **saved), ExportError, "modules_to_save"),
         (changed("bias", state, bias="all"), ExportError, "bias"),
         (changed("other", state, peft_type="IA3"), ExportError, "IA3"),
