@@ -82,3 +82,10 @@ def load_backbone(
         raise cannot_load(str(path), path, e) from e
     check_unexpected(info["unexpected_keys"], model, str(path))
     return model.eval().to(device), sorted(info["missing_keys"])
+
+
+def is_two_towers(kind: Any) -> bool:  # noqa: ANN401  # a model class
+    """Whether a model class gives vectors of texts and of something else."""
+    return hasattr(kind, "get_text_features") and (
+        hasattr(kind, "get_image_features") or hasattr(kind, "get_audio_features")
+    )

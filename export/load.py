@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,7 @@ from fmrt.export.adapter import (
     check_loaded,
     fetch_adapter,
 )
-from fmrt.export.audio import load_audio
-from fmrt.export.backbone import backbone_class, read_config
+from fmrt.export.backbone import backbone_class, is_two_towers, read_config
 from fmrt.export.directory import (
     ADAPTER_CONFIG,
     CONFIG_FILE,
@@ -28,18 +28,22 @@ from fmrt.export.directory import (
     stated_modules,
 )
 from fmrt.export.part import Loaded
+from fmrt.export.patches import PATCH
 from fmrt.export.sam import FAMILIES
-from fmrt.export.segment import load_segmenter
 from fmrt.export.source import Choice, Overrides, check_device, fetch
-from fmrt.export.static import load_static
 from fmrt.export.text import load_text
-from fmrt.export.towers import is_two_towers, load_sentence_towers, load_towers
-from fmrt.export.vision import PATCH, load_vision
+from fmrt.extras import needing
 
-LOADERS: dict[str, Callable[..., Loaded]] = {
-    "pixel_values": load_vision,
-    "input_values": load_audio,
-    "input_features": load_audio,
+# Module and function of a loader; imported when a model of its kind comes, as its packages are an
+# extra of its modality.
+Loader = tuple[str, str]
+TEXT: Loader = ("text", "load_text")
+VISION: Loader = ("vision", "load_vision")
+AUDIO: Loader = ("audio", "load_audio")
+LOADERS: dict[str, Loader] = {
+    "pixel_values": VISION,
+    "input_values": AUDIO,
+    "input_features": AUDIO,
 }
 
 
@@ -128,13 +132,15 @@ def _with_adapters(loaded: Loaded, files: Sequence[AdapterFiles]) -> Loaded:
 
 
 def _load(name: str, path: Path, commit: str | None, device: str, overrides: Overrides) -> Loaded:
-    load = _loader(name, path, overrides.trust_remote_code)
-    if overrides.output == PATCH and load is not load_vision:
+    module, function = _loader(name, path, overrides.trust_remote_code)
+    if overrides.output == PATCH and (module, function) != VISION:
         raise OptionError("output 'patch' is for models of images alone")
-    return load(name, path, commit, device, overrides)
+    with needing("Exporting this model", "export"):
+        load: Callable[..., Loaded] = getattr(import_module(f"fmrt.export.{module}"), function)
+        return load(name, path, commit, device, overrides)
 
 
-def _loader(name: str, path: Path, trust: bool) -> Callable[..., Loaded]:
+def _loader(name: str, path: Path, trust: bool) -> Loader:
     modules = stated_modules(path, name)
     if modules:
         return _loader_of_modules(path, modules, trust)
@@ -142,21 +148,21 @@ def _loader(name: str, path: Path, trust: bool) -> Callable[..., Loaded]:
         raise ExportError(f"{name} holds neither {CONFIG_FILE} nor {MODULES_FILE}: not a model")
     config = read_config(path, trust)
     if config.model_type in FAMILIES:
-        return load_segmenter
+        return "segment", "load_segmenter"
     kind = backbone_class(config)
     if is_two_towers(kind):
-        return load_towers
-    return LOADERS.get(getattr(kind, "main_input_name", ""), load_text)
+        return "towers", "load_towers"
+    return LOADERS.get(getattr(kind, "main_input_name", ""), TEXT)
 
 
-def _loader_of_modules(path: Path, modules: Sequence[Module], trust: bool) -> Callable[..., Loaded]:
+def _loader_of_modules(path: Path, modules: Sequence[Module], trust: bool) -> Loader:
     """The loader of a sentence-transformers directory, by its first module."""
     first = path / modules[0].path
     if modules[0].kind == "StaticEmbedding":
-        return load_static
+        return "static", "load_static"
     # Below trust, a module of the author's own may read its folder in a way of its own.
     known = modules[0].package.startswith("sentence_transformers.")
     known = known and (first / CONFIG_FILE).is_file() and not (first / ADAPTER_CONFIG).is_file()
     if known and is_two_towers(backbone_class(read_config(first, trust))):
-        return load_sentence_towers
-    return load_text
+        return "towers", "load_sentence_towers"
+    return TEXT

@@ -10,6 +10,9 @@ from torch import Tensor
 
 from fmrt.errors import OptionError
 
+# In place of a pooling: a vector a patch.
+PATCH = "patch"
+
 # Parameters that are tokens in front of the patches, by the last part of their names.
 PREFIX = ("class_embedding", "cls_token", "dist_token", "distillation_token", "register_tokens")
 MAP = 4  # axes of a feature map

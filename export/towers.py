@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,19 +17,15 @@ from transformers import AutoTokenizer
 
 from fmrt.bundle import Reference
 from fmrt.errors import ExportError, OptionError
-from fmrt.export.audio import AudioEmbedding, AudioSource, audio_part
 from fmrt.export.backbone import load_backbone
 from fmrt.export.checkpoint import check_missing
 from fmrt.export.directory import MODULES_FILE, stated_modules
-from fmrt.export.feature_extractor import FeatureExtractor
-from fmrt.export.image_processor import ImageProcessor
 from fmrt.export.layout import save_tokenizer, write_config
 from fmrt.export.part import Loaded, Part
 from fmrt.export.quiet import quiet
 from fmrt.export.reference import reference_texts
 from fmrt.export.source import Choice, Overrides, cannot_load
 from fmrt.export.tokenizer import check_packages, check_rows, check_tokenizer
-from fmrt.export.vision import ImageEmbedding, VisionSource, image_part
 from fmrt.manifest import TextInput, Tower, Variant
 from fmrt.preprocess import TOKENIZER_FILE
 from fmrt.preprocess.spectrogram import FEATURES_FILE
@@ -38,13 +34,6 @@ OUTPUTS = ("last_hidden_state", "text_embeds")
 EXAMPLE = ("a photo of a cat", "two dogs that run")
 # Trained on texts padded to one length, the padding seen as text: no attention mask.
 FULL_LENGTH = ("siglip", "siglip2")
-
-
-def is_two_towers(kind: Any) -> bool:  # noqa: ANN401  # a model class
-    """Whether a model class gives vectors of texts and of something else."""
-    return hasattr(kind, "get_text_features") and (
-        hasattr(kind, "get_image_features") or hasattr(kind, "get_audio_features")
-    )
 
 
 class _Features(torch.nn.Module):  # type: ignore[misc]  # torch is not type-checked here
@@ -79,6 +68,15 @@ class TowerText(torch.nn.Module):  # type: ignore[misc]  # torch is not type-che
 
 
 @dataclass(frozen=True)
+class _Other:
+    """The tower of images or sounds: its part, its configuration's writer, its files."""
+
+    part: Callable[[], Part]
+    write_configuration: Callable[[Path], None]
+    files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class TowersSource:
     """A loaded two-tower model with what prepares its items."""
 
@@ -87,7 +85,7 @@ class TowersSource:
     spec: TextInput
     unit: bool
     masked: bool
-    other: VisionSource | AudioSource
+    other: _Other
 
 
 def load_towers(
@@ -111,10 +109,8 @@ def load_towers(
     check_rows(tokenizer, int(model.config.text_config.vocab_size), name)
     spec = _text_input(model, tokenizer, overrides.max_length)
     masked = model_type not in FULL_LENGTH
-    source = TowersSource(model, tokenizer, spec, unit, masked, _other(model, path, unit))
-    files = [TOKENIZER_FILE]
-    if isinstance(source.other, AudioSource) and source.other.spec.spectrogram is not None:
-        files.append(FEATURES_FILE)
+    other = _images if hasattr(model, "get_image_features") else _sounds
+    source = TowersSource(model, tokenizer, spec, unit, masked, other(model, path, unit))
     return Loaded(
         name,
         path,
@@ -129,7 +125,7 @@ def load_towers(
         ),
         partial(_parts, source),
         partial(_write_configuration, source),
-        tuple(files),
+        (TOKENIZER_FILE, *source.other.files),
     )
 
 
@@ -192,21 +188,29 @@ def _text_input(model: Any, tokenizer: Any, asked: int | None) -> TextInput:  # 
     )
 
 
-def _other(model: Any, path: Path, unit: bool) -> VisionSource | AudioSource:  # noqa: ANN401
-    if hasattr(model, "get_image_features"):
-        backbone = _Features(model, "get_image_features", model.config.vision_config)
-        module = ImageEmbedding(backbone, "pooler", unit).eval()
-        return VisionSource(module, ImageProcessor(path))
+def _images(model: Any, path: Path, unit: bool) -> _Other:  # noqa: ANN401
+    from fmrt.export.image_processor import ImageProcessor  # noqa: PLC0415  # an extra
+    from fmrt.export.vision import ImageEmbedding, VisionSource, image_part  # noqa: PLC0415
+
+    backbone = _Features(model, "get_image_features", model.config.vision_config)
+    source = VisionSource(ImageEmbedding(backbone, "pooler", unit).eval(), ImageProcessor(path))
+    return _Other(partial(image_part, source, "vision_model"), source.write_configuration)
+
+
+def _sounds(model: Any, path: Path, unit: bool) -> _Other:  # noqa: ANN401
+    from fmrt.export.audio import AudioEmbedding, AudioSource, audio_part  # noqa: PLC0415
+    from fmrt.export.feature_extractor import FeatureExtractor  # noqa: PLC0415  # an extra
+
     extractor = FeatureExtractor(path)
     backbone = _Features(model, "get_audio_features", model.config.audio_config)
     sounds = AudioEmbedding(backbone, extractor.input_name, "pooler", unit).eval()
-    return AudioSource(sounds, extractor, extractor.spec(1, None))
+    source = AudioSource(sounds, extractor, extractor.spec(1, None))
+    files = () if source.spec.spectrogram is None else (FEATURES_FILE,)
+    return _Other(partial(audio_part, source, "audio_model"), source.write_configuration, files)
 
 
 def _parts(source: TowersSource) -> Sequence[Part]:
-    if isinstance(source.other, VisionSource):
-        return [_text_part(source), image_part(source.other, "vision_model")]
-    return [_text_part(source), audio_part(source.other, "audio_model")]
+    return [_text_part(source), source.other.part()]
 
 
 def _text_part(source: TowersSource) -> Part:

@@ -20,7 +20,7 @@ from fmrt.export.checkpoint import check_missing
 from fmrt.export.image_processor import ImageProcessor, reference_images
 from fmrt.export.layout import write_config
 from fmrt.export.part import Loaded, Part
-from fmrt.export.patches import Patches, find_patches, needed
+from fmrt.export.patches import PATCH, Patches, find_patches, needed
 from fmrt.export.quiet import quiet
 from fmrt.export.source import Choice, Overrides
 from fmrt.manifest import Tower, Variant
@@ -28,8 +28,6 @@ from fmrt.manifest import Tower, Variant
 OUTPUTS = ("last_hidden_state", "image_embeds")
 BATCH = 2
 POOLINGS = ("cls", "mean", "pooler")
-# In place of a pooling: a vector a patch.
-PATCH = "patch"
 PATCH_OUTPUT = "patch_embeds"
 # Where the vector that a family's users take is not the model's pooled output: ViT's pooler is made
 # for its classifier, and the others have none.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fmrt.bundle import Bundle
-from fmrt.errors import MissingExtraError
+from fmrt.extras import needing
 
 
 def export_model(model: str | Path, out: str | Path, **options: Any) -> Bundle:  # noqa: ANN401
@@ -18,10 +18,8 @@ def export_model(model: str | Path, out: str | Path, **options: Any) -> Bundle: 
         ExportError: the model cannot be exported, with the reason.
         QuantizationError: a quantized variant is not good enough; the bundle has the others.
     """
-    try:
+    with needing("Exporting a model", "export"):
         from fmrt.export import export_model as run  # noqa: PLC0415
-    except ModuleNotFoundError as e:
-        raise MissingExtraError("Exporting a model", "export", e.name) from e
     return run(model, out, **options)
 
 
@@ -32,8 +30,6 @@ def quantize_bundle(bundle: str | Path, schemes: str | Sequence[str], **options:
         MissingExtraError: a package of ``fmrt[quantize]`` is missing.
         QuantizationError: a variant is not good enough; the error names those that were added.
     """
-    try:
+    with needing("Quantizing a bundle", "quantize"):
         from fmrt.export import quantize_bundle as run  # noqa: PLC0415
-    except ModuleNotFoundError as e:
-        raise MissingExtraError("Quantizing a bundle", "quantize", e.name) from e
     return run(bundle, schemes, **options)

@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fmrt import native
 from fmrt.data._source import one_line
 from fmrt.errors import CacheWarning, ClosedError, DataError
 from fmrt.manifest import Variant
@@ -80,6 +81,7 @@ class DiskCache:
         with self._use():
             directory.mkdir(parents=True, exist_ok=True)
             self._database = _open(self.path)
+        native.bind(self)
         _say_if_there(directory / _file_name(1, facts))
 
     def recall(self, keys: Sequence[bytes]) -> Recall:

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fmrt.bundle import Bundle
 from fmrt.encode import DOCUMENT, QUERY, Encoding
 from fmrt.engine import Engine, OnError, Truncation
-from fmrt.errors import ClosedError, OptionError, TruncationWarning, quoted
+from fmrt.errors import ClosedError, OptionError, ProcessError, TruncationWarning, quoted
 from fmrt.items import items_of
 from fmrt.limits import DEFAULT, Limits
 from fmrt.manifest import Manifest
@@ -35,6 +35,9 @@ T = TypeVar("T")
 
 class Embedder(Encoding):
     """Embeds with a bundle, on onnxruntime alone; safe to call from several threads.
+
+    On the CPU it works in a forked process too, where it shares the weights with its parent; what
+    is being embedded at the fork goes on in the parent alone. It cannot be pickled.
 
     What it embeds depends on the bundle. Texts are strings. Images and sounds are paths, the bytes
     of a file, or arrays (uint8 ``[height, width, 3]``; float32 ``[samples]``); Pillow images too. A
@@ -375,6 +378,13 @@ class Embedder(Encoding):
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise ProcessError(
+            f"an Embedder cannot be pickled or copied, as its session belongs to this process: "
+            f"make one in each process by Embedder({str(self._bundle.path)!r}), for instance in "
+            "the initializer of a Pool"
+        )
 
     def __repr__(self) -> str:
         modalities = "+".join(self.manifest.modalities)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +14,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fmrt import native
 from fmrt.bundle import Bundle
 from fmrt.cores import available_cores
 from fmrt.disk_cache import DiskCache
@@ -174,15 +176,33 @@ class Engine:
         self._open = opened
         self.on_host = target.provider.on_host
         self.tuning = tuning or (load_tuning(self.variant) if self.on_host else Tuning())
-        self._session = self._open(self.tuning.intra_op_threads or 1)
+        self._cache_directory: Path | None = None
+        self._cache: DiskCache | None = None
+        self._start(self._open(self.tuning.intra_op_threads or 1))
         if self.on_host:
             find_vocabulary(self.preprocess, self._session)
+
+    def _start(self, session: Session) -> None:
+        """Make what belongs to this process and no other."""
+        self._session = session
         workers = self.tuning.workers or self._session.workers or available_cores()
         self._workers = Workers(workers)
         # Of their own: a loader that waits behind a window's batches would stop the next window.
         self._loaders = Workers(self.tuning.workers or available_cores())
         self._alone = self._make_alone() if self.on_host else None
-        self._cache: DiskCache | None = None
+        if self._cache_directory is not None:
+            self.use_cache(self._cache_directory)
+        self._process = os.getpid()
+
+    def _adapt(self) -> None:
+        """Start again where the process was forked since: a fork takes no threads along."""
+        if self._process == os.getpid():
+            return
+        native.refuse_forked_device(self.provider)
+        with native.adapting():
+            if self._process != os.getpid():
+                threads = self.tuning.intra_op_threads or 1
+                self._start(self._session.in_child() or self._open(threads))
 
     def stream(
         self,
@@ -223,6 +243,7 @@ class Engine:
             InputError: an item that cannot be embedded, without ``on_error``; ``index`` counts
                 from the stream's start.
         """
+        self._adapt()
         caches: list[Memory] = [] if self._cache is None else [self._cache]
         options = _Options(
             prompt,
@@ -258,6 +279,7 @@ class Engine:
         Raises:
             InputError: an item that cannot be embedded.
         """
+        self._adapt()
         truncation = truncation or Truncation()
         if self._cache is not None or not self.on_host:
             stream = self.stream(
@@ -323,6 +345,7 @@ class Engine:
         """
         provider = self.provider.partition(":")[0]
         output = self.tower.embedding_output
+        self._cache_directory = directory
         self._cache = DiskCache(directory, self.variant, provider, output, self.shape)
 
     def wait(self) -> None:
@@ -331,7 +354,9 @@ class Engine:
             self._alone.wait()
 
     def close(self) -> None:
-        """End the worker threads."""
+        """End the worker threads; in a forked process, where there are none, do nothing."""
+        if self._process != os.getpid():
+            return
         self._workers.close()
         self._loaders.close()
         self.wait()

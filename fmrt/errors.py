@@ -9,6 +9,7 @@
         ``VerificationError``      the vectors are not PyTorch's
         ``GraphError``             a graph that ONNX Runtime does not run, or not as stated
     ``ProviderError``          an execution provider that cannot be had
+    ``ProcessError``           a thing of one process, in another process
     ``DeviceMemoryError``      one item alone does not fit the memory
     ``InputError``             an item that cannot be embedded
         ``TextTooLongError``       more tokens than ``max_length``, under ``on_too_long="error"``
@@ -67,6 +68,10 @@ class GraphError(BundleError, RuntimeError):
 
 class ProviderError(FmrtError, RuntimeError):
     """An execution provider that is unknown or cannot be had here."""
+
+
+class ProcessError(FmrtError, TypeError):
+    """A thing that works only in the process that made it was taken to another, or pickled."""
 
 
 class DeviceMemoryError(FmrtError, MemoryError):

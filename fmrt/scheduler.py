@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from itertools import groupby
 from threading import local
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fmrt.errors import ClosedError
+from fmrt.errors import ClosedError, ProcessError
 
 Rows = NDArray[np.int64]
 T = TypeVar("T")
@@ -121,6 +124,53 @@ def _begin_thread() -> None:
     _thread.works = True
 
 
+class _Task(Generic[R]):
+    """A call that a thread makes, or whoever asks for its result where the threads have ended.
+
+    At the interpreter's end threads drop what they have not begun: mostly nobody waits for it.
+    """
+
+    def __init__(self, pool: ThreadPoolExecutor, call: Callable[[], R]) -> None:
+        self._call = call
+        self._process = os.getpid()
+        try:
+            self._future = pool.submit(_unless_ending, call)
+        except RuntimeError:
+            if threading.main_thread().is_alive():  # closed
+                raise
+            self._future = Future()
+            self._future.cancel()
+
+    def result(self) -> R:
+        """The call's result, or what it raised.
+
+        Raises:
+            ProcessError: in a process that was forked meanwhile, where nobody makes the call.
+        """
+        if self._process != os.getpid():
+            raise ProcessError(
+                "this stream began before fork() and its threads are the parent's; begin it in "
+                "the process that reads it"
+            )
+        try:
+            return self._future.result()
+        except CancelledError:
+            if threading.main_thread().is_alive():  # closed
+                raise
+            return self._call()
+
+    def cancel(self) -> None:
+        """Do not begin the call."""
+        if self._process == os.getpid():
+            self._future.cancel()
+
+
+def _unless_ending(call: Callable[[], R]) -> R:
+    if not threading.main_thread().is_alive():
+        raise CancelledError
+    return call()
+
+
 class Workers:
     """Threads over one shared session; windows of jobs overlap, results keep their order.
 
@@ -145,20 +195,20 @@ class Workers:
         Raises:
             ClosedError: `close` was called meanwhile.
         """
-        pending: deque[tuple[T, list[Future[None]]]] = deque()
+        pending: deque[tuple[T, list[_Task[None]]]] = deque()
         failures: list[Exception] = []
         try:
             with self._open():
                 for value, calls in until_failure(jobs, failures):
-                    pending.append((value, [self._pool.submit(call) for call in calls]))
+                    pending.append((value, [_Task(self._pool, call) for call in calls]))
                     if len(pending) > 1:
                         yield _finish(*pending.popleft())
                 while pending:
                     yield _finish(*pending.popleft())
         finally:
-            for _, futures in pending:
-                for future in futures:
-                    future.cancel()
+            for _, tasks in pending:
+                for task in tasks:
+                    task.cancel()
         if failures:
             raise failures[0]
 
@@ -174,19 +224,19 @@ class Workers:
         if getattr(_thread, "works", False):
             yield from map(call, items)
             return
-        pending: deque[Future[R]] = deque()
+        pending: deque[_Task[R]] = deque()
         failures: list[Exception] = []
         try:
             with self._open():
                 for item in until_failure(items, failures):
-                    pending.append(self._pool.submit(call, item))
+                    pending.append(_Task(self._pool, partial(call, item)))
                     if len(pending) > self._ahead:
                         yield pending.popleft().result()
                 while pending:
                     yield pending.popleft().result()
         finally:
-            for future in pending:
-                future.cancel()
+            for task in pending:
+                task.cancel()
         if failures:
             raise failures[0]
 
@@ -206,12 +256,12 @@ class Workers:
             raise
 
 
-def _finish(value: T, futures: list[Future[None]]) -> T:
+def _finish(value: T, tasks: list[_Task[None]]) -> T:
     try:
-        for future in futures:
-            future.result()
+        for task in tasks:
+            task.result()
     except BaseException:
-        for future in futures:
-            future.cancel()
+        for task in tasks:
+            task.cancel()
         raise
     return value

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fmrt import native
 from fmrt.bundle import Bundle
 from fmrt.cores import available_cores
 from fmrt.errors import GraphError, InputError
@@ -118,17 +120,34 @@ class SegmentEngine:
         assert isinstance(tower.input, ImageInput)  # noqa: S101  # by its modality
         self._spec = tower.input
         self._budget = Budget(limits)
-        cores = threads or available_cores()
         head = self.head
 
         def opened(
             variant: Variant, inputs: Sequence[str], outputs: Sequence[str]
         ) -> FeatureSession:
+            cores = threads or available_cores()
             graph = bundle.checked_graph(variant)
             return graph.use(lambda path: FeatureSession(path, target, cores, inputs, outputs))
 
-        self._encode = opened(self.encoder, tower.inputs, head.features)
-        self._decode = opened(self.decoder, (*head.features, *head.inputs), head.outputs)
+        def start() -> tuple[FeatureSession, FeatureSession]:
+            return (
+                opened(self.encoder, tower.inputs, head.features),
+                opened(self.decoder, (*head.features, *head.inputs), head.outputs),
+            )
+
+        self._start = start
+        self._encode, self._decode = start()
+        self._process = os.getpid()
+
+    def _adapt(self) -> None:
+        """Start again where the process was forked since: a fork takes no threads along."""
+        if self._process == os.getpid():
+            return
+        native.refuse_forked_device(self.provider)
+        with native.adapting():
+            if self._process != os.getpid():
+                self._encode, self._decode = self._start()
+                self._process = os.getpid()
 
     def encode(self, image: object) -> EncodedImage:
         """Encode an image, as `fmrt.preprocess.image.ImagePreprocessor.load` takes it.
@@ -138,6 +157,7 @@ class SegmentEngine:
         """
         from fmrt.preprocess.image import decoded  # noqa: PLC0415  # Pillow is an extra
 
+        self._adapt()
         upright = decoded(image, self._budget)
         encoded = self._preprocess.encode([self._preprocess.load(upright)], "", "error")
         features = self._encode.run(encoded.feeds(np.zeros(1, np.int64)), self.head.features)
@@ -150,6 +170,7 @@ class SegmentEngine:
         Raises:
             InputError: a prompt that makes no sense for this image; ``index`` is its place.
         """
+        self._adapt()
         encoded = list(_encoded(prompts, image.frame))
         found: list[dict[str, Floats]] = [{} for _ in encoded]
         for rows in _calls([labels for _, labels in encoded]):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from fmrt.bundle import Bundle
+from fmrt.errors import ProcessError
 from fmrt.limits import DEFAULT, Limits
 from fmrt.manifest import Manifest
 from fmrt.options import checked
@@ -18,7 +19,8 @@ from fmrt.verify import check_quick_head
 class Segmenter:
     """Segments images with a bundle of a Segment Anything model, on onnxruntime alone.
 
-    Safe to call from several threads.
+    Safe to call from several threads. On the CPU it works in a forked process too, which opens the
+    sessions again at its first call. It cannot be pickled.
 
     Args:
         bundle: the directory that ``fmrt export`` wrote, or the ``owner/name`` of one on the
@@ -144,6 +146,13 @@ class Segmenter:
     def provider(self) -> str:
         """Execution provider that the sessions run on."""
         return self._engine.provider
+
+    def __reduce__(self) -> NoReturn:
+        raise ProcessError(
+            f"a Segmenter cannot be pickled or copied, as its sessions belong to this process: "
+            f"make one in each process by Segmenter({str(self._bundle.path)!r}), for instance in "
+            "the initializer of a Pool"
+        )
 
     def __repr__(self) -> str:
         return f"Segmenter({str(self._bundle.path)!r}, {self.manifest.model_type})"

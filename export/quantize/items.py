@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fmrt.errors import MissingExtraError, OptionError
+from fmrt.errors import OptionError
+from fmrt.extras import needing
 
 # How many a model is calibrated on, and judged by, at most; of drawn images and sounds fewer.
 CALIBRATION, HELD_OUT = 512, 128
@@ -117,10 +118,8 @@ def _docstrings(path: Path) -> Iterator[str]:
 
 def _image(seed: int) -> bytes:
     """A PNG of shapes over a smooth ground with some noise."""
-    try:
+    with needing("Calibrating on images"):
         from PIL import Image, ImageDraw  # noqa: PLC0415  # an extra
-    except ModuleNotFoundError as e:
-        raise MissingExtraError("Calibrating on images", "image", e.name) from e
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (*rng.integers(2, 9, 2), 3), np.uint8)
     picture = Image.fromarray(coarse).resize((SIDE, SIDE), Image.Resampling.BICUBIC)

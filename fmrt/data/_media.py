@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from fmrt.errors import MissingExtraError
+from fmrt.extras import needing
 
 
 @dataclass(frozen=True)
@@ -31,18 +31,14 @@ class Media:
 
 
 def _is_image(path: Path) -> bool:
-    try:
+    with needing("Embedding image"):
         from fmrt.preprocess.image import is_image  # noqa: PLC0415  # an extra
-    except ModuleNotFoundError as e:
-        raise MissingExtraError("Embedding image", "image", e.name) from e
     return is_image(path)
 
 
 def _is_sound(path: Path) -> bool:
-    try:
+    with needing("Embedding audio"):
         from fmrt.preprocess.audio import is_sound  # noqa: PLC0415  # an extra
-    except ModuleNotFoundError as e:
-        raise MissingExtraError("Embedding audio", "audio", e.name) from e
     return is_sound(path)
 
 

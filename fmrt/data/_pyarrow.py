@@ -8,18 +8,17 @@ from importlib import import_module
 from types import ModuleType
 
 from fmrt.data._source import one_line, shown
-from fmrt.errors import DataError, MissingExtraError
+from fmrt.errors import DataError
+from fmrt.extras import needing
 
 EMBEDDING = "embedding"
 
 
 def pyarrow() -> ModuleType:
     """Return pyarrow with its parquet module loaded, or raise ``MissingExtraError``."""
-    try:
+    with needing("parquet files"):
         import_module("pyarrow.parquet")
         return import_module("pyarrow")
-    except ImportError as e:
-        raise MissingExtraError("parquet files", "parquet", "pyarrow") from e
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from fmrt.bundle import Bundle
-from fmrt.errors import MissingExtraError
+from fmrt.extras import needing
 from fmrt.limits import DEFAULT, Limits
 from fmrt.manifest import ImageInput, TextInput, Tower
 from fmrt.preprocess.base import Preprocessor
@@ -27,7 +27,7 @@ def make_preprocessor(bundle: Bundle, tower: Tower, limits: Limits = DEFAULT) ->
 
         read = partial(TextPreprocessor, spec=spec)
         return bundle.checked(TOKENIZER_FILE).use(read)
-    try:
+    with needing(f"Embedding {tower.modality}"):
         if isinstance(spec, ImageInput):
             from fmrt.preprocess.image import ImagePreprocessor  # noqa: PLC0415
 
@@ -39,5 +39,3 @@ def make_preprocessor(bundle: Bundle, tower: Tower, limits: Limits = DEFAULT) ->
             features = partial(Spectrogram, parameters=spec.spectrogram)
             spectrogram = bundle.checked(FEATURES_FILE).use(features)
         return AudioPreprocessor(spec, spectrogram, limits)
-    except ModuleNotFoundError as e:
-        raise MissingExtraError(f"Embedding {tower.modality}", tower.modality, e.name) from e

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from itertools import chain, compress, islice
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
+from fmrt import native
 from fmrt.errors import BundleCorruptError, InputError, TextTooLongError, quoted
 from fmrt.manifest import TextInput
 from fmrt.options import text_problem
@@ -49,6 +49,7 @@ class Tokens:
         errors: texts that cannot be embedded, by row.
         pad_token_id: fills ``input_ids`` behind the last token.
         counted: whether no text was cut before it was tokenized.
+        starts: offset of each text's ids, int64 ``[n]``.
     """
 
     ids: NDArray[np.int64]
@@ -58,11 +59,10 @@ class Tokens:
     errors: Mapping[int, InputError]
     pad_token_id: int
     counted: bool = True
+    starts: NDArray[np.int64] = field(init=False)
 
-    @cached_property
-    def starts(self) -> NDArray[np.int64]:
-        """Offset of each text's ids, int64 ``[n]``."""
-        return np.cumsum(self.lengths) - self.lengths
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "starts", np.cumsum(self.lengths) - self.lengths)
 
     def feeds(self, rows: NDArray[np.int64]) -> Feeds:
         """Model inputs of some rows, right-padded, each int64 ``[rows, longest]``."""
@@ -137,6 +137,8 @@ class TextPreprocessor:
         self.vocab_size = spec.vocab_size
         self.limit = spec.max_length
         self.padded = spec.padded
+        # None until many texts come; then empty, or the quicker tokenizer.
+        self._plain: list[Tokenizer] | None = None
         self._has_types = self._gives_types()
 
         self._left = spec.truncation_side == "left"
@@ -200,7 +202,8 @@ class TextPreprocessor:
         many = len(texts) >= MANY_TEXTS
         groups = []
         for rows in _groups(texts):
-            encodings = self._encoded(texts[rows.start : rows.stop], many=many)
+            with native.running():
+                encodings = self._encoded(texts[rows.start : rows.stop], many=many)
             for row in rows if parts else ():
                 if row in parts:
                     encodings[row - rows.start] = self._enough(
@@ -339,17 +342,21 @@ class TextPreprocessor:
                 raise InputError(stated, index)
             yield prompt + whole
 
-    @cached_property
-    def _plain(self) -> Tokenizer | None:
-        return plain_tokenizer(self._tokenizer)
+    def _quick(self) -> list[Tokenizer]:
+        """The quicker tokenizer, if there is one; without a lock, which a fork might find held."""
+        if self._plain is None:
+            found = plain_tokenizer(self._tokenizer)
+            self._plain = [] if found is None else [found]
+        return self._plain
 
     def _encoded(self, prompted: list[str], *, many: bool) -> list[Encoding]:
         if len(prompted) == 1:  # without threads, which would take longer to start than this
             return [self._tokenizer.encode(prompted[0])]
-        if not many or self._plain is None:
+        if not many or not self._quick():
             return self._tokenizer.encode_batch_fast(prompted)
         plain = list(map(is_plain, prompted))
-        quick = iter(self._plain.encode_batch_fast(list(compress(prompted, plain))))
+        (tokenizer,) = self._quick()
+        quick = iter(tokenizer.encode_batch_fast(list(compress(prompted, plain))))
         others = [text for text, is_so in zip(prompted, plain, strict=True) if not is_so]
         usual = iter(self._tokenizer.encode_batch_fast(others))
         return [next(quick if is_so else usual) for is_so in plain]

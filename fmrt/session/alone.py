@@ -14,7 +14,8 @@ from fmrt.session.several import Session
 class Alone:
     """Opened in the background when wanted for the second time; until then nobody waits for it.
 
-    A process that embeds one text and ends, or one large corpus, needs none.
+    A process that embeds one text and ends, or one large corpus, needs none. One that ends
+    meanwhile waits for it.
 
     Args:
         open_session: opens it.
@@ -52,10 +53,12 @@ class Alone:
     def _start(self) -> Future[Session] | None:
         with self._lock:
             self._wanted += 1
-            if self._opened is None and self._wanted > 1:
+            # Threads that start at the interpreter's end have nobody who waits for them.
+            wanted = self._wanted > 1 and threading.main_thread().is_alive()
+            if self._opened is None and wanted:
                 self._opened = Future()
                 self._thread = threading.Thread(
-                    target=self._run, args=(self._opened,), name="fmrt-open", daemon=True
+                    target=self._run, args=(self._opened,), name="fmrt-open", daemon=False
                 )
                 self._thread.start()
             return self._opened

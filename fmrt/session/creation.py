@@ -9,10 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import onnxruntime as ort
 
+from fmrt import native
 from fmrt.errors import BundleCorruptError, GraphError, ProviderError, quoted, said
 
 if TYPE_CHECKING:
     from fmrt.session.providers.base import Provider
+
+# Of the library's own logger, which no session's options keep from standard error. What fails is an
+# exception with the reason, and `diagnosis` asks the loader of libraries before a session does.
+FATAL = 4
+ort.set_default_logger_severity(FATAL)
 
 # What CUDA says of itself in ONNX Runtime's exceptions.
 _CUDA_FAILURE = re.compile(r"CUDA failure (\d+): ([^;]+)")
@@ -33,7 +39,7 @@ def session_options(intra_op_threads: int = 1, *, record_placement: bool = False
     options.intra_op_num_threads = intra_op_threads
     options.inter_op_num_threads = 1
     options.enable_mem_pattern = False
-    options.log_severity_level = 4
+    options.log_severity_level = FATAL
     if record_placement:
         options.add_session_config_entry(RECORD_PLACEMENT, "1")
     return options
@@ -59,13 +65,14 @@ def create(
         ProviderError: the session did not get its provider.
     """
     try:
-        session = ort.InferenceSession(
-            path,
-            options,
-            providers=[(name, dict(values)) for name, values in given] or None,
-            disabled_optimizers=list(provider.disabled) or None,
-            enable_fallback=0,
-        )
+        with native.running():
+            session = ort.InferenceSession(
+                path,
+                options,
+                providers=[(name, dict(values)) for name, values in given] or None,
+                disabled_optimizers=list(provider.disabled) or None,
+                enable_fallback=0,
+            )
     except Exception as e:  # ORT's exception classes share no public base but Exception
         raise explain(e, path, provider) from e
     if provider.ort_name not in session.get_providers():
@@ -73,6 +80,7 @@ def create(
             f"ONNX Runtime could not start provider {provider.name!r} and took "
             f"{', '.join(session.get_providers())}; to get it: {provider.install}"
         )
+    native.bind(session)
     return session
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from fmrt import native
 from fmrt.errors import FmrtError
 from fmrt.session.creation import check_inputs, check_outputs, not_run
 from fmrt.session.host import input_names
@@ -113,6 +114,9 @@ class DeviceSession:
         """
         check_inputs(self._session, names)
 
+    def in_child(self) -> None:
+        """None: no device outlives a fork."""
+
     def _run(self, feeds: Feeds) -> NDArray[np.float32]:
         rows = len(next(iter(feeds.values())))
         feeds, recurs = bucketed(feeds) if self._graphs else (aligned(feeds), False)
@@ -152,7 +156,8 @@ class _Stream:
         for name, array in feeds.items():
             np.copyto(bound.staging[name], array)
             bound.inputs[name].update_inplace(bound.staging[name])
-        self._session.run_with_iobinding(bound.binding, self._options(bound.graph))
+        with native.running():
+            self._session.run_with_iobinding(bound.binding, self._options(bound.graph))
         if bound.output is not None:
             return np.array(bound.output.numpy(), np.float32)
         return np.array(bound.binding.copy_outputs_to_cpu()[0], np.float32)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fmrt import native
 from fmrt.errors import DeviceMemoryError
 from fmrt.session.creation import check_inputs, check_outputs, not_run, session_options
 from fmrt.session.host import input_names
@@ -58,7 +59,8 @@ class FeatureSession:
         """
         used = {name: feeds[name] for name in self._inputs & feeds.keys()}
         try:
-            values = self._session.run(list(outputs), used)
+            with native.running():
+                values = self._session.run(list(outputs), used)
         except Exception as e:
             if not is_out_of_memory(e):
                 raise not_run(e) from e

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fmrt import native
 from fmrt.errors import FmrtError
 from fmrt.session.creation import check_inputs, check_outputs, not_run
 from fmrt.session.memory import Memory
@@ -67,8 +69,18 @@ class HostSession:
         """
         check_inputs(self._session, names)
 
+    def in_child(self) -> HostSession | None:
+        """The same in a process that was forked, its weights shared; None if it must be opened."""
+        if self._session.get_session_options().intra_op_num_threads != 1:
+            return None
+        session = copy.copy(self)
+        session._memory = Memory()
+        return session
+
     def _run(self, feeds: Feeds) -> NDArray[np.float32]:
-        return np.asarray(self._session.run([self._output], dict(feeds))[0], np.float32)
+        with native.running():
+            values = self._session.run([self._output], dict(feeds))
+        return np.asarray(values[0], np.float32)
 
 
 def input_names(session: Any) -> frozenset[str]:  # noqa: ANN401  # ort.InferenceSession

@@ -38,6 +38,9 @@ class Session(Protocol):
             GraphError: it has not.
         """
 
+    def in_child(self) -> Session | None:
+        """The same in a process that was forked; None if it must be opened again there."""
+
 
 class SeveralSessions:
     """The same graph on several devices.
@@ -74,3 +77,6 @@ class SeveralSessions:
         """
         for session in self._sessions:
             session.check_inputs(names)
+
+    def in_child(self) -> None:
+        """None: no device outlives a fork."""

@@ -108,7 +108,7 @@ def test_plain_texts_have_the_usual_ids(bert, texts) -> None:
     tokenizer, preprocess = bert
     with mock.patch.object(text_module, "MANY_TEXTS", 2):
         tokens = preprocess.encode(texts)
-    assert preprocess._plain is not None
+    assert preprocess._quick()
     assert tokens.ids.tolist() == [i for t in texts for i in tokenizer.encode(t).ids]
 
 
