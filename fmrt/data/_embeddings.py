@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,11 +12,14 @@ from numpy.typing import NDArray
 
 from fmrt.data._index import read_index
 from fmrt.data._jsonl_vectors import EXTENSION, read_jsonl_vectors
+from fmrt.data._parquet_pages import largest_value
+from fmrt.data._parquet_records import TEXT_TYPES, Unreadable, values_of
 from fmrt.data._provenance import read_provenance
 from fmrt.data._pyarrow import EMBEDDING, pyarrow, reading_parquet
 from fmrt.data._shard import Shard
 from fmrt.data._source import check_source, listed, one_line, shown
 from fmrt.errors import DataError
+from fmrt.limits import DEFAULT, megabytes
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,6 +28,8 @@ if TYPE_CHECKING:
 Embeddings = tuple[NDArray[Any], dict[str, list[object]]]
 _NUMBERS = "fiu"
 _MATRIX = 2
+# Of the vectors that are read at a time; and most bytes of a number of them.
+_BATCH_ROWS, _BATCH_BYTES, _VALUE_BYTES = 1 << 16, 1 << 26, 4
 
 
 def read_embeddings(path: str, *, columns: Sequence[str] = ()) -> Embeddings:
@@ -95,22 +101,45 @@ def _read_parquet(path: str, columns: Sequence[str]) -> Embeddings:
         if EMBEDDING not in names:
             raise DataError(f"{shown(path)} has no column {EMBEDDING!r}; it has {listed(names)}")
         found = [name for name in dict.fromkeys(columns) if name in names]
-        return _vectors(path, file), {name: _column(path, file, name) for name in found}
+        return _vectors(path, file), {name: _column(path, name) for name in found}
 
 
 def _vectors(path: str, file: parquet.ParquetFile) -> NDArray[Any]:
     """Return the vectors, filled in batch by batch: the file is never in memory twice."""
     out: NDArray[Any] | None = None
     done = 0
-    for batch in file.iter_batches(columns=[EMBEDDING]):
-        rows = _matrix(path, batch.column(EMBEDDING))
-        if out is None:
-            out = np.empty((file.metadata.num_rows, rows.shape[1]), rows.dtype)
-        if rows.shape[1] != out.shape[1]:
-            raise _uneven(path)
-        out[done : done + len(rows)] = rows
-        done += len(rows)
+    rows = max(1, file.metadata.num_rows)
+    row_bytes = _VALUE_BYTES * _values_of(file, EMBEDDING) // rows
+    _check_total(path, row_bytes * rows)
+    size = max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(1, row_bytes)))
+    for group in range(file.num_row_groups):
+        largest_value(path, file, group, {EMBEDDING}, DEFAULT)
+        for batch in file.iter_batches(size, row_groups=[group], columns=[EMBEDDING]):
+            vectors = _matrix(path, batch.column(EMBEDDING))
+            if out is None:
+                out = np.empty((file.metadata.num_rows, vectors.shape[1]), vectors.dtype)
+            if vectors.shape[1] != out.shape[1]:
+                raise _uneven(path)
+            out[done : done + len(vectors)] = vectors
+            done += len(vectors)
     return _no_vectors(path, file) if out is None else out
+
+
+def _values_of(file: parquet.ParquetFile, name: str) -> int:
+    """Numbers in a column's lists, as the file states: pyarrow reads no more of them."""
+    groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
+    columns = [group.column(i) for group in groups for i in range(group.num_columns)]
+    return sum(c.num_values for c in columns if c.path_in_schema.partition(".")[0] == name)
+
+
+def _check_total(path: str, needed: int) -> None:
+    """Raise if so many bytes are no file of this size."""
+    most = DEFAULT.allowed(Path(path).stat().st_size)
+    if needed > most:
+        raise DataError(
+            f"{shown(path)} would take {megabytes(needed)} of memory, and for a file of its size "
+            f"the limit is {megabytes(most)}"
+        )
 
 
 def _matrix(path: str, column: pa.Array) -> NDArray[Any]:
@@ -152,9 +181,22 @@ def _uneven(path: str) -> DataError:
     return DataError(f"{EMBEDDING!r} of {shown(path)} has nulls or vectors of several lengths")
 
 
-def _column(path: str, file: parquet.ParquetFile, name: str) -> list[object]:
-    column = file.read(columns=[name]).column(name)
-    try:
-        return list(column.to_pylist())
-    except ValueError as e:
-        raise DataError(f"cannot read column {name!r} of {shown(path)}: {one_line(e)}") from e
+def _column(path: str, name: str) -> list[object]:
+    """The values of a column; one that stands in many rows is in memory once."""
+    found: list[object] = []
+    size = 0
+    arrow = pyarrow().parquet
+    with arrow.ParquetFile(path) as plain:
+        shared = [name] if str(plain.schema_arrow.field(name).type) in TEXT_TYPES else []
+    with arrow.ParquetFile(path, read_dictionary=shared) as file:
+        for group in range(file.num_row_groups):
+            largest = largest_value(path, file, group, {name}, DEFAULT)
+            rows = max(1, min(_BATCH_ROWS, _BATCH_BYTES // largest))
+            for batch in file.iter_batches(rows, row_groups=[group], columns=[name]):
+                values = values_of(batch.column(name))
+                size += sum(map(sys.getsizeof, {id(value): value for value in values}.values()))
+                _check_total(path, size)
+                if bad := next((v for v in values if isinstance(v, Unreadable)), None):
+                    raise DataError(f"cannot read column {name!r} of {shown(path)}: {bad.reason}")
+                found += values
+    return found

@@ -25,11 +25,11 @@ _BUFFER_BYTES = 1 << 20
 _BATCH_BYTES = 1 << 25
 _BYTES = "bytes"
 _BINARY_TYPES = {"binary", "large_binary", "binary_view"}
-_TEXT_TYPES = {"string", "large_string", "string_view"}
+TEXT_TYPES = {"string", "large_string", "string_view"}
 
 
 @dataclass(frozen=True)
-class _Unreadable:
+class Unreadable:
     """Stands for a value that has no Python equivalent."""
 
     reason: str
@@ -58,7 +58,7 @@ def read_parquet(source: str, wanted: Wanted) -> Iterator[Record | BadRecord]:
             raise DataError(f"{shown(source)} has more than one column {top!r}; rename them")
     names = {columns.value, *columns.keep} - ({LINE} if columns.numbered else set())
     # As a dictionary, a text that stands in a million rows is in memory once.
-    shared = [name for name in names if str(types.get(name)) in _TEXT_TYPES | _BINARY_TYPES]
+    shared = [name for name in names if str(types.get(name)) in TEXT_TYPES | _BINARY_TYPES]
     with reading_parquet(source), file:
         file = pyarrow().parquet.ParquetFile(
             source, buffer_size=_BUFFER_BYTES, read_dictionary=shared
@@ -81,7 +81,7 @@ def _inside(top: str, kind: pa.DataType) -> Iterator[tuple[str, pa.DataType]]:
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    return str(_of_values(kind)) in _TEXT_TYPES
+    return str(_of_values(kind)) in TEXT_TYPES
 
 
 def _holds_bytes(kind: pa.DataType) -> bool:
@@ -112,7 +112,7 @@ def _records(
             largest = largest_value(source, file, group, names, limits)
             rows = max(1, min(_BATCH_ROWS, _BATCH_BYTES // largest))
             for batch in file.iter_batches(rows, row_groups=[group], columns=sorted(names)):
-                values = {name: _values(batch.column(name)) for name in tops}
+                values = {name: values_of(batch.column(name)) for name in tops}
                 for row in zip(*values.values(), strict=True):
                     done += 1
                     record = _record(done, dict(zip(values, row, strict=True)), columns, decode)
@@ -132,7 +132,7 @@ def _record(
     number: int, row: dict[str, object], columns: Columns, decode: bool
 ) -> Record | BadRecord:
     for name, value in row.items():
-        if isinstance(value, _Unreadable):
+        if isinstance(value, Unreadable):
             return BadRecord(number, f"{name!r} is {value.reason}")
     record = columns.record(number, _with_file(row, columns.value))
     if decode and isinstance(record, Record) and isinstance(record.value, bytes):
@@ -154,7 +154,7 @@ def _with_file(row: dict[str, object], name: str) -> dict[str, object]:
     return row
 
 
-def _values(array: pa.Array) -> list[object]:
+def values_of(array: pa.Array) -> list[object]:
     """Return the values of ``array``; one bad value does not spoil the others."""
     if pyarrow().types.is_dictionary(array.type):
         places = array.indices.to_pylist()
@@ -171,6 +171,6 @@ def _value(scalar: pa.Scalar) -> object:
     try:
         return scalar.as_py()
     except UnicodeDecodeError:
-        return _Unreadable("not valid UTF-8")
+        return Unreadable("not valid UTF-8")
     except ValueError as e:
-        return _Unreadable(f"not readable: {one_line(e)}")
+        return Unreadable(f"not readable: {one_line(e)}")
