@@ -44,7 +44,11 @@ def _read(source: str, wanted: Wanted, usual: str) -> Iterator[Record | BadRecor
     stated = separator(head[0][1].decode(errors="replace")) if head else None
     if stated is not None:
         head = head[1:]
-    lines = [line.decode(errors="replace") for _, line in head]
+    lines = [
+        line.decode(errors="replace")
+        for _, line in head
+        if not structure_problem(line, wanted.limits)
+    ]
     delimiter = wanted.delimiter or stated or delimiter_of(source, lines, usual, wanted)
     rows = _rows(_Lines(chain(head, numbered), 2 if stated else 1, wanted.limits), delimiter)
     header, rows = _header(source, rows, wanted)
