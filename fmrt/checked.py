@@ -58,8 +58,10 @@ class Checked:
         return found
 
 
-def place_inside(directory: Path, name: str) -> Path:
+def place_inside(directory: Path, name: str, *, folder: bool = False) -> Path:
     """Path of a file of a bundle, which may be a link to another place of the bundle alone.
+
+    With ``folder``, of a file to be written: what is there is replaced, and only the folder counts.
 
     In the cache of huggingface_hub, files are links into the repository's ``blobs``.
 
@@ -67,7 +69,7 @@ def place_inside(directory: Path, name: str) -> Path:
         BundleCorruptError: it leads out of the bundle.
     """
     path = directory / name
-    real, root = os.path.realpath(path), os.path.realpath(directory)
+    real, root = os.path.realpath(path.parent if folder else path), os.path.realpath(directory)
     if os.path.commonpath([real, root]) == root:
         return path
     snapshots = Path(root).parent

@@ -16,9 +16,10 @@ import onnx_ir as ir
 
 from fmrt.bundle import Bundle
 from fmrt.card import renew_card
+from fmrt.checked import place_inside
 from fmrt.cores import cpu_name
 from fmrt.engine import Engine
-from fmrt.errors import ExportError, OptionError, QuantizationError
+from fmrt.errors import ExportError, FmrtError, OptionError, QuantizationError, said
 from fmrt.export.graph_file import write_graph
 from fmrt.export.quantize.context import Context, Made
 from fmrt.export.quantize.copying import own_copy
@@ -156,8 +157,14 @@ def _of_tower(
 ) -> list[Variant]:
     base = _base(bundle, form, tower.modality)
     say(f"quantizing {base.name} of {tower.modality}s to {form.variant}")
-    graph = ir.load(bundle.graph(base))
-    return _variants(Context(bundle, tower, graph, items, target, say), form, work)
+    try:
+        graph = ir.load(bundle.graph(base))
+        return _variants(Context(bundle, tower, graph, items, target, say), form, work)
+    except (FmrtError, OSError, MemoryError):
+        raise
+    except Exception as e:  # whatever a graph of an unknown origin provokes in the passes
+        why = f"{form.variant} cannot be made of {base.file}: {said(e)}"
+        raise ExportError(why) from e
 
 
 def _items(modality: str, given: Path | None, say: Report) -> Items:
@@ -180,9 +187,10 @@ def _base(bundle: Bundle, form: Form, modality: str) -> Variant:
 def _stem(bundle: Bundle, modality: str) -> str:
     """Of a tower's file names: the portable graph's."""
     variants = bundle.manifest.variants
-    return next(
-        Path(v.file).stem for v in variants if (v.modality, v.provider) == (modality, "any")
-    )
+    stems = [Path(v.file).stem for v in variants if (v.modality, v.provider) == (modality, "any")]
+    if not stems:
+        raise ExportError(f"{bundle.path} has no portable variant of {modality}s")
+    return stems[0]
 
 
 def _variants(context: Context, form: Form, work: Path) -> list[Variant]:
@@ -316,7 +324,9 @@ def _put_in_place(bundle: Bundle, made: Sequence[Variant], work: Path) -> None:
         dataclasses.replace(manifest, variants=rest).write(bundle.path)
     for variant in made:
         for name in (*variant.external, variant.file):
-            (work / name).replace(bundle.path / name)
+            place = place_inside(bundle.path, name, folder=True)
+            place.parent.mkdir(exist_ok=True)
+            (work / name).replace(place)
     _list_external(bundle.path, made)
     _listed(manifest, rest, made).write(bundle.path)
 

@@ -39,7 +39,7 @@ def own_copy(bundle: Bundle, out: str | Path | None, say: Callable[[str], None])
     partial = target.with_name(f"{target.name}.partial-{os.getpid()}")
     try:
         if repository is None:
-            shutil.copytree(bundle.path, partial)
+            shutil.copytree(bundle.path, partial, symlinks=True)
         else:
             download_whole(repository.name, repository.revision, partial)
         partial.rename(target)
