@@ -15,6 +15,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
+from concurrent.futures import thread as thread_pools
 from contextlib import contextmanager
 
 from fmrt.errors import ProcessError
@@ -66,6 +67,11 @@ def running() -> Iterator[None]:
     finally:
         if call in calls:
             calls.remove(call)
+
+
+def ending() -> bool:
+    """Whether the interpreter has begun to end, and thread pools take no more calls."""
+    return getattr(thread_pools, "_shutdown", False) or not threading.main_thread().is_alive()
 
 
 def bind(what: object) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
@@ -16,6 +15,7 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fmrt import native
 from fmrt.errors import ClosedError, ProcessError
 
 Rows = NDArray[np.int64]
@@ -136,7 +136,7 @@ class _Task(Generic[R]):
         try:
             self._future = pool.submit(_unless_ending, call)
         except RuntimeError:
-            if threading.main_thread().is_alive():  # closed
+            if not native.ending():  # closed
                 raise
             self._future = Future()
             self._future.cancel()
@@ -155,7 +155,7 @@ class _Task(Generic[R]):
         try:
             return self._future.result()
         except CancelledError:
-            if threading.main_thread().is_alive():  # closed
+            if not native.ending():  # closed
                 raise
             return self._call()
 
@@ -166,7 +166,7 @@ class _Task(Generic[R]):
 
 
 def _unless_ending(call: Callable[[], R]) -> R:
-    if not threading.main_thread().is_alive():
+    if native.ending():
         raise CancelledError
     return call()
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 
+from fmrt import native
 from fmrt.session.huge_pages import huge_pages
 from fmrt.session.several import Session
 
@@ -54,7 +55,7 @@ class Alone:
         with self._lock:
             self._wanted += 1
             # Threads that start at the interpreter's end have nobody who waits for them.
-            wanted = self._wanted > 1 and threading.main_thread().is_alive()
+            wanted = self._wanted > 1 and not native.ending()
             if self._opened is None and wanted:
                 self._opened = Future()
                 self._thread = threading.Thread(
