@@ -305,3 +305,23 @@ def test_a_closed_embedder_says_so(tiny_bundle) -> None:
     with pytest.raises(OptionError, match="closed"):
         embedder.embed(["cat"])
     assert not [t for t in threading.enumerate() if t.name.startswith("fmrt") and not t.is_alive()]
+
+
+def test_memory_that_an_item_lacks_is_its_own_error(embedder, monkeypatch) -> None:
+    engine = embedder._engine(None, ())
+    load = engine.preprocess.load
+
+    def short(item: object) -> object:
+        if item == "large":
+            raise MemoryError
+        return load(item)
+
+    monkeypatch.setattr(engine.preprocess, "load", short)
+    texts, rejected = ["cat", "large", "dog"], []
+    stream = embedder.embed_items(
+        texts, str, on_error=lambda item, error: rejected.append((item, str(error)))
+    )
+    assert [item for window, _ in stream for item in window] == ["cat", "dog"]
+    assert rejected == [("large", "item 1: there is not enough memory to decode it")]
+    with pytest.raises(InputError, match="item 0: there is not enough memory"):
+        embedder.embed(["large"])
