@@ -66,10 +66,20 @@ def renew_card(bundle: Bundle) -> None:
     """Write the part between the marks again, if there is a card with them."""
     path = bundle.path / CARD_FILE
     if path.is_file():
-        text = path.read_text(encoding="utf-8")
+        text = read_card(path)
         renewed = card_for(bundle, text, PLACEHOLDER)
         if renewed != text:
             _write(bundle.path, renewed)
+
+
+def read_card(path: Path) -> str:
+    """Text of a card; bytes that are not UTF-8 come through, as `card_bytes` writes them."""
+    return path.read_bytes().decode(errors="surrogateescape")
+
+
+def card_bytes(text: str) -> bytes:
+    """A card's text as a file has it."""
+    return text.encode(errors="surrogateescape")
 
 
 def card_for(bundle: Bundle, text: str, repository: str) -> str:
@@ -89,7 +99,7 @@ def card_for(bundle: Bundle, text: str, repository: str) -> str:
 
 def _write(directory: Path, text: str) -> None:
     partial = directory / f"{CARD_FILE}.partial-{os.getpid()}"
-    partial.write_text(text, encoding="utf-8")
+    partial.write_bytes(card_bytes(text))
     partial.replace(directory / CARD_FILE)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fmrt.bundle import Bundle
-from fmrt.card import CARD_FILE, card_for
+from fmrt.card import CARD_FILE, card_bytes, card_for, read_card
 from fmrt.checked import record_of
 from fmrt.errors import FmrtError, HubError, OptionError, quoted
 from fmrt.hub import LOG_IN, answer, response_of
@@ -102,7 +102,7 @@ def _files(bundle: Bundle, repository: str) -> Iterator[tuple[str, Path | bytes]
         if not path.is_file() or hidden or (stray and name not in listed):
             continue
         if name == CARD_FILE:
-            yield name, card_for(bundle, path.read_text(encoding="utf-8"), repository).encode()
+            yield name, card_bytes(card_for(bundle, read_card(path), repository))
         else:
             yield name, path
 
