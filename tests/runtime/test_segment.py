@@ -17,7 +17,13 @@ from PIL import Image  # noqa: E402
 import fmrt  # noqa: E402
 from fmrt.bundle import record_of  # noqa: E402
 from fmrt.cli import main  # noqa: E402
-from fmrt.errors import InputError, OptionError, VerificationError  # noqa: E402
+from fmrt.errors import (  # noqa: E402
+    BundleCorruptError,
+    GraphError,
+    InputError,
+    OptionError,
+    VerificationError,
+)
 from fmrt.manifest import (  # noqa: E402
     REFERENCE_FILE,
     Head,
@@ -386,3 +392,27 @@ def test_padding_is_cut_off() -> None:
     mask[:, :4] = 1
     assert in_image(mask, frame).shape == (1, 10, 20)
     assert (in_image(mask, frame)[:, :9] > 0).all()
+
+
+def test_masks_of_no_numbers_are_an_error(bundle: Path, tmp_path: Path) -> None:
+    import onnx
+    from onnx import numpy_helper
+
+    place = shutil.copytree(bundle, tmp_path / "bundle")
+    file = place / "onnx/prompt_encoder_mask_decoder.onnx"
+    model = onnx.load(file)
+    side = next(t for t in model.graph.initializer if t.name == "side")
+    side.CopyFrom(numpy_helper.from_array(np.array(0, np.float32), "side"))
+    onnx.save(model, file)
+    raw = json.loads((place / "fmrt.json").read_text())
+    record = record_of(file)
+    raw["heads"][0]["variants"][0].update(sha256=record.sha256, size=record.size)
+    (place / "fmrt.json").write_text(json.dumps(raw))
+    with pytest.raises(InputError, match="NaN or infinity"):
+        fmrt.Segmenter(place, verify=False).segment(red(), points=[(3, 3)])
+    with pytest.raises(BundleCorruptError, match=r"reference item 0: .*NaN"):
+        fmrt.Segmenter(place)
+    raw["heads"][0]["features"] = ["image_embeds"]
+    (place / "fmrt.json").write_text(json.dumps(raw))
+    with pytest.raises(GraphError, match="input 'image_embeddings'"):
+        fmrt.Segmenter(place)

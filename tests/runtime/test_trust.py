@@ -33,8 +33,13 @@ from fmrt.errors import (
 from fmrt.manifest import REFERENCE_FILE, Manifest
 from fmrt.onnx_files import external_locations
 from fmrt.reference import TOWERS, declared
+from fmrt.session.creation import session_options
+from fmrt.session.device import Device, DeviceSession
+from fmrt.session.providers import CPU
+from fmrt.session.several import SeveralSessions
 
 from .conftest import DIM, VOCABULARY
+from .test_device import on_cpu_memory
 
 GRAPH = "onnx/model.onnx"
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="no FIFOs, devices and links for all")
@@ -450,3 +455,30 @@ def test_an_output_that_is_no_float_is_refused(bundle: Path) -> None:
     with_graph(bundle, model)
     with pytest.raises(GraphError, match=r"gives tensor\(string\) as 'sentence_embedding'"):
         Embedder(bundle)
+
+
+def test_no_vector_of_no_numbers_passes_on_any_of_several_devices(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three devices over CPU memory, as tests of devices have them."""
+    not_a_number(bundle)
+    several = SeveralSessions([on_cpu_memory(bundle) for _ in range(3)])
+    monkeypatch.setattr("fmrt.engine.open_session", lambda *_: several)
+    with Embedder(bundle) as embedder:
+        items = ["a cat", "a red cat", "the dog"] * 30
+        with pytest.raises(InputError, match="NaN or infinity") as e:
+            embedder.embed(items, batch_tokens=16)
+        assert e.value.index == 1
+        assert np.isfinite(embedder.embed(["a cat", "the dog"] * 30, batch_tokens=16)).all()
+    with pytest.raises(GraphError, match="has not an input 'x'"):
+        several.check_inputs(["input_ids", "attention_mask", "token_type_ids", "x"])
+
+
+def test_a_device_checks_its_output_and_says_what_fails(bundle: Path) -> None:
+    session = CPU.start(bundle / GRAPH, session_options())
+    with pytest.raises(GraphError, match="gives nothing as 'x'"):
+        DeviceSession(session, "x", Device("cpu", 0))
+    ids = np.full((1, 8), 10**6)
+    feeds = {"input_ids": ids, "attention_mask": ids, "token_type_ids": ids}
+    with pytest.raises(GraphError, match=r"cannot run the graph: .*out of data bounds"):
+        on_cpu_memory(bundle).run(feeds)
