@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmrt.data._index import read_index
+from fmrt.data._npy import npy_header
 from fmrt.data._pending import PendingFile, nothing, writing
 from fmrt.data._source import one_line, shown
 from fmrt.errors import DataError
@@ -46,11 +47,9 @@ class LinesWriter:
         self._pending.abort()
 
     def _header(self) -> None:
-        # numpy pads the header so that it keeps its length while the first axis grows.
-        header = {"descr": _LINE.str, "fortran_order": False, "shape": (self._rows,)}
         with writing(self._pending.output):
             self._pending.file.seek(0)
-            np.lib.format.write_array_header_1_0(self._pending.file, header)
+            self._pending.file.write(npy_header((self._rows,), _LINE))
 
 
 def read_lines(vectors: str, rows: int) -> NDArray[np.int64] | None:

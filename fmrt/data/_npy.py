@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -9,10 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmrt.data._pending import PendingFile, nothing, writing
-
-_MAGIC = b"\x93NUMPY\x01\x00"
-# A multiple of 64, as the format asks for; enough for twenty digits of rows.
-_HEADER_BYTES = 128
 
 
 class NpyWriter:
@@ -55,10 +52,15 @@ class NpyWriter:
             self._pending.file.write(data)
 
     def _header(self) -> bytes:
-        shape = (self._rows, *self._shape)
-        text = f"{{'descr': {self._dtype.str!r}, 'fortran_order': False, 'shape': {shape}, }}"
-        length = _HEADER_BYTES - len(_MAGIC) - 2
-        return _MAGIC + length.to_bytes(2, "little") + text.ljust(length - 1).encode() + b"\n"
+        return npy_header((self._rows, *self._shape), self._dtype)
+
+
+def npy_header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
+    """An array's header, padded so that its length stays while the first axis grows."""
+    header = io.BytesIO()
+    facts = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, facts)
+    return header.getvalue()
 
 
 def check_vectors(vectors: NDArray[Any], shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
