@@ -17,6 +17,7 @@ from fmrt.data._lock import locked_output
 from fmrt.data._pending import nothing
 from fmrt.data._provenance import sidecar, sidecar_path
 from fmrt.data._source import shown
+from fmrt.data._writers import STDOUT
 from fmrt.errors import DataError
 
 
@@ -145,7 +146,8 @@ def opened(
     """
     path = lines_path(output)
     with ExitStack() as stack:
-        stack.enter_context(locked_output(output))
+        if output != STDOUT:
+            stack.enter_context(locked_output(output))
         writer = open_writer(
             output,
             shape=shape,

@@ -47,7 +47,7 @@ def key_of(target: Path) -> str:
     ``v.npy``, ``v.lines.npy`` and ``v.npy.json`` are one output. The key is short, so that a name
     with it fits wherever the output's own does.
     """
-    name = re.sub(r"\.lines(?=\.npy$)|(?<=\.npy)\.json$", "", target.name)
+    name = re.sub(r"\.lines(\.npy)$|(\.npy|\.jsonl)\.json$", r"\1\2", target.name)
     return hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
 
 

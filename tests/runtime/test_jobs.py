@@ -21,7 +21,8 @@ import pytest
 from fmrt import Embedder
 from fmrt.cli import main
 from fmrt.data._index import sealed
-from fmrt.data._lock import locked_folder
+from fmrt.data._lock import locked_folder, locked_output
+from fmrt.data._pending import key_of
 
 from .conftest import WORDS
 
@@ -503,6 +504,20 @@ def test_a_job_goes_on_where_its_folder_was_moved_to(tiny_bundle, place) -> None
     assert content("w") == content("copy/of/it")
 
 
+def test_pipes_in_one_directory_do_not_wait_for_each_other(tiny_bundle, place, capsys) -> None:
+    put("a.txt", ["cat"])
+    with locked_output("-"):
+        assert main(["embed", str(tiny_bundle), "a.txt", "-o", "-", "--no-verify"]) == 0
+    assert capsys.readouterr().out.startswith('{"embedding"')
+
+
+def test_the_files_of_one_output_share_a_key() -> None:
+    names = ("v.npy", "v.lines.npy", "v.npy.json")
+    assert len({key_of(Path(name)) for name in names}) == 1
+    names = ("v.npy", "v.jsonl", "v.jsonl.json", "v.json", "v.lines", "v.parquet", "v")
+    assert len({key_of(Path(name)) for name in names}) == 6
+
+
 def test_names_may_be_any_bytes(tiny_bundle, place) -> None:
     name = os.fsdecode(b"a\xff.txt")
     assert main(command(tiny_bundle, put(name, texts_of(70)), os.fsdecode(b"v\xfe/"))) == 0
@@ -550,19 +565,25 @@ def test_two_processes_do_not_write_one_job(tiny_bundle, place, capsys) -> None:
     assert main(command(tiny_bundle, "a.txt", "v/")) == 0
 
 
+HOLD = """
+import sys, time
+from fmrt.data._lock import locked_output
+from fmrt.data._pending import PendingFile
+with locked_output(sys.argv[1]):
+    pending = PendingFile(sys.argv[1])
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
 @pytest.mark.parametrize("output", ["v.npy", "v.parquet"])
 def test_two_processes_do_not_write_one_file(tiny_bundle, place, capsys, output) -> None:
     """And what one leaves that is killed is gone after the next, even with another output."""
     put("a.txt", ["cat"])
-    one = ["embed", str(tiny_bundle), "-", "-o", output, "--no-verify", "--on-error", "skip"]
-    process = spawn(one, stdin=subprocess.PIPE)
+    process = subprocess.Popen([sys.executable, "-c", HOLD, output], stdout=subprocess.PIPE)
     other = ["embed", str(tiny_bundle), "a.txt", "-o"]
     try:
-        process.stdin.write(b"cat\n")
-        process.stdin.flush()
-        while not list(place.glob(".fmrt-*.tmp")):
-            assert process.poll() is None
-            time.sleep(0.001)
+        assert process.stdout.readline() == b"held\n"
         for name in (output, f"../{place.name}/{output}"):
             assert main([*other, name]) == 1
             assert "another process writes to" in capsys.readouterr().err
