@@ -362,7 +362,10 @@ class Embedder(Encoding):
         return self._engine(None, ()).provider
 
     def close(self) -> None:
-        """Free the session and end the worker threads; a closed embedder embeds no more."""
+        """Free the session and end the worker threads; a closed embedder embeds no more.
+
+        Streams that still run, in this thread or another, raise `ClosedError` at their next item.
+        """
         with self._lock:
             engines, self._engines = self._engines, {}
         for engine in engines.values():
