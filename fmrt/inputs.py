@@ -56,7 +56,7 @@ class TextInput:
     max_length: Annotated[int, Range(1, MOST_TOKENS)]
     pad_token_id: Annotated[int, Range(0, 2**31 - 1)]
     truncation_side: Annotated[str, OneOf(("left", "right"))] = "right"
-    prompts: Mapping[str, str] = field(default_factory=dict)
+    prompts: Mapping[Name, str] = field(default_factory=dict)
     default_prompt_name: str | None = None
     include_prompt: bool = True
     pad_to_max_length: bool = False

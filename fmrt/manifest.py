@@ -20,6 +20,7 @@ from fmrt.typed import (
     Count,
     Matches,
     OneOf,
+    Printable,
     Range,
     WrongValueError,
     decode,
@@ -141,7 +142,7 @@ class Variant:
             another size for every batch.
     """
 
-    name: Name
+    name: Annotated[str, Printable("a short name", 200, 1)]
     file: FileName
     provider: Name
     precision: Name
@@ -271,6 +272,8 @@ class Head:
         yield from _twice("inputs", (*self.features, *self.inputs))
         yield from _twice("outputs", self.outputs)
         yield from _twice("variants", [v.name for v in self.variants])
+        if not self.variants:
+            yield "variants", "is empty, and a task needs a graph"
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from fmrt.session import FeatureSession, resolve_provider
 TASK = "segment"
 MASKS, SCORES = "pred_masks", "iou_scores"
 POINTS, LABELS = "input_points", "input_labels"
+NEEDED = frozenset((MASKS, SCORES, POINTS, LABELS))
 # Prompts of one call. Each needs the image's features times a few in memory, some 20 MB.
 CALL_PROMPTS = 16
 
@@ -110,6 +111,10 @@ class SegmentEngine:
     ) -> None:
         manifest = bundle.manifest
         self.head: Head = manifest.head(TASK)
+        lacks = NEEDED - {*self.head.inputs, *self.head.outputs}
+        if lacks or self.head.modality != "image":
+            names = ", ".join(sorted(lacks)) or "images"
+            raise GraphError(f"the manifest's head {TASK!r} is without {names}")
         target = resolve_provider(provider)
         self.provider = target.spec
         tower: Tower = manifest.tower(self.head.modality)

@@ -94,10 +94,11 @@ class Printable:
 
     wanted: str = "a short text of printable characters"
     most: int = 4096
+    least: int = 0
 
     def allows(self, value: str) -> bool:
         """Whether a value is allowed."""
-        return len(value) <= self.most and value.isprintable()
+        return self.least <= len(value) <= self.most and value.isprintable()
 
 
 @dataclass(frozen=True, eq=False)

@@ -416,3 +416,7 @@ def test_masks_of_no_numbers_are_an_error(bundle: Path, tmp_path: Path) -> None:
     (place / "fmrt.json").write_text(json.dumps(raw))
     with pytest.raises(GraphError, match="input 'image_embeddings'"):
         fmrt.Segmenter(place)
+    raw["heads"][0]["outputs"] = ["pred_masks"]
+    (place / "fmrt.json").write_text(json.dumps(raw))
+    with pytest.raises(GraphError, match="is without iou_scores"):
+        fmrt.Segmenter(place)
