@@ -65,6 +65,7 @@ def quantize_bundle(
     calibration: str | Path | None = None,
     out: str | Path | None = None,
     revision: str | None = None,
+    sha256: str | None = None,
     report: Report | None = None,
 ) -> Bundle:
     """Add variants to a bundle, each as soon as it has passed; torch is not needed.
@@ -79,6 +80,7 @@ def quantize_bundle(
         out: a new directory for the bundle with its new variants, the given one staying as it is;
             default the given one, and of a bundle on the hub the repository's name.
         revision: branch, tag or commit of a bundle on the hub.
+        sha256: of the bundle's manifest, as ``fmrt info`` prints it; another bundle is refused.
         report: takes lines that say what is being done.
 
     Returns:
@@ -96,7 +98,7 @@ def quantize_bundle(
     checked(report=report)
     check_quality(min_cosine, calibration)
     say = report or (lambda _: None)
-    path = own_copy(Bundle.open(bundle, revision=revision), out, say)
+    path = own_copy(Bundle.open(bundle, sha256, revision), out, say)
     _remove_leftovers(path)
     towers = Bundle.open(path).manifest.towers
     given = None if calibration is None else Path(calibration)

@@ -6,7 +6,7 @@ import argparse
 import shlex
 from typing import TYPE_CHECKING
 
-from fmrt.cli._arguments import Subparsers, real
+from fmrt.cli._arguments import Subparsers, add_pin, real
 from fmrt.cli._say import reporter, show
 from fmrt.cli._status import DONE
 from fmrt.cli._variants import variants_table
@@ -37,7 +37,7 @@ def add_parser(subparsers: Subparsers) -> None:
         help="a new directory for the bundle with its new variants (default: BUNDLE itself; for a "
         "hub id, its name)",
     )
-    parser.add_argument("--revision", metavar="R", help="branch, tag or commit of a hub id")
+    add_pin(parser)
     add_quality(parser)
 
 
@@ -81,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
             calibration=args.calibration,
             out=args.out,
             revision=args.revision,
+            sha256=args.sha256,
             report=reporter(args),
         )
     except QuantizationError as e:
