@@ -70,7 +70,7 @@ def place_inside(directory: Path, name: str, *, folder: bool = False) -> Path:
     """
     path = directory / name
     real, root = os.path.realpath(path.parent if folder else path), os.path.realpath(directory)
-    if os.path.commonpath([real, root]) == root:
+    if Path(real).is_relative_to(root):
         return path
     snapshots = Path(root).parent
     if snapshots.name == "snapshots" and Path(real).parent == snapshots.parent / "blobs":
