@@ -97,7 +97,11 @@ def check_size(path: Path, record: FileRecord | Variant) -> Stamp:
 
 
 def _check_hash(path: Path, record: FileRecord | Variant) -> None:
-    if sha256(path) != record.sha256:
+    try:
+        found = sha256(path)
+    except OSError as e:
+        raise BundleCorruptError(f"{path} cannot be read: {e.strerror or e}") from e
+    if found != record.sha256:
         raise BundleCorruptError(f"{path} is corrupt: its SHA-256 has changed; {FIX}")
 
 

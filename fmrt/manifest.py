@@ -66,7 +66,9 @@ FileName = Annotated[
     ),
 ]
 Sha256 = Annotated[str, Matches(r"[0-9a-f]{64}", "a SHA-256, 64 digits 0-9 and a-f")]
-Bytes = Annotated[int, Range(0, 1 << 50)]
+Bytes = Annotated[int, Range(0, 1 << 42)]
+# Protobuf holds no more; further weights are in other files.
+GraphBytes = Annotated[int, Range(0, 1 << 31)]
 Items = Annotated[int, Range(0, 1 << 31)]
 Modality = Annotated[str, OneOf(INPUTS)]
 Names = Annotated[tuple[Name, ...], Count(1, 256)]
@@ -147,7 +149,7 @@ class Variant:
     provider: Name
     precision: Name
     sha256: Sha256
-    size: Bytes
+    size: GraphBytes
     modality: Modality = "text"
     parity: Parity | None = None
     checked_on: Name | None = None
