@@ -9,7 +9,7 @@ python3 dev.py check    lint, types, import layers
 python3 dev.py docs     the documentation site, into build/docs; a dead link fails
 python3 dev.py attack   the fuzzers, see tests/attack/fuzz.py, and what they found: attack [SECONDS]
                         [NAMES], each for 60 seconds, all or those of tests/attack/test_NAME.py
-python3 dev.py bench    the benchmarks, and the README's table and plot from them; names of suites,
+python3 dev.py bench    the benchmarks, and the tables and plot from them; names of suites,
                         as in benchmarks/suites/test_NAME.py, run these alone
 
 Each creates .venv with the versions in constraints.txt when it is not there yet.
@@ -131,7 +131,7 @@ def docs() -> None:
 
 
 def bench(*suites: str) -> None:
-    """Run the benchmarks, or some, and write their results, the README's table and the plot."""
+    """Run the benchmarks, or some, and write their results, the tables and the plot."""
     found = sorted((ROOT / "benchmarks/suites").glob("test_*.py"))
     names = [path.stem.removeprefix("test_") for path in found]
     for name in suites or names:
