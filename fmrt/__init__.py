@@ -1,8 +1,9 @@
 """fmrt: export foundation models once, embed anywhere, fast.
 
-``Embedder`` runs a bundle on onnxruntime, without torch or transformers, and ``Segmenter`` one that
-segments images by ``Prompt``; ``export_model`` makes one (with the ``export`` extra); ``Bundle`` is
-one on disk; ``verify_bundle`` checks one against PyTorch; ``push_bundle`` publishes one.
+``Embedder`` runs a bundle on onnxruntime, without torch or transformers, as ``EmbedOptions`` say,
+and ``Segmenter`` one that segments images by ``Prompt``; ``export_model`` makes one (with the
+``export`` extra); ``Bundle`` is one on disk; ``verify_bundle`` checks one against PyTorch;
+``push_bundle`` publishes one.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from fmrt.errors import FmrtError
 if TYPE_CHECKING:
     from fmrt._api import export_model, quantize_bundle
     from fmrt.bundle import Bundle
+    from fmrt.embed_options import EmbedOptions
     from fmrt.embedder import Embedder
     from fmrt.prompt import Prompt
     from fmrt.push import push_bundle
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Bundle",
+    "EmbedOptions",
     "Embedder",
     "FmrtError",
     "ParityReport",
@@ -40,6 +43,7 @@ __all__ = [
 # Where each is that is imported when it is asked for, so that the command line starts quickly.
 _HOMES = {
     "Bundle": "bundle",
+    "EmbedOptions": "embed_options",
     "Embedder": "embedder",
     "ParityReport": "verify",
     "Prompt": "prompt",

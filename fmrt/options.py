@@ -11,9 +11,8 @@ import operator
 import os
 import re
 from collections.abc import Callable, Mapping
+from numbers import Real
 from typing import Any
-
-import numpy as np
 
 from fmrt.errors import OptionError, quoted
 
@@ -35,7 +34,7 @@ def whole(most: int) -> Check:
 
     def check(name: str, value: Any) -> int:  # noqa: ANN401
         try:
-            number = 0 if isinstance(value, bool | np.bool_) else operator.index(value)
+            number = 0 if _is_flag(value) else operator.index(value)
         except TypeError:
             number = 0
         if not 1 <= number <= most:
@@ -45,17 +44,23 @@ def whole(most: int) -> Check:
     return check
 
 
+def _is_flag(value: object) -> bool:
+    """Whether a value is True or False; NumPy, whose flags are no `bool`, need not be imported."""
+    kind = type(value)
+    return kind is bool or (kind.__module__ == "numpy" and kind.__name__ in ("bool", "bool_"))
+
+
 def number(name: str, value: Any) -> float:  # noqa: ANN401
     """A finite number."""
-    real = isinstance(value, int | float | np.integer | np.floating)
-    if not real or isinstance(value, bool) or not math.isfinite(value):
+    # NumPy's scalars count as real numbers too, and its flags do not.
+    if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value):
         raise OptionError(f"{name}={quoted(value)}; give a number")
     return float(value)
 
 
 def flag(name: str, value: Any) -> bool:  # noqa: ANN401
     """True or False."""
-    if not isinstance(value, bool | np.bool_):
+    if not _is_flag(value):
         raise OptionError(f"{name}={quoted(value)}; give True or False")
     return bool(value)
 
@@ -136,17 +141,10 @@ OPTIONS: Mapping[str, Check] = {
     "cuda_graphs": flag,
     "max_item_bytes": whole(MOST_BYTES),
     "cache": optional(file_path),
-    # of embedding
     "modality": optional(name_of),
     "prompt_name": optional(name_of),
     "prompt": optional(text),
-    "batch_tokens": optional(whole(MOST_TOKENS)),
-    "truncate_dim": optional(whole(MOST_TOKENS)),
-    "normalize": optional(flag),
-    "precision": name_of,
-    "show_progress": optional(flag),
-    "on_too_long": name_of,
-    "dedupe": flag,
+    # of streams
     "raw_of": function,
     "on_error": optional(function),
     "group_of": optional(function),

@@ -27,13 +27,14 @@ from fmrt.cli import (
     tune,
     verify,
 )
-from fmrt.cli._arguments import Parser
+from fmrt.cli._arguments import Parser, in_flags
 from fmrt.cli._process import discard
 from fmrt.cli._status import FAILED, INTERRUPTED, PARTLY, USAGE
 from fmrt.cli._text import flat
 from fmrt.errors import (
     CacheWarning,
     FmrtError,
+    OptionError,
     ProviderWarning,
     QuantizationError,
     TruncationWarning,
@@ -126,7 +127,8 @@ def _ended(args: argparse.Namespace, interruptible: Interruptible) -> int:
         return _flushed(code)
     except FmrtError as e:
         partly = isinstance(e, QuantizationError) and e.added
-        message = "; ".join([str(e), *getattr(e, "__notes__", ())])
+        said = in_flags(str(e)) if isinstance(e, OptionError) else str(e)
+        message = "; ".join([said, *getattr(e, "__notes__", ())])
         return _fail(message, PARTLY if partly else FAILED)
     except KeyboardInterrupt as e:
         _say(flat(str(e)) or "interrupted")

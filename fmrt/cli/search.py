@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from fmrt.cli._arguments import (
     Subparsers,
+    add_embedding,
     add_model,
-    add_prompt,
     add_reading,
-    check_prompt_name,
     check_reading_is_used,
     open_bundle,
+    options_of,
     positive,
     reading_options,
 )
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from fmrt.cli._nearest import Hit
     from fmrt.data import BadRecord, Record
 
+QUERY_OPTIONS = ("prompt_name", "prompt", "truncate_dim")
 _NUMBERS = ("rank", "score", "row")
 _WIDTH = 120
 _LEAST_TEXT = 20
@@ -60,13 +61,8 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "-k", metavar="N", type=positive, default=5, help="rows to print (default: 5)"
     )
-    add_prompt(parser, "'query' if the model has it")
-    parser.add_argument(
-        "--truncate-dim",
-        metavar="N",
-        type=positive,
-        help="as EMBEDDINGS was embedded with (default: as EMBEDDINGS says)",
-    )
+    # By default the model's prompt 'query', if it has one, and the dimensions of EMBEDDINGS.
+    add_embedding(parser, QUERY_OPTIONS)
     parser.add_argument(
         "--json", action="store_true", help="print the hits as JSON, see docs/command-line.md"
     )
@@ -87,6 +83,7 @@ def run(args: argparse.Namespace) -> int:
     from fmrt.cli._nearest import check_vectors, nearest  # noqa: PLC0415
     from fmrt.data import read_embeddings, read_provenance, read_records  # noqa: PLC0415
     from fmrt.data._lines import read_lines  # noqa: PLC0415  # start-up stays quick
+    from fmrt.request import prompt_text  # noqa: PLC0415
 
     check_reading_is_used(args)
     vectors, columns = read_embeddings(args.embeddings, columns=("text",))
@@ -95,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
     if args.texts is not None:
         records = read_records(args.texts, **reading_options(args))
     bundle, args.provider = open_bundle(args)
-    check_prompt_name(bundle.manifest, args.prompt_name)
+    prompt_text(bundle.manifest.tower("text"), options_of(args))
     if not args.ignore_provenance:
         _check_provenance(args, bundle, read_provenance(args.embeddings))
     check_vectors(args.embeddings, vectors, args.truncate_dim or bundle.manifest.dim)
@@ -142,13 +139,7 @@ def _query(args: argparse.Namespace, bundle: Bundle) -> NDArray[Any]:
 
     with Embedder(bundle, variant=args.variant, provider=args.provider) as embedder:
         try:
-            return embedder.embed_query(
-                args.query,
-                prompt_name=args.prompt_name,
-                prompt=args.prompt,
-                truncate_dim=args.truncate_dim,
-                show_progress=False,
-            )
+            return embedder.embed_query(args.query, options_of(args), show_progress=False)
         except InputError as e:
             raise InputError(f"the query: {e.reason}") from None
 

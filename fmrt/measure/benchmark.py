@@ -173,7 +173,7 @@ def _alone(engine: Engine, items: Sequence[object]) -> list[float]:
 
 def _one(engine: Engine, item: object) -> float:
     start = time.perf_counter()
-    engine.one(item)
+    list(engine.stream([item], _same))
     return time.perf_counter() - start
 
 
