@@ -10,7 +10,7 @@ from fmrt.bundle import Bundle
 from fmrt.extras import needing
 
 
-def export_model(model: str | Path, out: str | Path, **options: Any) -> Bundle:  # noqa: ANN401
+def export_model(model: str | Path, out: str | Path, **options: Any) -> Bundle:
     """Export a Hugging Face model to a bundle; see `fmrt.export.export_model` for the options.
 
     Raises:
@@ -23,7 +23,7 @@ def export_model(model: str | Path, out: str | Path, **options: Any) -> Bundle: 
     return run(model, out, **options)
 
 
-def quantize_bundle(bundle: str | Path, schemes: str | Sequence[str], **options: Any) -> Bundle:  # noqa: ANN401
+def quantize_bundle(bundle: str | Path, schemes: str | Sequence[str], **options: Any) -> Bundle:
     """Add quantized variants to a bundle; see `fmrt.export.quantize_bundle` for the options.
 
     Raises:

@@ -35,7 +35,7 @@ class Shown:
     group: str | None = None
 
 
-def _on_too_long(name: str, value: Any) -> str:  # noqa: ANN401
+def _on_too_long(name: str, value: object) -> str:
     if name_of(name, value) not in ON_TOO_LONG:
         raise OptionError(f"{name}={value!r}; choose from: {', '.join(ON_TOO_LONG)}")
     return str(value)

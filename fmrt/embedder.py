@@ -132,7 +132,7 @@ class Embedder(Encoding):
         variant: str | None = None,
         provider: str = "cpu",
         sha256: str | None = None,
-        **options: Any,  # noqa: ANN401
+        **options: Any,
     ) -> Embedder:
         """Load a bundle from a local directory or the Hugging Face hub, as the constructor does.
 
@@ -153,7 +153,7 @@ class Embedder(Encoding):
         self,
         items: Iterable[Any],
         options: EmbedOptions = DEFAULTS,
-        **changes: Any,  # noqa: ANN401
+        **changes: Any,
     ) -> NDArray[Any]:
         """Embed items; the result's rows are in input order.
 
@@ -195,7 +195,7 @@ class Embedder(Encoding):
         self,
         items: Iterable[Any],
         options: EmbedOptions = DEFAULTS,
-        **changes: Any,  # noqa: ANN401
+        **changes: Any,
     ) -> Iterator[NDArray[Any]]:
         """Yield a vector per item, in input order, from an iterable of any length.
 
@@ -217,7 +217,7 @@ class Embedder(Encoding):
         *,
         on_error: OnError[T] | None = None,
         group_of: Callable[[T], Hashable] | None = None,
-        **changes: Any,  # noqa: ANN401
+        **changes: Any,
     ) -> Iterator[tuple[list[T], NDArray[Any]]]:
         """Yield items with their vectors, as of `embed`, some thousand at a time, in input order.
 
@@ -237,7 +237,7 @@ class Embedder(Encoding):
         self,
         text: str,
         options: EmbedOptions = DEFAULTS,
-        **changes: Any,  # noqa: ANN401
+        **changes: Any,
     ) -> NDArray[Any]:
         """Embed one search query, ``[dim]``, with the model's ``query`` prompt if it has one.
 
@@ -251,7 +251,7 @@ class Embedder(Encoding):
         self,
         texts: Iterable[str],
         options: EmbedOptions = DEFAULTS,
-        **changes: Any,  # noqa: ANN401
+        **changes: Any,
     ) -> NDArray[Any]:
         """Embed documents, ``[n, dim]``, with the model's ``document`` prompt if it has one.
 

@@ -49,7 +49,7 @@ class Encoding:
 
     def encode(
         self: Embeds,
-        inputs: Any,  # noqa: ANN401
+        inputs: object,
         prompt_name: str | None = None,
         prompt: str | None = None,
         batch_size: int | None = None,
@@ -58,7 +58,7 @@ class Encoding:
         precision: str = "float32",
         normalize_embeddings: bool = False,
         truncate_dim: int | None = None,
-        **others: Any,  # noqa: ANN401
+        **others: Any,
     ) -> NDArray[Any]:
         """Embed as sentence-transformers does: ``[dim]`` for one item, else ``[n, dim]``.
 

@@ -45,7 +45,7 @@ class Parser(argparse.ArgumentParser):
     commands: Mapping[str, Parser]
     may_follow: dict[str, str]
 
-    def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401
+    def __init__(self, *args: Any, **options: Any) -> None:
         # An abbreviation in a script would change its meaning with the next option we add.
         super().__init__(*args, **{"allow_abbrev": False, **options})
         self.commands, self.may_follow = {}, {}
@@ -162,7 +162,7 @@ def real(text: str) -> float:
 
 def prompt_text(text: str) -> str:
     """A prompt that a tokenizer takes."""
-    from fmrt.options import text_problem  # noqa: PLC0415  # start-up stays quick
+    from fmrt.options import text_problem
 
     problem = text_problem(text)
     if problem is not None:
@@ -332,8 +332,8 @@ def open_bundle(args: argparse.Namespace) -> tuple[Bundle, str]:
         ProviderError: the provider is unknown or cannot be had.
         BundleError: there is no such bundle or variant.
     """
-    from fmrt.bundle import Bundle  # noqa: PLC0415  # start-up stays quick
-    from fmrt.session import resolve_provider  # noqa: PLC0415
+    from fmrt.bundle import Bundle
+    from fmrt.session import resolve_provider
 
     target = resolve_provider(args.provider)
     bundle = Bundle.from_pretrained(

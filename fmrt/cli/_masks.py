@@ -94,7 +94,7 @@ def _files(file: MaskFile, path: Path, npy: bool) -> Iterator[tuple[Path, bytes]
 
 
 def _png(mask: NDArray[Any]) -> bytes:
-    from PIL import Image  # noqa: PLC0415  # an extra
+    from PIL import Image  # an extra
 
     out = io.BytesIO()
     Image.fromarray(mask.astype("uint8") * 255).save(out, "PNG")
@@ -102,7 +102,7 @@ def _png(mask: NDArray[Any]) -> bytes:
 
 
 def _npy(mask: object) -> bytes:
-    import numpy as np  # noqa: PLC0415  # start-up stays quick
+    import numpy as np
 
     out = io.BytesIO()
     np.save(out, np.asarray(mask))

@@ -30,7 +30,7 @@ WAITING = 1
 
 def open_embedder(args: argparse.Namespace, bundle: Bundle) -> Embedder:
     """The bundle's model, as the arguments ask for it."""
-    from fmrt.embedder import Embedder  # noqa: PLC0415  # start-up stays quick
+    from fmrt.embedder import Embedder
 
     return Embedder(
         bundle,
@@ -48,7 +48,7 @@ def open_embedder(args: argparse.Namespace, bundle: Bundle) -> Embedder:
 
 def provenance(args: argparse.Namespace, bundle: Bundle, request: Request) -> dict[str, Any]:
     """Where the vectors of the arguments' run come from."""
-    from fmrt.jobs import provenance_of  # noqa: PLC0415  # start-up stays quick
+    from fmrt.jobs import provenance_of
 
     provider = args.provider.partition(":")[0]
     variant = bundle.variant(args.variant, provider, request.tower.modality)
@@ -76,8 +76,8 @@ def embed_stream(
         write: takes items with their vectors; it is called in another thread.
         group_of: as of `Embedder.embed_items`.
     """
-    from fmrt.progress import Progress  # noqa: PLC0415  # start-up stays quick
-    from fmrt.scheduler import Workers  # noqa: PLC0415
+    from fmrt.progress import Progress
+    from fmrt.scheduler import Workers
 
     stream = embedder.embed_items(items, raw, options_of(args), on_error=reject, group_of=group_of)
 

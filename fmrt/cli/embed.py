@@ -133,11 +133,11 @@ def run(args: argparse.Namespace) -> int:
 
     Without success there is no output, unless it is a folder, which keeps its complete shards.
     """
-    from fmrt.cli._input import Input  # noqa: PLC0415  # start-up stays quick
-    from fmrt.cli._output import check_output  # noqa: PLC0415
-    from fmrt.cli._shards import is_folder, run_shards  # noqa: PLC0415
-    from fmrt.data import read_records  # noqa: PLC0415
-    from fmrt.request import make_request  # noqa: PLC0415
+    from fmrt.cli._input import Input
+    from fmrt.cli._output import check_output
+    from fmrt.cli._shards import is_folder, run_shards
+    from fmrt.data import read_records
+    from fmrt.request import make_request
 
     if args.quiet and args.progress is None:
         args.progress = False
@@ -184,7 +184,7 @@ def _check_given(args: argparse.Namespace) -> None:
 
 def _modality(args: argparse.Namespace, bundle: Bundle) -> str:
     """What the input holds: what was asked for, what it shows, or what the model embeds first."""
-    from fmrt.data._formats import modality_of  # noqa: PLC0415  # start-up stays quick
+    from fmrt.data._formats import modality_of
 
     several = bundle.manifest.modalities
     if args.modality is None and args.format is None and len(several) > 1:
@@ -197,7 +197,7 @@ def _modality(args: argparse.Namespace, bundle: Bundle) -> str:
 
 def _report(records: Records, source: str) -> None:
     """Say what was chosen of an input, and what was left out."""
-    from fmrt.data._folder import described  # noqa: PLC0415  # start-up stays quick
+    from fmrt.data._folder import described
 
     for choice in records.choices:
         _warn(choice)
@@ -215,8 +215,8 @@ def _run_file(
     request: Request,
 ) -> int:
     """Embed into one file."""
-    from fmrt.cli._output import opened  # noqa: PLC0415  # start-up stays quick
-    from fmrt.cli._stream import embed_stream, form_of, open_embedder, provenance, summary  # noqa: PLC0415
+    from fmrt.cli._output import opened
+    from fmrt.cli._stream import embed_stream, form_of, open_embedder, provenance, summary
 
     with opened(
         args.output,

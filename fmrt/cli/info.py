@@ -46,8 +46,8 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ProviderError: a graph does not load on the provider; the others have been printed.
     """
-    from fmrt.bundle import Bundle  # noqa: PLC0415  # start-up stays quick
-    from fmrt.errors import ProviderError  # noqa: PLC0415
+    from fmrt.bundle import Bundle
+    from fmrt.errors import ProviderError
 
     bundle = Bundle.open(args.bundle, args.sha256, args.revision)
     placements = _placements(bundle, args.provider) if args.provider else {}
@@ -81,8 +81,8 @@ def _for_people(bundle: Bundle, placements: Placements) -> str:
 
 def _placements(bundle: Bundle, provider: str) -> Placements:
     """Where the nodes of each graph that a provider takes run, by file; of others why not."""
-    from fmrt.errors import FmrtError  # noqa: PLC0415  # start-up stays quick
-    from fmrt.session import node_placement, resolve_provider  # noqa: PLC0415
+    from fmrt.errors import FmrtError
+    from fmrt.session import node_placement, resolve_provider
 
     target = resolve_provider(provider)
     found: Placements = {}

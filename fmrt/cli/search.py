@@ -80,10 +80,10 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         DataError: the vectors or texts cannot be used, or do not belong together.
     """
-    from fmrt.cli._nearest import check_vectors, nearest  # noqa: PLC0415
-    from fmrt.data import read_embeddings, read_provenance, read_records  # noqa: PLC0415
-    from fmrt.data._lines import read_lines  # noqa: PLC0415  # start-up stays quick
-    from fmrt.request import prompt_text  # noqa: PLC0415
+    from fmrt.cli._nearest import check_vectors, nearest
+    from fmrt.data import read_embeddings, read_provenance, read_records
+    from fmrt.data._lines import read_lines
+    from fmrt.request import prompt_text
 
     check_reading_is_used(args)
     vectors, columns = read_embeddings(args.embeddings, columns=("text",))
@@ -120,7 +120,7 @@ def _check_provenance(
     Raises:
         DataError: another model made the vectors.
     """
-    from fmrt.jobs import space_of  # noqa: PLC0415  # start-up stays quick
+    from fmrt.jobs import space_of
 
     if provenance is None:
         return
@@ -135,7 +135,7 @@ def _check_provenance(
 
 
 def _query(args: argparse.Namespace, bundle: Bundle) -> NDArray[Any]:
-    from fmrt.embedder import Embedder  # noqa: PLC0415  # start-up stays quick
+    from fmrt.embedder import Embedder
 
     with Embedder(bundle, variant=args.variant, provider=args.provider) as embedder:
         try:

@@ -21,6 +21,7 @@ import onnxruntime as ort
 from fmrt.session.creation import create, session_options
 from fmrt.session.device_options import DeviceOptions
 from fmrt.session.host import HostSession
+from fmrt.session.ort_types import OrtDevice, OrtOptions, OrtSession
 from fmrt.session.providers.base import DEFAULT, Provider
 from fmrt.session.several import Session
 
@@ -70,10 +71,10 @@ class Plugin(Provider):
     def start(
         self,
         path: Path,
-        options: Any,  # noqa: ANN401  # ort.SessionOptions
+        options: OrtOptions,
         device: int = 0,
         wanted: DeviceOptions = DEFAULT,
-    ) -> Any:  # noqa: ANN401  # ort.InferenceSession
+    ) -> OrtSession:
         """A session on one of the library's devices, see `Provider.start`."""
         options.add_provider_for_devices([self._devices()[device]], self.options(device, wanted))
         return create(path, self, options)
@@ -125,7 +126,7 @@ def _registered(package: str) -> str | None:
     return None
 
 
-def _name(device: Any) -> str:  # noqa: ANN401  # ort.OrtEpDevice
+def _name(device: OrtDevice) -> str:
     """What a person calls a device."""
     facts = {**device.device.metadata, **device.ep_metadata}
     known = (facts.get(key) for key in ("FULL_DEVICE_NAME", "Description"))
