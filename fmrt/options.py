@@ -154,6 +154,7 @@ OPTIONS: Mapping[str, Check] = {
     # of the exporter
     "output": name_of,
     "pooling": optional(name_of),
+    "normalize": optional(flag),
     "max_length": optional(whole(MOST_TOKENS)),
     "opset": optional(whole(MOST_TOKENS)),
     "device": name_of,
