@@ -96,7 +96,7 @@ class Columns:
     def record(self, number: int, row: Mapping[str, object]) -> Record | BadRecord:
         """Return the record of one row; kept columns that the row lacks are None."""
         try:
-            value = lookup(row, self.value)
+            value = row[self.value] if self.value in row else lookup(row, self.value)
         except KeyError:
             return BadRecord(number, f"it has no {self.value!r}")
         if not isinstance(value, str | bytes):
