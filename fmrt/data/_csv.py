@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import threading
 from collections.abc import Iterator
-from itertools import chain
+from itertools import chain, islice
 
 from fmrt.data._columns import Columns, Wanted, pick
 from fmrt.data._dialect import (
@@ -40,7 +40,7 @@ def read_tsv(source: str, wanted: Wanted) -> Iterator[Record | BadRecord]:
 
 def _read(source: str, wanted: Wanted, usual: str) -> Iterator[Record | BadRecord]:
     numbered = numbered_lines(source, wanted.choices, wanted.limits)
-    head = list(_head(numbered))
+    head = list(islice(numbered, 1) if wanted.delimiter else _head(numbered))
     stated = separator(head[0][1].decode(errors="replace")) if head else None
     if stated is not None:
         head = head[1:]

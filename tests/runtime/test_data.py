@@ -299,6 +299,26 @@ def test_a_compressed_pipe(tmp_path):
     assert done.stdout.strip() == b"['x', 'y']"
 
 
+@pytest.mark.parametrize(
+    ("options", "lines"), [({}, "a"), ({"format": "csv", "delimiter": ",", "header": False}, "a,b")]
+)
+def test_a_pipe_that_is_slow_is_read_line_by_line(options, lines):
+    """Each record is there before the next line is written."""
+    code = (
+        f"from fmrt.data import read_records\nfor r in read_records('-', column=None, **{options}):"
+        " print(r.value, flush=True)"
+    )
+    if "format" in options:
+        code = code.replace("column=None", "column='1'")
+    pipe = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], **pipe) as process:
+        for _ in range(3):
+            process.stdin.write(f"{lines}\n".encode())
+            process.stdin.flush()
+            assert process.stdout.readline() == b"a\n"
+        process.stdin.close()
+
+
 def test_standard_input_is_read_and_left_open(monkeypatch):
     stdin = io.TextIOWrapper(io.BytesIO(b"a\r\nb"))
     monkeypatch.setattr(sys, "stdin", stdin)
