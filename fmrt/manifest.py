@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
@@ -25,6 +24,7 @@ from fmrt.typed import (
     WrongValueError,
     decode,
 )
+from fmrt.whole_file import write_whole
 
 __all__ = [
     "MANIFEST_FILE",
@@ -384,11 +384,7 @@ class Manifest:
     def write(self, directory: Path) -> None:
         """Write ``fmrt.json`` into ``directory``, all of it or nothing."""
         text = json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False)
-        partial = directory / f"{MANIFEST_FILE}.partial-{os.getpid()}"
-        partial.unlink(missing_ok=True)  # a link of this name would lead elsewhere
-        with partial.open("x", encoding="utf-8") as file:
-            file.write(text + "\n")
-        partial.replace(directory / MANIFEST_FILE)
+        write_whole(directory / MANIFEST_FILE, f"{text}\n".encode())
 
     @classmethod
     def read(cls, directory: Path) -> Manifest:

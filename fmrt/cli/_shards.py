@@ -16,14 +16,14 @@ from fmrt.cli._arguments import flag_of
 from fmrt.cli._input import Input
 from fmrt.cli._say import tell
 from fmrt.cli._stream import embed_stream, form_of, open_embedder, provenance, summary
-from fmrt.cli._text import count
 from fmrt.data import BadRecord, Record
-from fmrt.data._fingerprint import Fingerprint
+from fmrt.data.fingerprint import Fingerprint
 from fmrt.embed_options import SHOWN
 from fmrt.errors import DataError, FmrtError, InputError, OptionError
 from fmrt.jobs import Folder, Setting, ShardSink, merged
 from fmrt.manifest import MANIFEST_FILE
 from fmrt.session import runtime_version
+from fmrt.words import count
 
 if TYPE_CHECKING:
     from fmrt.request import Request

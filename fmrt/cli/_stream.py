@@ -8,7 +8,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fmrt.cli._arguments import options_of
-from fmrt.cli._text import count
+from fmrt.words import count
 
 if TYPE_CHECKING:
     from collections.abc import Hashable

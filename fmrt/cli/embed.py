@@ -23,9 +23,10 @@ from fmrt.cli._arguments import (
     reading_options,
 )
 from fmrt.cli._say import tell
-from fmrt.cli._text import count, shortened
+from fmrt.cli._text import shortened
 from fmrt.errors import DataError, quoted
 from fmrt.limits import Limits
+from fmrt.words import count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

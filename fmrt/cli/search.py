@@ -19,8 +19,9 @@ from fmrt.cli._arguments import (
     reading_options,
 )
 from fmrt.cli._say import print_json
-from fmrt.cli._text import count, shortened, table
+from fmrt.cli._text import shortened, table
 from fmrt.errors import DataError, InputError
+from fmrt.words import count
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     """
     from fmrt.cli._nearest import check_vectors, nearest
     from fmrt.data import read_embeddings, read_provenance, read_records
-    from fmrt.data._lines import read_lines
+    from fmrt.data.lines import read_lines
     from fmrt.request import prompt_text
 
     check_reading_is_used(args)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from types import NoneType
 
 from fmrt.data._records import BadRecord, Record
-from fmrt.data._source import listed, shown
 from fmrt.errors import DataError
 from fmrt.limits import DEFAULT, Limits
+from fmrt.words import listed, shown
 
 TEXT = "text"
 # Names of the column to embed when none is given, in this order, by what the model embeds.

@@ -16,9 +16,10 @@ from fmrt.data._dialect import (
     separator,
 )
 from fmrt.data._records import BadRecord, Record
-from fmrt.data._source import LongLine, empty, numbered_lines, peeked, shown
+from fmrt.data._source import LongLine, empty, numbered_lines, peeked
 from fmrt.errors import DataError
 from fmrt.limits import HINT, SMALL_LINE, Limits, megabytes, structure_problem
+from fmrt.words import shown
 
 Row = tuple[int, list[str]]
 # Far above any text, yet a quote that is never closed does not read a whole huge file into memory.

@@ -13,10 +13,11 @@ from fmrt.data._jsonl import read_jsonl
 from fmrt.data._media import MEDIA, Media
 from fmrt.data._parquet_records import read_parquet
 from fmrt.data._records import BadRecord, Record, Records
-from fmrt.data._source import STDIN, check_source, reading, shown
+from fmrt.data._source import check_source, reading
 from fmrt.data._txt import read_txt
 from fmrt.errors import DataError
 from fmrt.limits import DEFAULT, Limits
+from fmrt.words import STDIN, shown
 
 Reader = Callable[[str, Wanted], Iterator[Record | BadRecord]]
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from fmrt.data._source import line_problem, shown
+from fmrt.data._source import line_problem
 from fmrt.errors import DataError
 from fmrt.limits import Limits
+from fmrt.words import shown
 
 # Of one value: far above any record, yet a bracket that is never closed does not read a whole file.
 MOST_CHARACTERS = 1 << 24

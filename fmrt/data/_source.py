@@ -7,7 +7,7 @@ import io
 import os
 import sys
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -17,34 +17,13 @@ from fmrt.data._text import NotTextError, as_utf8, unpacked
 from fmrt.errors import DataError
 from fmrt.file_kind import unusual_kind
 from fmrt.limits import DEFAULT, HINT, SMALL_LINE, Limits, megabytes, structure_problem
+from fmrt.words import STDIN, one_line, shown
 
-STDIN = "-"
 GZIP = b"\x1f\x8b"
-_MOST_LISTED = 20
 # Most bytes that are read at a time.
 _BLOCK = 1 << 16
 SPLIT = f"split it, or {HINT}"
 T = TypeVar("T")
-
-
-def shown(source: str) -> str:
-    """Return how messages name ``source``: quoted, so that the message stays on one line."""
-    return "standard input" if source == STDIN else repr(source)
-
-
-def one_line(error: BaseException) -> str:
-    """Return the text of ``error`` on one line that can be printed, without errno or path."""
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return "".join(
-        c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(text.split())
-    )
-
-
-def listed(names: Iterable[str]) -> str:
-    """Return the quoted names, the first twenty of them."""
-    quoted = [repr(name) for name in names]
-    more = len(quoted) - _MOST_LISTED
-    return ", ".join(quoted[:_MOST_LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
 @contextmanager

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from fmrt.data._columns import TEXT, Columns, Wanted, pick
 from fmrt.data._records import BadRecord, Record
-from fmrt.data._source import LongLine, numbered_lines, peeked, shown
+from fmrt.data._source import LongLine, numbered_lines, peeked
 from fmrt.errors import DataError
+from fmrt.words import shown
 
 
 def read_txt(source: str, wanted: Wanted) -> Iterator[Record | BadRecord]:

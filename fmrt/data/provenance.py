@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from fmrt.data._index import read_index, read_regular
 from fmrt.data._jsonl_vectors import EXTENSION
-from fmrt.data._pending import PendingFile, writing
 from fmrt.data._pyarrow import pyarrow, reading_parquet
-from fmrt.data._source import one_line, shown
+from fmrt.data.index import read_index, read_regular
 from fmrt.errors import DataError
+from fmrt.whole_file import PendingFile, writing
+from fmrt.words import one_line, shown
 
 # In the metadata of a parquet schema.
 KEY = b"fmrt"

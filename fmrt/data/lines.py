@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fmrt.data._index import read_index
 from fmrt.data._npy import npy_header
-from fmrt.data._pending import PendingFile, nothing, writing
-from fmrt.data._source import one_line, shown
+from fmrt.data.index import read_index
 from fmrt.errors import DataError
+from fmrt.whole_file import PendingFile, nothing, writing
+from fmrt.words import one_line, shown
 
 _LINE = np.dtype("<i8")
 

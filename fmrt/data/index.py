@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fmrt.data._shard import EXTENSIONS, Shard
-from fmrt.data._source import one_line, shown
+from fmrt.data.shard import EXTENSIONS, Shard
 from fmrt.errors import DataError
+from fmrt.words import one_line, shown
 
 INDEX = "index.json"
 # Version 1 had no seals, and no content of the files with line numbers.

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from fmrt.data._folder import list_files
 from fmrt.data._media import MEDIA, Media
-from fmrt.data._source import STDIN, check_source, reading, shown
+from fmrt.data._source import check_source, reading
 from fmrt.errors import DataError
+from fmrt.words import STDIN, shown
 
 
 class Fingerprint:

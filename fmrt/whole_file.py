@@ -1,4 +1,4 @@
-"""An output file that takes its name only when it is complete."""
+"""Files that take their name only when they are complete and on the disk."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from fmrt.data._source import one_line
 from fmrt.errors import DataError
+from fmrt.words import one_line
 
 
 @contextmanager
@@ -47,7 +47,7 @@ def key_of(target: Path) -> str:
     ``v.npy``, ``v.lines.npy`` and ``v.npy.json`` are one output. The key is short, so that a name
     with it fits wherever the output's own does.
     """
-    name = re.sub(r"\.lines(\.npy)$|(\.npy|\.jsonl)\.json$", r"\1\2", target.name)
+    name = re.sub(r"\.lines(\.npy)$|(\.\w+)\.json$", r"\1\2", target.name)
     return hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
 
 
@@ -56,12 +56,16 @@ def nothing() -> None:
 
 
 class PendingFile:
-    """A hidden file beside ``output``, open for writing, renamed onto it by ``commit``."""
+    """A hidden file beside ``output``, open for writing, renamed onto it by ``commit``.
 
-    def __init__(self, output: str) -> None:
+    Args:
+        output: path of the file.
+        follow: where it is a symbolic link, write what it points to, and do not replace the link.
+    """
+
+    def __init__(self, output: str, *, follow: bool = True) -> None:
         self.output = output
-        # Through a symbolic link, write what it points to instead of replacing the link.
-        self._target = Path(output).resolve()
+        self._target = Path(output).resolve() if follow else Path(output)
         name = f".fmrt-{key_of(self._target)}-{secrets.token_hex(4)}.tmp"
         self._path = self._target.with_name(name)
         with writing(output):
@@ -84,3 +88,18 @@ class PendingFile:
             self.file.close()
         with suppress(OSError):
             self._path.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file, all of it or nothing; a symbolic link of that name is replaced.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    pending = PendingFile(str(path), follow=False)
+    try:
+        with writing(pending.output):
+            pending.file.write(content)
+        pending.commit()
+    finally:
+        pending.abort()

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from fmrt.data._pending import key_of, pending_files, writing
 from fmrt.errors import DataError
+from fmrt.whole_file import key_of, pending_files, writing
 
 _JOB = "job"
 _LOCK = ".fmrt-{}.lock"
