@@ -34,6 +34,11 @@ def runtime_version() -> str:
     return str(ort.__version__)
 
 
+def built_in_providers() -> list[str]:
+    """ONNX Runtime's names of the providers that it was built with."""
+    return list(ort.get_available_providers())
+
+
 def session_options(intra_op_threads: int = 1, *, record_placement: bool = False) -> OrtOptions:
     """Options of every session: quiet, and without memory plans, as batches differ in shape."""
     options = ort.SessionOptions()

@@ -104,15 +104,15 @@ def plugins() -> dict[str, Provider]:
 @functools.cache
 def _of_package(package: str, prefix: str) -> Provider | None:
     """The provider that a package brings, or None where it is no plug-in."""
-    try:
-        module = importlib.import_module(package)
-    except ImportError:
-        return None
-    if not all(hasattr(module, name) for name in INTERFACE):
-        return None
     name = package.removeprefix(prefix).replace("_", "-")
     install = f"pip install -U {package.replace('_', '-')}"
-    return Plugin(name, module.get_ep_names()[0], install, package=package)
+    try:
+        module = importlib.import_module(package)
+        if not all(hasattr(module, function) for function in INTERFACE):
+            return None
+        return Plugin(name, module.get_ep_names()[0], install, package=package)
+    except Exception:  # whatever a stranger's package raises; `problem` says it
+        return Plugin(name, "", install, package=package) if prefix == PREFIXES[0] else None
 
 
 @functools.cache
