@@ -16,6 +16,7 @@ SHOWN = ("text", "{eval-rst}", "{include}", "{toctree}")
 # Reasons in `<!-- not run: REASON -->`, in the line before a block.
 REASONS = (
     "needs a GPU",
+    "needs a plug-in",
     "part of a change to the tests",
     "tests in CI are these commands",
 )

@@ -36,7 +36,7 @@ if sys.platform == "win32":
     pytest.skip("blocks are written for a POSIX shell", allow_module_level=True)
 
 # The others, which export a model each, or measure.
-FAST = ("README", "bundle", "command-line", "jobs", "python")
+FAST = ("README", "bundle", "command-line", "jobs", "providers", "python")
 NUMBER = r"[-+.\de]+"
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 
@@ -118,7 +118,7 @@ def test_options_of_commands_in_the_text_exist(page: Path) -> None:
         if name == "fmrt" and words and not words[0].isupper():
             known = commands[words[0]]._option_string_actions
             assert [w for w in words if re.match(r"--?[a-z]", w) and w not in known] == [], code
-        if name == "python" and words[0] == "-m":
+        if name == "python" and words[:1] == ["-m"]:
             assert importlib.util.find_spec(words[1]), code
         if name == "python3" and words[0] == "dev.py":
             assert words[1] in dev.__doc__, code

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.util
 import inspect
 from pathlib import Path
 
@@ -216,3 +218,18 @@ def test_what_an_option_of_a_command_cannot_be_is_one_line(
         if status:
             assert [one.startswith("fmrt: error: ") for one in said] == [True], line
             assert len(said[0]) < 1000, line
+
+
+def test_every_option_that_is_checked_has_a_check() -> None:
+    found = importlib.util.find_spec("fmrt.export")
+    assert found is not None
+    folders = [*fmrt.__path__, *(found.submodule_search_locations or ())]
+    files = {file for folder in folders for file in Path(folder).rglob("*.py")}
+    calls = [
+        node
+        for file in files
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "checked"
+    ]
+    named = {keyword.arg for call in calls for keyword in call.keywords}
+    assert {"normalize", "provider"} <= named <= CHECKED.keys()
