@@ -209,7 +209,7 @@ def _windows_memory() -> Memory:
         )
 
     status = Status(length=ctypes.sizeof(Status))
-    if not ctypes.WinDLL("kernel32").GlobalMemoryStatusEx(ctypes.byref(status)):
+    if not ctypes.CDLL("kernel32").GlobalMemoryStatusEx(ctypes.byref(status)):
         return Memory(None)
     return Memory(status.total, status.available)
 
