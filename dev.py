@@ -62,6 +62,8 @@ def main() -> int:
             file=sys.stderr,
         )
         return 2
+    # Text is UTF-8 in every process that runs here, as it is on Linux and macOS in any case.
+    os.environ.setdefault("PYTHONUTF8", "1")
     try:
         set_up()
         commands[name](*sys.argv[2:])
@@ -152,7 +154,7 @@ def test_wheel() -> None:
         run(python(), "-m", "build", "--wheel", "--outdir", name, ".")
         wheel = next(place.glob("*.whl"))
         versions = place / "oldest.txt"
-        versions.write_text(oldest())
+        versions.write_text(oldest(), encoding="utf-8")
         venv.create(environment, with_pip=True)
         extras = ",".join(RUNTIME_EXTRAS)
         install(environment, f"{wheel}[{extras}]", *RUNTIME_TESTS, versions=versions)
@@ -167,11 +169,11 @@ def oldest() -> str:
     """The pinned versions, but the runtime's requirements at their lower bounds."""
     import tomllib  # noqa: PLC0415  # an older Python gets as far as main's message
 
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = [project["optional-dependencies"][extra] for extra in RUNTIME_EXTRAS]
     bounds = [line.replace(">=", "==") for line in sum(extras, project["dependencies"])]
     names = {package(line) for line in bounds}
-    pinned = CONSTRAINTS.read_text().splitlines()
+    pinned = CONSTRAINTS.read_text(encoding="utf-8").splitlines()
     return "\n".join([*(line for line in pinned if package(line) not in names), *bounds, ""])
 
 

@@ -5,7 +5,6 @@ import gzip
 import io
 import json
 import os
-import resource
 import subprocess
 import sys
 
@@ -328,6 +327,7 @@ def test_standard_input_is_read_and_left_open(monkeypatch):
         read_records("-")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="resource is POSIX's")
 def test_memory_is_bounded(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"x" * 999 + b"\n")
     os.truncate(tmp_path / "a.txt", 1000)
@@ -521,6 +521,7 @@ def umask():
 @pytest.mark.parametrize("name", ["a.npy", "a.parquet"])
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, name):
     writer = open_writer(str(tmp_path / name), shape=(1024,), dtype=F32)
+    resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:

@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import random
-import resource
 import shutil
 import signal
 import subprocess
@@ -27,6 +26,8 @@ from fmrt.whole_file import key_of
 from .conftest import WORDS
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+if sys.platform != "win32":
+    import resource
 SHARD_ROWS = 50
 
 
