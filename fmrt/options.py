@@ -11,9 +11,9 @@ import operator
 import os
 import re
 from collections.abc import Callable, Mapping
-from numbers import Real
-from pathlib import Path
-from typing import Any, SupportsIndex, cast
+from typing import Any
+
+import numpy as np
 
 from fmrt.errors import OptionError, quoted
 
@@ -33,12 +33,11 @@ def optional(check: Check) -> Check:
 def whole(most: int) -> Check:
     """A whole number of 1 to ``most``; NumPy's too."""
 
-    def check(name: str, value: object) -> int:
+    def check(name: str, value: Any) -> int:  # noqa: ANN401
         try:
-            number = operator.index(cast("SupportsIndex", value))
+            number = 0 if isinstance(value, bool | np.bool_) else operator.index(value)
         except TypeError:
             number = 0
-        number = 0 if _is_flag(value) else number
         if not 1 <= number <= most:
             raise OptionError(f"{name}={quoted(value)}; give a whole number from 1 to {most:,}")
         return number
@@ -46,42 +45,36 @@ def whole(most: int) -> Check:
     return check
 
 
-def _is_flag(value: object) -> bool:
-    """Whether a value is True or False; NumPy, whose flags are no `bool`, need not be imported."""
-    kind = type(value)
-    return kind is bool or (kind.__module__ == "numpy" and kind.__name__ in ("bool", "bool_"))
-
-
-def number(name: str, value: object) -> float:
+def number(name: str, value: Any) -> float:  # noqa: ANN401
     """A finite number."""
-    # NumPy's scalars count as real numbers too, and its flags do not.
-    if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value):
+    real = isinstance(value, int | float | np.integer | np.floating)
+    if not real or isinstance(value, bool) or not math.isfinite(value):
         raise OptionError(f"{name}={quoted(value)}; give a number")
     return float(value)
 
 
-def flag(name: str, value: object) -> bool:
+def flag(name: str, value: Any) -> bool:  # noqa: ANN401
     """True or False."""
-    if not _is_flag(value):
+    if not isinstance(value, bool | np.bool_):
         raise OptionError(f"{name}={quoted(value)}; give True or False")
     return bool(value)
 
 
-def name_of(name: str, value: object) -> str:
+def name_of(name: str, value: Any) -> str:  # noqa: ANN401
     """A text that is not empty, as a name is."""
     if not isinstance(value, str) or not value:
         raise OptionError(f"{name}={quoted(value)}; give a name, as text")
     return value
 
 
-def hash_of(name: str, value: object) -> str:
+def hash_of(name: str, value: Any) -> str:  # noqa: ANN401
     """A SHA-256 in hex."""
     if not isinstance(value, str) or not re.fullmatch(r"[0-9a-fA-F]{64}", value):
         raise OptionError(f"{name}={quoted(value)}; give 64 digits 0-9 and a-f, see fmrt info")
     return value
 
 
-def text(name: str, value: object) -> str:
+def text(name: str, value: Any) -> str:  # noqa: ANN401
     """Text that a tokenizer takes."""
     if not isinstance(value, str):
         raise OptionError(f"{name}={quoted(value)}; give text")
@@ -106,13 +99,12 @@ def text_problem(value: str, start: int = 0) -> str | None:
     return None
 
 
-def file_path(name: str, value: object) -> str | Path:
+def file_path(name: str, value: Any) -> Any:  # noqa: ANN401
     """A path, which is not empty."""
-    if isinstance(value, str | os.PathLike):
-        place = os.fspath(value)
-        if isinstance(place, str) and place and "\0" not in place and _encodable(place):
-            return value if isinstance(value, str | Path) else place
-    raise OptionError(f"{name}={quoted(value)}; give a path")
+    place = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(place, str) or not place or "\0" in place or not _encodable(place):
+        raise OptionError(f"{name}={quoted(value)}; give a path")
+    return value
 
 
 def _encodable(place: str) -> bool:
@@ -123,7 +115,7 @@ def _encodable(place: str) -> bool:
     return True
 
 
-def function(name: str, value: object) -> object:
+def function(name: str, value: Any) -> Any:  # noqa: ANN401
     """Something to call."""
     if not callable(value):
         raise OptionError(f"{name}={quoted(value)}; give a function")
@@ -144,17 +136,23 @@ OPTIONS: Mapping[str, Check] = {
     "cuda_graphs": flag,
     "max_item_bytes": whole(MOST_BYTES),
     "cache": optional(file_path),
+    # of embedding
     "modality": optional(name_of),
     "prompt_name": optional(name_of),
     "prompt": optional(text),
-    # of streams
+    "batch_tokens": optional(whole(MOST_TOKENS)),
+    "truncate_dim": optional(whole(MOST_TOKENS)),
+    "normalize": optional(flag),
+    "precision": name_of,
+    "show_progress": optional(flag),
+    "on_too_long": name_of,
+    "dedupe": flag,
     "raw_of": function,
     "on_error": optional(function),
     "group_of": optional(function),
     # of the exporter
     "output": name_of,
     "pooling": optional(name_of),
-    "normalize": optional(flag),
     "max_length": optional(whole(MOST_TOKENS)),
     "opset": optional(whole(MOST_TOKENS)),
     "device": name_of,
@@ -170,7 +168,7 @@ OPTIONS: Mapping[str, Check] = {
 }
 
 
-def checked(**values: Any) -> list[Any]:
+def checked(**values: Any) -> list[Any]:  # noqa: ANN401
     """The values of options, in their order; NumPy's numbers as Python's.
 
     Raises:

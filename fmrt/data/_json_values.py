@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from fmrt.data._source import line_problem
+from fmrt.data._source import LongLine, shown
 from fmrt.errors import DataError
-from fmrt.limits import Limits
-from fmrt.words import shown
+from fmrt.limits import Limits, structure_problem
 
 # Of one value: far above any record, yet a bracket that is never closed does not read a whole file.
 MOST_CHARACTERS = 1 << 24
@@ -121,7 +120,9 @@ class _Text:
         self._counted = self.place = 0
         parts = [self._buffer]
         for number, line in self._lines:
-            if problem := line_problem(line, self._limits):
+            long = isinstance(line, LongLine)
+            problem = line.decode() if long else structure_problem(line, self._limits)
+            if problem:
                 raise DataError(f"{shown(self._source)} line {number}: {problem}")
             try:
                 parts.append(line.decode())

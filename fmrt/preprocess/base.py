@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fmrt.errors import InputError
+from fmrt.errors import InputError, OptionError
 
+OnTooLong = Literal["truncate-and-warn", "truncate", "error"]
 Feeds = dict[str, NDArray[Any]]
 
 
@@ -78,3 +79,13 @@ class Preprocessor(Protocol):
 
     def constants(self, prompt: str) -> Feeds:
         """Model inputs that are the same for every batch of a stream."""
+
+
+def check_on_too_long(value: str) -> None:
+    """Raise unless ``value`` is one of `OnTooLong`.
+
+    Raises:
+        OptionError: it is not.
+    """
+    if value not in get_args(OnTooLong):
+        raise OptionError(f"on_too_long={value!r}; choose from: {', '.join(get_args(OnTooLong))}")

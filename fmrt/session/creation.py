@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import onnxruntime as ort
 
 from fmrt import native
 from fmrt.errors import BundleCorruptError, GraphError, ProviderError, quoted, said
-from fmrt.session.ort_types import OrtOptions, OrtSession
 
 if TYPE_CHECKING:
     from fmrt.session.providers.base import Provider
@@ -34,12 +33,7 @@ def runtime_version() -> str:
     return str(ort.__version__)
 
 
-def built_in_providers() -> list[str]:
-    """ONNX Runtime's names of the providers that it was built with."""
-    return list(ort.get_available_providers())
-
-
-def session_options(intra_op_threads: int = 1, *, record_placement: bool = False) -> OrtOptions:
+def session_options(intra_op_threads: int = 1, *, record_placement: bool = False) -> Any:  # noqa: ANN401
     """Options of every session: quiet, and without memory plans, as batches differ in shape."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = intra_op_threads
@@ -54,9 +48,9 @@ def session_options(intra_op_threads: int = 1, *, record_placement: bool = False
 def create(
     path: Path,
     provider: Provider,
-    options: OrtOptions,
+    options: Any,  # noqa: ANN401
     given: Sequence[tuple[str, Mapping[str, str]]] = (),
-) -> OrtSession:
+) -> Any:  # noqa: ANN401  # ort.InferenceSession
     """Load a graph, on this provider or not at all.
 
     Args:
@@ -112,7 +106,7 @@ def not_run(error: Exception) -> GraphError:
     return GraphError(f"ONNX Runtime cannot run the graph: {said(error)}")
 
 
-def check_outputs(session: OrtSession, names: Iterable[str]) -> None:
+def check_outputs(session: Any, names: Iterable[str]) -> None:  # noqa: ANN401
     """Compare the outputs that a manifest states with a loaded graph's.
 
     Raises:
@@ -125,7 +119,7 @@ def check_outputs(session: OrtSession, names: Iterable[str]) -> None:
             raise GraphError(f"the graph gives {found} as {name!r}, and floats are needed")
 
 
-def check_inputs(session: OrtSession, stated: Iterable[str]) -> None:
+def check_inputs(session: Any, stated: Iterable[str]) -> None:  # noqa: ANN401
     """Compare the inputs that a manifest states with a loaded graph's.
 
     Raises:

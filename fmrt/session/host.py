@@ -13,7 +13,6 @@ from fmrt import native
 from fmrt.errors import FmrtError
 from fmrt.session.creation import check_inputs, check_outputs, not_run
 from fmrt.session.memory import Memory
-from fmrt.session.ort_types import OrtSession
 
 Feeds = Mapping[str, NDArray[Any]]
 
@@ -41,7 +40,7 @@ class HostSession:
 
     def __init__(
         self,
-        session: OrtSession,
+        session: Any,  # noqa: ANN401  # ort.InferenceSession
         output: str,
         workers: int | None = None,
     ) -> None:
@@ -84,7 +83,7 @@ class HostSession:
         return np.asarray(values[0], np.float32)
 
 
-def input_names(session: OrtSession) -> frozenset[str]:
+def input_names(session: Any) -> frozenset[str]:  # noqa: ANN401  # ort.InferenceSession
     """Names of a graph's inputs, those with a default too: initializers to ONNX Runtime."""
     inputs = [*session.get_inputs(), *session.get_overridable_initializers()]
     return frozenset(i.name for i in inputs)
