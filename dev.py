@@ -9,7 +9,7 @@ python3 dev.py check    lint, types, import layers
 python3 dev.py docs     the documentation site, into build/docs; a dead link fails
 python3 dev.py attack   the fuzzers, see tests/attack/fuzz.py, and what they found: attack [SECONDS]
                         [NAMES], each for 60 seconds, all or those of tests/attack/test_NAME.py
-python3 dev.py bench    the benchmarks, and the README's table and plot from them; names of suites,
+python3 dev.py bench    the benchmarks, and the tables and plot from them; names of suites,
                         as in benchmarks/suites/test_NAME.py, run these alone
 
 Each creates .venv with the versions in constraints.txt when it is not there yet.
@@ -36,7 +36,7 @@ SUPPORTED = ((3, 11), (3, 13))
 TORCH_CPU_HOST = "download.pytorch.org"
 HUB_HOST = "huggingface.co"
 # What the runtime can have, and what its own tests need beside.
-RUNTIME_EXTRAS = ("parquet", "image", "audio", "evaluate")
+RUNTIME_EXTRAS = ("parquet", "image", "audio")
 RUNTIME_TESTS = ("hypothesis", "onnx", "psutil", "pytest")
 
 
@@ -62,6 +62,8 @@ def main() -> int:
             file=sys.stderr,
         )
         return 2
+    # Text is UTF-8 in every process that runs here, as it is on Linux and macOS in any case.
+    os.environ.setdefault("PYTHONUTF8", "1")
     try:
         set_up()
         commands[name](*sys.argv[2:])
@@ -131,7 +133,7 @@ def docs() -> None:
 
 
 def bench(*suites: str) -> None:
-    """Run the benchmarks, or some, and write their results, the README's table and the plot."""
+    """Run the benchmarks, or some, and write their results, the tables and the plot."""
     found = sorted((ROOT / "benchmarks/suites").glob("test_*.py"))
     names = [path.stem.removeprefix("test_") for path in found]
     for name in suites or names:
@@ -152,7 +154,7 @@ def test_wheel() -> None:
         run(python(), "-m", "build", "--wheel", "--outdir", name, ".")
         wheel = next(place.glob("*.whl"))
         versions = place / "oldest.txt"
-        versions.write_text(oldest())
+        versions.write_text(oldest(), encoding="utf-8")
         venv.create(environment, with_pip=True)
         extras = ",".join(RUNTIME_EXTRAS)
         install(environment, f"{wheel}[{extras}]", *RUNTIME_TESTS, versions=versions)
@@ -167,11 +169,11 @@ def oldest() -> str:
     """The pinned versions, but the runtime's requirements at their lower bounds."""
     import tomllib  # noqa: PLC0415  # an older Python gets as far as main's message
 
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = [project["optional-dependencies"][extra] for extra in RUNTIME_EXTRAS]
     bounds = [line.replace(">=", "==") for line in sum(extras, project["dependencies"])]
     names = {package(line) for line in bounds}
-    pinned = CONSTRAINTS.read_text().splitlines()
+    pinned = CONSTRAINTS.read_text(encoding="utf-8").splitlines()
     return "\n".join([*(line for line in pinned if package(line) not in names), *bounds, ""])
 
 

@@ -1,6 +1,7 @@
-"""The README's table and plot from ``benchmarks/results``, a file a suite.
+"""The tables of figures and the plot, from ``benchmarks/results``, which has one file per suite.
 
-``python -m benchmarks.report`` writes them, and exits with 1 when a figure misses its bar.
+``python -m benchmarks.report`` writes every figure into docs/performance.md and the main ones into
+README.md. It exits with 1 when a figure misses its bar.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
+PAGE = ROOT / "docs/performance.md"
 RESULTS = ROOT / "benchmarks/results"
 PLOT = ROOT / "docs/throughput.png"
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
@@ -25,12 +27,13 @@ class Bar:
     """A figure of the report and what it must reach.
 
     Attributes:
-        name: of the figure.
-        key: of ``extra_info`` that holds it.
-        limit: the bar.
-        at_least: whether the figure must reach the bar, or else stay below it.
-        form: how it is shown.
-        peer: shows the peer's figure, where there is one.
+        name: The figure's name.
+        key: The key of ``extra_info`` that holds the figure.
+        limit: The bar.
+        at_least: Whether the figure must reach the bar; else it must stay below it.
+        form: The format of the figure.
+        peer: Shows the peer's figure, where there is one.
+        main: Whether the README shows the figure too.
     """
 
     name: str
@@ -39,6 +42,7 @@ class Bar:
     at_least: bool
     form: str
     peer: Callable[[Facts], str] = lambda _: ""
+    main: bool = False
 
     def met(self, facts: Facts) -> bool:
         """Whether the figure is on the right side of the bar."""
@@ -63,6 +67,7 @@ def _media(name: str, unit: str) -> Bar:
         lambda f: (
             f"{f['items_per_second']:.1f} against {f['transformers_items_per_second']:.1f} {unit}/s"
         ),
+        main=True,
     )
 
 
@@ -78,9 +83,10 @@ BARS = {
                 f"{f['tokens_per_second']:,.0f} against "
                 f"{f['sentence_transformers_tokens_per_second']:,.0f} tokens/s"
             ),
+            main=True,
         ),
         Bar(
-            "Natural-length texts, fraction of sgemm",
+            "Natural-length texts, fraction of NumPy's sgemm",
             "sgemm_fraction",
             0.85,
             True,
@@ -126,6 +132,7 @@ BARS = {
             lambda f: (
                 f"sentence-transformers {f['sentence_transformers_first_vector_seconds']:.1f}"
             ),
+            main=True,
         ),
         Bar(
             "Peak resident memory then, MiB",
@@ -134,10 +141,11 @@ BARS = {
             False,
             "{:.0f}",
             lambda f: f"sentence-transformers {f['sentence_transformers_resident_mib']:.0f}",
+            main=True,
         ),
     ),
     "test_large_file": (
-        Bar("Growth over a 200,000-line file, MiB", "growth_mib", 300, False, "{:.0f}"),
+        Bar("Growth over a 200,000-line file, MiB", "growth_mib", 300, False, "{:.0f}", main=True),
     ),
     "test_pipeline": (
         Bar(
@@ -187,7 +195,7 @@ BARS = {
             10,
             True,
             "{:.0f}",
-            lambda f: f"{f['bytes_a_text']:,.0f} bytes a text",
+            lambda f: f"{f['bytes_a_text']:,.0f} bytes per text",
         ),
     ),
     "test_quantization": (
@@ -198,6 +206,7 @@ BARS = {
             True,
             "{:.5f}",
             lambda f: f"quantize_dynamic {f['ort_dynamic_mean_cosine']:.5f}",
+            main=True,
         ),
         Bar(
             "int8, worst cosine of 600 texts",
@@ -226,9 +235,10 @@ BARS = {
                 f"quantize_dynamic {f['ort_dynamic_speed']:.2f}, "
                 f"static QDQ {f['ort_static_speed']:.2f}"
             ),
+            main=True,
         ),
         Bar("int8, times quantize_dynamic's speed", "int8_over_dynamic", 1.0, True, "{:.2f}"),
-        Bar("int8, fraction of fp32's size", "int8_size", 0.3, False, "{:.3f}"),
+        Bar("int8, fraction of fp32's size", "int8_size", 0.3, False, "{:.3f}", main=True),
         Bar("fp16 on the CPU, times fp32's speed", "fp16_speed", 0.95, True, "{:.2f}"),
         Bar("fp16, fraction of fp32's size", "fp16_size", 0.51, False, "{:.3f}"),
         Bar("fp16, max abs error", "fp16_max_abs_error", 2e-3, False, "{:.0e}"),
@@ -243,20 +253,34 @@ BARS = {
             lambda f: f"{f['int4_mib']:.0f} of {f['fp32_mib']:.0f} MiB",
         ),
     ),
-    "test_installed_size": (Bar("Installed size, MiB", "installed_mib", 260, False, "{:.0f}"),),
+    "test_installed_size": (
+        Bar("Installed size, MiB", "installed_mib", 260, False, "{:.0f}", main=True),
+    ),
 }
 
 
 def main() -> int:
-    """Rewrite the README's table and the plot; 1 when a bar was missed."""
+    """Rewrite the tables and the plot; 1 when a bar was missed."""
     results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*"))]
     table = "\n\n".join(_tables(results))
     print(table)
-    before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    README.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}", encoding="utf-8")
+    fill(PAGE, table, BEGIN, END)
+    fill(README, "\n\n".join(_tables(results, main=True)), BEGIN, END)
     _plot(_facts(results))
     return int("**missed**" in table)
+
+
+def fill(page: Path, text: str, begin: str, end: str) -> None:
+    """Put text between the two marks of a page.
+
+    Raises:
+        ValueError: The page lacks a mark.
+    """
+    before, begins, rest = page.read_text(encoding="utf-8").partition(begin)
+    _, ends, after = rest.partition(end)
+    if not begins or not ends:
+        raise ValueError(f"{page} lacks {begin} or {end}")
+    page.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
 
 
 def _facts(results: Sequence[Facts]) -> dict[str, Facts]:
@@ -264,23 +288,23 @@ def _facts(results: Sequence[Facts]) -> dict[str, Facts]:
     return {b["name"]: b["extra_info"] for suite in results for b in suite["benchmarks"]}
 
 
-def _tables(results: Sequence[Facts]) -> Iterator[str]:
-    """A table for each machine that suites ran on, the machine in front."""
+def _tables(results: Sequence[Facts], *, main: bool = False) -> Iterator[str]:
+    """One table per machine that suites ran on, after the machine's name; or the main figures."""
     machines = dict.fromkeys(map(_hardware, results))
     for machine in machines:
         suites = [suite for suite in results if _hardware(suite) == machine]
-        rows = list(_rows(_facts(suites)))
+        rows = list(_rows(_facts(suites), main=main))
         if rows:
             latest = max(suite["datetime"] for suite in suites)[:10]
             title = f"{machine}; {latest}. Written by `python3 dev.py bench`."
-            head = ["| what | fmrt | beside it | bar | |", "|---|---|---|---|---|"]
+            head = ["| what | fmrt | compared with | bar | |", "|---|---|---|---|---|"]
             yield "\n".join([title, "", *head, *rows])
 
 
-def _rows(facts: Mapping[str, Facts]) -> Iterator[str]:
+def _rows(facts: Mapping[str, Facts], *, main: bool) -> Iterator[str]:
     for test, bars in BARS.items():
         if test in facts:
-            yield from (bar.row(facts[test]) for bar in bars)
+            yield from (bar.row(facts[test]) for bar in bars if bar.main or not main)
 
 
 def _hardware(results: Facts) -> str:
@@ -310,7 +334,7 @@ def _plot(facts: Mapping[str, Facts]) -> None:
     )
     axes.barh([p + 0.2 for p in positions], peers, 0.4, label="sentence-transformers (torch)")
     axes.set_yticks(positions, [f["texts"] for f in chosen])
-    axes.set_xlabel("tokens a second, all-MiniLM-L6-v2, fp32")
+    axes.set_xlabel("tokens per second, all-MiniLM-L6-v2, fp32")
     axes.invert_yaxis()
     figure.legend(loc="outside upper center", ncols=2)
     PLOT.parent.mkdir(exist_ok=True)

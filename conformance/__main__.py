@@ -18,7 +18,6 @@ import dataclasses
 import json
 import multiprocessing
 import os
-import resource
 import shutil
 import signal
 import sys
@@ -106,6 +105,8 @@ def _outcome(work: Path, limit: int, model_type: str) -> Outcome:
 
 
 def _child(model_type: str, file: Path, limit: int) -> None:
+    import resource  # noqa: PLC0415  # POSIX's
+
     resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 5))
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     place = Path(tempfile.mkdtemp(dir=file.parent))

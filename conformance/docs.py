@@ -22,7 +22,7 @@ from tests.export.vision import VISION
 DOCS = Path(__file__).parents[1] / "docs/models.md"
 MODALITIES = {"text": "text", "image": "pixels", "audio": "audio"}
 FAMILIES = "test_families.py"
-# What transformers' messages go on with, behind the reason.
+# What transformers' messages go on with after the reason.
 ADVICE = (
     "; those that are",
     "For more information",
@@ -152,49 +152,73 @@ def _verified(outcomes: Mapping[str, Outcome]) -> str:
 
 TEMPLATE = """# Models
 
-This page is written by `python -m conformance --docs` from the tests' own registries and from
-`conformance/results.json`; a test fails when it is stale.
+This page says which model types fmrt exports, and how that is known. Read it to see whether your
+model works. A model type is the `model_type` of a model's `config.json`. `python -m conformance
+--docs` writes this page from the tests' own tables and from `conformance/results.json`, and a
+test fails if it is out of date.
+
+In short, these work:
+
+- **texts**: encoders such as BERT, RoBERTa, ModernBERT and T5, and decoders such as Qwen3, Llama
+  and Gemma 3, padded on either side,
+- **images**: ViT, DINOv2, DINOv3, SigLIP, ConvNeXt, ResNet and others, models of timm, and plain
+  torch checkpoints of ResNets through `python -m fmrt.export.resnet`,
+- **sounds**: wav2vec2, HuBERT, WavLM, Whisper, AST, Parakeet and others,
+- **texts with images or sounds**: CLIP, SigLIP and CLAP,
+- **segmentation**: SAM, SAM-HQ and SAM 2,
+- **adapters**: LoRA, rsLoRA and DoRA, also several with weights,
+- directories of sentence-transformers, in their old and new form, with Transformer, Pooling
+  (every mode, and several), Dense, LayerNorm and Normalize modules and with prompts.
 
 ## Families under test
 
-For each of these, raw input goes through the torch-free runtime and is compared with PyTorch and
-Hugging Face's own preprocessing, one item at a time, on a seeded tiny model of the architecture.
-The tolerance is the largest error of a component relative to the largest component; every item's
-cosine is at least 0.99999; items together equal items alone; their number, lengths and sizes are
-not those of the conversion. Decoders are compared with mean and last-token pooling, and padded on
-either side. The pooling is the default of a directory that states none; a sentence-transformers
-directory's own modules come first.
+For each of these families, a test compares the torch-free runtime with PyTorch and with Hugging
+Face's own preprocessing. It starts from raw input and uses a tiny model of the architecture with
+seeded random weights.
+
+- PyTorch embeds one item at a time. The runtime embeds items together and alone, and both must be
+  equal.
+- The number, lengths and sizes of the items are not those of the conversion.
+- The tolerance is the largest error of a component, relative to the largest component. Every
+  item's cosine is at least 0.99999.
+- Decoders are compared with mean and last-token pooling, and with padding on either side.
+- The column "pooling" gives the default of a directory that states none. The modules of a
+  sentence-transformers directory come first.
 
 | family | model type | pooling | compared input | tolerance | tests/export/ |
 |---|---|---|---|---|---|
 {support}
 
-sentence-transformers directories (Dense, LayerNorm, Normalize, prompts, both forms of the files)
-are in `test_modules.py`; EmbeddingGemma's and Qwen3-Embedding's form in `test_embedding_models.py`;
-adapters in `test_adapter.py`; a real model, all-MiniLM-L6-v2, in `test_minilm.py`.
+Other tests are in `test_modules.py` (sentence-transformers' Dense, LayerNorm and Normalize
+modules, prompts, both forms of the files), `test_embedding_models.py` (the form of EmbeddingGemma
+and Qwen3-Embedding), `test_adapter.py` (adapters) and `test_minilm.py` (a real model,
+all-MiniLM-L6-v2).
 
-A directory whose first module is a StaticEmbedding (model2vec) becomes a look-up and a mean.
-One whose first module is CLIP or its like becomes two towers, normalized if a module says so. A
-SentencePiece model without a `tokenizer.json` is converted.
+If a directory's first module is a StaticEmbedding (model2vec), its graph is a look-up and a mean.
+If the first module is CLIP or a model like it, the bundle has two towers, which are normalized if
+a module says so. A SentencePiece model without a `tokenizer.json` is converted.
 
-Rerankers (CrossEncoder, `ForSequenceClassification`) and other heads for tasks, SparseEncoders and
-ColBERT models are refused by name; `--pooling MODE` exports the model beneath. What a hostile or
-broken directory gives is in `test_directories.py`.
+fmrt refuses rerankers (CrossEncoder, `ForSequenceClassification`), other heads for tasks,
+SparseEncoders and ColBERT models, and says which one it found. `--pooling MODE` exports the model
+beneath. `test_directories.py` shows what a hostile or broken directory gives.
 
 ## Every other model type
 
-Any model type that transformers' `AutoModel` knows and that takes text, pixels or audio alone is
-tried the same way. It is accepted only if the exported graph gives PyTorch's vectors, and refused
-with the reason otherwise; nothing is left behind then. `python -m conformance` makes a tiny
-random model of every such type (transformers {version}), with a real tokenizer, image processor or
-feature extractor, and exports it as `fmrt export` does:
+fmrt tries any model type that transformers' `AutoModel` knows and that takes text, pixels or
+audio alone. It accepts the model only if the exported graph gives PyTorch's vectors. Otherwise it
+refuses the model with the reason, and leaves nothing behind. `python -m conformance` does this
+for every such type of transformers {version}. It makes a tiny random model with a real tokenizer,
+image processor or feature extractor, and exports it as `fmrt export` does:
 
 {counts}
 
-Encoder-decoders give their encoder. A model that padding changes (FNet, block-sparse attention) is
-run on texts of one length at a time. Image types are run behind ViT's image processor: whether a
-checkpoint's own processor can be run without torch is checked when it is exported. Sparse attention
-that attends to the 2,048 best positions is tried on texts that have fewer, as most have.
+- Encoder-decoders give their encoder.
+- A model whose vectors change with padding (FNet, block-sparse attention) gets batches of texts
+  of one length.
+- Image types are tried with ViT's image processor. Whether the runtime can replace a checkpoint's
+  own processor is checked when that checkpoint is exported.
+- Sparse attention to the 2,048 best positions is tried on texts that have fewer positions, as
+  most have.
 
 ### Verified
 
@@ -206,7 +230,7 @@ that attends to the 2,048 best positions is tried on texts that have fewer, as m
 
 ### Out of scope
 
-These take more than one kind of input, or give something other than an embedding.
+These types take more than one kind of input, or give something other than an embedding.
 
 {outside}
 """

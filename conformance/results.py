@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
 import transformers
+from filelock import FileLock
 
 from conformance.outcome import Outcome
 
@@ -28,15 +28,14 @@ def read_results() -> Results:
     """Those of earlier runs, if any."""
     if not RESULTS.is_file() or not RESULTS.stat().st_size:
         return Results()
-    raw = json.loads(RESULTS.read_text())
+    raw = json.loads(RESULTS.read_text(encoding="utf-8"))
     found = (Outcome(**entry) for entry in raw["outcomes"])
     return Results(raw["transformers"], {o.model_type: o for o in found})
 
 
 def add_result(found: Outcome) -> None:
     """Write one outcome beside those that are there, whoever else is writing."""
-    with RESULTS.open("a+") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with FileLock(RESULTS.with_suffix(".lock")), RESULTS.open("a+", encoding="utf-8") as file:
         results = read_results()
         results.outcomes[found.model_type] = found
         _write(results, file)

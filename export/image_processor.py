@@ -234,7 +234,7 @@ def reference_images() -> list[bytes]:
     ]
 
 
-def _file(image: Image.Image, kind: str, **options: Any) -> bytes:  # noqa: ANN401
+def _file(image: Image.Image, kind: str, **options: Any) -> bytes:
     out = io.BytesIO()
     image.save(out, kind, **options)
     return out.getvalue()

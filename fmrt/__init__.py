@@ -1,9 +1,9 @@
 """fmrt: export foundation models once, embed anywhere, fast.
 
-``Embedder`` runs a bundle on onnxruntime, without torch or transformers, and ``Segmenter`` one that
-segments images by ``Prompt``; ``export_model`` makes one (with the ``export`` extra); ``Bundle`` is
-one on disk; ``verify_bundle`` checks one against PyTorch; ``push_bundle`` publishes one;
-``evaluate`` tests embeddings on a data set (with the ``evaluate`` extra).
+``Embedder`` runs a bundle on onnxruntime, without torch or transformers, as ``EmbedOptions`` say,
+and ``Segmenter`` one that segments images by ``Prompt``; ``export_model`` makes one (with the
+``export`` extra); ``Bundle`` is one on disk; ``verify_bundle`` checks one against PyTorch;
+``push_bundle`` publishes one.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from fmrt._version import __version__
 from fmrt.errors import FmrtError
 
 if TYPE_CHECKING:
-    from fmrt._api import evaluate, export_model, quantize_bundle
+    from fmrt._api import export_model, quantize_bundle
     from fmrt.bundle import Bundle
+    from fmrt.embed_options import EmbedOptions
     from fmrt.embedder import Embedder
     from fmrt.prompt import Prompt
     from fmrt.push import push_bundle
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Bundle",
+    "EmbedOptions",
     "Embedder",
     "FmrtError",
     "ParityReport",
@@ -33,7 +35,6 @@ __all__ = [
     "Segmentation",
     "Segmenter",
     "__version__",
-    "evaluate",
     "export_model",
     "push_bundle",
     "quantize_bundle",
@@ -42,12 +43,12 @@ __all__ = [
 # Where each is that is imported when it is asked for, so that the command line starts quickly.
 _HOMES = {
     "Bundle": "bundle",
+    "EmbedOptions": "embed_options",
     "Embedder": "embedder",
     "ParityReport": "verify",
     "Prompt": "prompt",
     "Segmentation": "segment",
     "Segmenter": "segmenter",
-    "evaluate": "_api",
     "export_model": "_api",
     "push_bundle": "push",
     "quantize_bundle": "_api",

@@ -6,7 +6,6 @@ written again, and the front matter and all that a user wrote around it stay.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from fmrt.bundle import Bundle
 from fmrt.card_recipes import recipes
 from fmrt.manifest import Manifest, Tower, Variant
+from fmrt.whole_file import write_whole
 
 CARD_FILE = "README.md"
 BEGIN, END = "<!-- fmrt: begin -->", "<!-- fmrt: end -->"
@@ -98,9 +98,7 @@ def card_for(bundle: Bundle, text: str, repository: str) -> str:
 
 
 def _write(directory: Path, text: str) -> None:
-    partial = directory / f"{CARD_FILE}.partial-{os.getpid()}"
-    partial.write_bytes(card_bytes(text))
-    partial.replace(directory / CARD_FILE)
+    write_whole(directory / CARD_FILE, card_bytes(text))
 
 
 def _marked(bundle: Bundle, repository: str) -> str:

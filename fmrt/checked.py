@@ -70,7 +70,7 @@ def place_inside(directory: Path, name: str, *, folder: bool = False) -> Path:
     """
     path = directory / name
     real, root = os.path.realpath(path.parent if folder else path), os.path.realpath(directory)
-    if os.path.commonpath([real, root]) == root:
+    if Path(real).is_relative_to(root):
         return path
     snapshots = Path(root).parent
     if snapshots.name == "snapshots" and Path(real).parent == snapshots.parent / "blobs":
@@ -97,7 +97,11 @@ def check_size(path: Path, record: FileRecord | Variant) -> Stamp:
 
 
 def _check_hash(path: Path, record: FileRecord | Variant) -> None:
-    if sha256(path) != record.sha256:
+    try:
+        found = sha256(path)
+    except OSError as e:
+        raise BundleCorruptError(f"{path} cannot be read: {e.strerror or e}") from e
+    if found != record.sha256:
         raise BundleCorruptError(f"{path} is corrupt: its SHA-256 has changed; {FIX}")
 
 

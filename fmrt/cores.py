@@ -7,7 +7,7 @@ import os
 import platform
 from pathlib import Path
 
-_CGROUP = Path("/sys/fs/cgroup")
+CGROUP = Path("/sys/fs/cgroup")
 _CPUINFO = Path("/proc/cpuinfo")
 
 
@@ -17,7 +17,7 @@ def available_cores() -> int:
     The smaller of the CPU affinity mask and the cgroup CPU quota (v2 ``cpu.max``, v1
     ``cpu.cfs_quota_us``), rounded up: a quota of 1.5 cores keeps two threads useful.
     """
-    quota = _cgroup_quota(_CGROUP)
+    quota = cgroup_quota()
     cores = _affinity()
     return max(1, cores if quota is None else min(cores, math.ceil(quota)))
 
@@ -33,22 +33,22 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def _affinity() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _cgroup_quota(root: Path) -> float | None:
-    """Cores that the cgroup mounted at ``root`` allows, or None without a limit."""
+def cgroup_quota() -> float | None:
+    """Cores that this process's cgroup allows, or None without a limit."""
     try:
-        quota, period = (root / "cpu.max").read_text().split()
+        quota, period = (CGROUP / "cpu.max").read_text().split()
     except (OSError, ValueError):
         try:
-            quota = (root / "cpu/cpu.cfs_quota_us").read_text().strip()
-            period = (root / "cpu/cpu.cfs_period_us").read_text().strip()
+            quota = (CGROUP / "cpu/cpu.cfs_quota_us").read_text().strip()
+            period = (CGROUP / "cpu/cpu.cfs_period_us").read_text().strip()
         except OSError:
             return None
     if not quota.isdigit() or not period.isdigit() or int(period) == 0:
         return None  # "max" (v2) and "-1" (v1) mean no limit
     return int(quota) / int(period)
+
+
+def _affinity() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

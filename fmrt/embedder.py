@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
-import warnings
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -13,18 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmrt.bundle import Bundle
+from fmrt.embed_options import DEFAULTS, EmbedOptions, takes_options
 from fmrt.encode import DOCUMENT, QUERY, Encoding
-from fmrt.engine import Engine, OnError, Truncation
-from fmrt.errors import ClosedError, OptionError, ProcessError, TruncationWarning, quoted
+from fmrt.engine import Engine
+from fmrt.errors import ClosedError, OptionError, ProcessError, TruncationWarning
 from fmrt.items import items_of
 from fmrt.limits import DEFAULT, Limits
 from fmrt.manifest import Manifest
 from fmrt.options import checked
-from fmrt.postprocess import Postprocess, make_postprocess
-from fmrt.preprocess.base import OnTooLong, check_on_too_long
 from fmrt.progress import Progress
+from fmrt.request import Request, make_request, with_prompt
 from fmrt.session import DeviceOptions
+from fmrt.stream import OnError, Truncation
 from fmrt.tuning import Tuning
+from fmrt.user_warning import warn_user
 from fmrt.verify import check_quick
 
 if TYPE_CHECKING:
@@ -130,7 +132,7 @@ class Embedder(Encoding):
         variant: str | None = None,
         provider: str = "cpu",
         sha256: str | None = None,
-        **options: Any,  # noqa: ANN401
+        **options: Any,
     ) -> Embedder:
         """Load a bundle from a local directory or the Hugging Face hub, as the constructor does.
 
@@ -146,20 +148,12 @@ class Embedder(Encoding):
             **options,
         )
 
+    @takes_options
     def embed(
         self,
         items: Iterable[Any],
-        *,
-        modality: str | None = None,
-        prompt_name: str | None = None,
-        prompt: str | None = None,
-        batch_tokens: int | None = None,
-        truncate_dim: int | None = None,
-        normalize: bool | None = None,
-        precision: str = "float32",
-        show_progress: bool | None = None,
-        on_too_long: OnTooLong = "truncate-and-warn",
-        dedupe: bool = False,
+        options: EmbedOptions = DEFAULTS,
+        **changes: Any,
     ) -> NDArray[Any]:
         """Embed items; the result's rows are in input order.
 
@@ -167,23 +161,8 @@ class Embedder(Encoding):
             items: texts, images or sounds, in any iterable that has an order: a list, a
                 generator, a NumPy array, a column of pandas, polars or pyarrow. None gives an
                 array of no rows.
-            modality: ``text``, ``image`` or ``audio`` where the bundle has several and the type of
-                the items leaves it open: a string is a text, unless this says that it is a path.
-            prompt_name: one of the model's prompts, put in front of every text; default the
-                model's own default.
-            prompt: a prompt's text, in place of ``prompt_name``.
-            batch_tokens: most tokens (patches, frames) of a batch, padding included; default 512,
-                on a GPU 32,768.
-            truncate_dim: keep this many leading dimensions (Matryoshka); vectors that the model
-                normalizes are normalized again.
-            normalize: True for unit length; default as the model does.
-            precision: ``float32``, ``float16``, ``int8``, ``uint8``, or ``binary`` (sign bits, 8
-                a byte).
-            show_progress: a progress bar on standard error; default only on a terminal.
-            on_too_long: for texts over ``max_length`` tokens: cut and warn, ``truncate`` without
-                a warning, or ``error``.
-            dedupe: remember the latest 64 MiB of vectors, so that an item that comes back is not
-                computed again; without it that is so for texts, within some thousand items.
+            options: how to embed; see `EmbedOptions`.
+            changes: options by their names, in place of those of ``options``.
 
         Returns:
             float32 ``[n, dim]``; another dtype or width as ``precision`` says. A bundle exported
@@ -194,78 +173,51 @@ class Embedder(Encoding):
             InputError: a text that is no string, or holds NUL or lone surrogates; an image or
                 sound that cannot be read.
             TextTooLongError: too many tokens under ``on_too_long="error"``.
-            OptionError: an argument that makes no sense for this model.
+            OptionError: an option that makes no sense for this model.
         """
         items = items_of(items)
         if not isinstance(items, list | tuple):
             items = list(items)
-        engine = self._engine(modality, items[:1])
-        (show_progress,) = checked(show_progress=show_progress)
-        post = self._postprocess(engine, truncate_dim, normalize, precision)
-        prompt = self._prompt(engine, prompt_name, prompt)
-        if len(items) == 1 and not show_progress:
-            _check(batch_tokens, on_too_long, dedupe)
-            truncation = Truncation()
-            vector = post(engine.one(items[0], prompt, on_too_long, truncation))
-            _warn_if_cut(truncation, engine, on_too_long)
-            return np.ascontiguousarray(vector)
-        stream = self._vectors(
-            engine, items, _same, post, prompt, batch_tokens, on_too_long, dedupe=dedupe
-        )
-        out = np.empty((len(items), *engine.tower.shape(post.width)), post.precision.dtype)
+        options = options.but(changes)
+        engine, request = self._request(options, items[:1])
+        shape, dtype = request.tower.shape(request.post.width), request.post.precision.dtype
+        out = np.empty((len(items), *shape), dtype)
         done = 0
-        with Progress(len(items), show_progress, engine.preprocess.unit) as progress:
-            for window, vectors in stream:
+        with Progress(len(items), options.show_progress, engine.preprocess.unit) as progress:
+            for window, vectors in self._vectors(engine, request, items, _same):
                 out[done : done + len(window)] = vectors
                 done += len(window)
                 progress.advance(len(window))
         return out
 
+    @takes_options
     def embed_iter(
         self,
         items: Iterable[Any],
-        *,
-        modality: str | None = None,
-        prompt_name: str | None = None,
-        prompt: str | None = None,
-        batch_tokens: int | None = None,
-        truncate_dim: int | None = None,
-        normalize: bool | None = None,
-        precision: str = "float32",
-        on_too_long: OnTooLong = "truncate-and-warn",
-        dedupe: bool = False,
+        options: EmbedOptions = DEFAULTS,
+        **changes: Any,
     ) -> Iterator[NDArray[Any]]:
-        """Yield a vector an item, in input order, from an iterable of any length in bounded memory.
+        """Yield a vector per item, in input order, from an iterable of any length.
 
-        Arguments and errors are those of `embed`; the options are checked before the first item
-        is read, and a truncation warning comes at the end. With several towers and no
-        ``modality``, items are texts.
+        Memory is bounded. Arguments and errors are those of `embed`; the options are checked
+        before the first item is read, and a truncation warning comes at the end. With several
+        towers and no ``modality``, items are texts.
         """
         items = items_of(items)
-        engine = self._engine(modality, ())
-        post = self._postprocess(engine, truncate_dim, normalize, precision)
-        prompt = self._prompt(engine, prompt_name, prompt)
-        stream = self._vectors(
-            engine, items, _same, post, prompt, batch_tokens, on_too_long, dedupe=dedupe
-        )
+        engine, request = self._request(options.but(changes), ())
+        stream = self._vectors(engine, request, items, _same)
         return (vector for _, vectors in stream for vector in vectors)
 
+    @takes_options
     def embed_items(
         self,
         items: Iterable[T],
         raw_of: Callable[[T], object],
+        options: EmbedOptions = DEFAULTS,
         *,
-        modality: str | None = None,
-        prompt_name: str | None = None,
-        prompt: str | None = None,
-        batch_tokens: int | None = None,
-        truncate_dim: int | None = None,
-        normalize: bool | None = None,
-        precision: str = "float32",
-        on_too_long: OnTooLong = "truncate-and-warn",
         on_error: OnError[T] | None = None,
-        dedupe: bool = False,
         group_of: Callable[[T], Hashable] | None = None,
+        **changes: Any,
     ) -> Iterator[tuple[list[T], NDArray[Any]]]:
         """Yield items with their vectors, as of `embed`, some thousand at a time, in input order.
 
@@ -277,37 +229,37 @@ class Embedder(Encoding):
         """
         checked(raw_of=raw_of, on_error=on_error, group_of=group_of)
         items = items_of(items)
-        engine = self._engine(modality, ())
-        post = self._postprocess(engine, truncate_dim, normalize, precision)
-        prompt = self._prompt(engine, prompt_name, prompt)
-        return self._vectors(
-            engine,
-            items,
-            raw_of,
-            post,
-            prompt,
-            batch_tokens,
-            on_too_long,
-            on_error,
-            dedupe=dedupe,
-            group_of=group_of,
-        )
+        engine, request = self._request(options.but(changes), ())
+        return self._vectors(engine, request, items, raw_of, on_error, group_of)
 
-    def embed_query(self, text: str, **options: Any) -> NDArray[Any]:  # noqa: ANN401
+    @takes_options
+    def embed_query(
+        self,
+        text: str,
+        options: EmbedOptions = DEFAULTS,
+        **changes: Any,
+    ) -> NDArray[Any]:
         """Embed one search query, ``[dim]``, with the model's ``query`` prompt if it has one.
 
-        ``options`` are those of `embed`.
+        Arguments and errors are those of `embed`.
         """
-        options = {"modality": "text", **self._with_prompt(QUERY, options)}
-        return self.embed([text], **options)[0]  # type: ignore[no-any-return]
+        options = options.but({"modality": "text", **changes})
+        return self.embed([text], with_prompt(self._bundle, options, QUERY))[0]  # type: ignore[no-any-return]
 
-    def embed_documents(self, texts: Iterable[str], **options: Any) -> NDArray[Any]:  # noqa: ANN401
+    @takes_options
+    def embed_documents(
+        self,
+        texts: Iterable[str],
+        options: EmbedOptions = DEFAULTS,
+        **changes: Any,
+    ) -> NDArray[Any]:
         """Embed documents, ``[n, dim]``, with the model's ``document`` prompt if it has one.
 
-        ``passage`` and ``corpus`` are taken as other names for it, in that order. ``options`` are
-        those of `embed`.
+        ``passage`` and ``corpus`` are taken as other names for it, in that order. Arguments and
+        errors are those of `embed`.
         """
-        return self.embed(texts, **{"modality": "text", **self._with_prompt(DOCUMENT, options)})
+        options = options.but({"modality": "text", **changes})
+        return self.embed(texts, with_prompt(self._bundle, options, DOCUMENT))
 
     def token_count(
         self,
@@ -326,10 +278,10 @@ class Embedder(Encoding):
         Raises:
             InputError: as of `embed`.
         """
-        engine = self._engine("text", ())
-        prompt = self._prompt(engine, prompt_name, prompt)
+        options = EmbedOptions(modality="text", prompt_name=prompt_name, prompt=prompt)
+        engine, request = self._request(options, ())
         items = [texts] if isinstance(texts, str) else items_of(texts)
-        return cast("TextPreprocessor", engine.preprocess).token_count(items, prompt)
+        return cast("TextPreprocessor", engine.preprocess).token_count(items, request.prompt)
 
     @property
     def manifest(self) -> Manifest:
@@ -408,95 +360,39 @@ class Embedder(Encoding):
             raise OptionError(f"this Embedder was opened for {', '.join(engines)} alone")
         return engines[modality]
 
-    def _postprocess(
-        self, engine: Engine, truncate_dim: int | None, normalize: bool | None, precision: str
-    ) -> Postprocess:
-        truncate_dim, normalize, precision = checked(
-            truncate_dim=truncate_dim, normalize=normalize, precision=precision
-        )
-        return make_postprocess(
-            dim=self.dim,
-            normalized=engine.tower.normalize,
-            truncate_dim=truncate_dim,
-            normalize=normalize,
-            precision=precision,
-            reference=lambda: self._bundle.reference(engine.tower.modality).embeddings,
-        )
-
-    def _prompt(self, engine: Engine, name: str | None, prompt: str | None) -> str:
-        checked(prompt_name=name, prompt=prompt)
-        if name is not None and prompt is not None:
-            raise OptionError(f"prompt={quoted(prompt)} and prompt_name={name!r}; give one of them")
-        if engine.tower.modality != "text":
-            if name is not None or prompt is not None:
-                raise OptionError(f"{engine.preprocess.unit}s take no prompt")
-            return ""
-        if prompt is not None:
-            return prompt
-        text = self.manifest.text
-        name = name if name is not None else text.default_prompt_name
-        if name is None:
-            return ""
-        if name not in text.prompts:
-            names = ", ".join(text.prompts) or "none"
-            raise OptionError(f"prompt_name={name!r}; this model has: {names}")
-        return text.prompts[name]
-
-    def _with_prompt(self, names: Sequence[str], options: dict[str, Any]) -> dict[str, Any]:
-        if options.get("prompt") is None and options.get("prompt_name") is None:
-            known = [name for name in names if name in self.manifest.text.prompts]
-            return {**options, "prompt_name": known[0] if known else None}
-        return options
+    def _request(self, options: EmbedOptions, first: Sequence[object]) -> tuple[Engine, Request]:
+        """The engine for items of which ``first`` holds the first, and what it is asked for."""
+        engine = self._engine(options.modality, first)
+        options = dataclasses.replace(options, modality=engine.tower.modality)
+        return engine, make_request(self._bundle, options)
 
     def _vectors(
         self,
         engine: Engine,
+        request: Request,
         items: Iterable[T],
         raw_of: Callable[[T], object],
-        post: Postprocess,
-        prompt: str,
-        batch_tokens: int | None,
-        on_too_long: str,
         on_error: OnError[T] | None = None,
-        *,
-        dedupe: bool = False,
         group_of: Callable[[T], Hashable] | None = None,
     ) -> Iterator[tuple[list[T], NDArray[Any]]]:
-        batch_tokens = _check(batch_tokens, on_too_long, dedupe)
         truncation = Truncation()
         stream = engine.stream(
             items,
             raw_of,
-            prompt=prompt,
-            on_too_long=on_too_long,
-            batch_tokens=batch_tokens,
+            request.options,
+            prompt=request.prompt,
             truncation=truncation,
             on_error=on_error,
-            dedupe=dedupe,
             group_of=group_of,
         )
 
         def vectors() -> Iterator[tuple[list[T], NDArray[Any]]]:
             for window, raw in stream:
-                yield window, post(raw)
-            _warn_if_cut(truncation, engine, on_too_long, 1)
+                yield window, request.post(raw)
+            if truncation.cut and request.options.on_too_long == "truncate-and-warn":
+                warn_user(truncation.message(engine.preprocess), TruncationWarning)
 
         return vectors()
-
-
-def _check(batch_tokens: int | None, on_too_long: str, dedupe: bool) -> int | None:
-    """Check how a stream is to run; return ``batch_tokens`` as Python's number."""
-    checked(on_too_long=on_too_long, dedupe=dedupe)
-    check_on_too_long(on_too_long)
-    (tokens,) = checked(batch_tokens=batch_tokens)
-    return tokens  # type: ignore[no-any-return]
-
-
-def _warn_if_cut(truncation: Truncation, engine: Engine, on_too_long: str, frames: int = 0) -> None:
-    """Warn the caller of the caller, ``frames`` further up."""
-    if truncation.cut and on_too_long == "truncate-and-warn":
-        message = truncation.message(engine.preprocess)
-        warnings.warn(message, TruncationWarning, stacklevel=3 + frames)
 
 
 def _same(item: object) -> object:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fmrt.bundle import Bundle
+from fmrt.embed_options import DEFAULTS, EmbedOptions
 from fmrt.errors import InputError, OptionError, quoted
 from fmrt.options import MOST_TOKENS, flag, optional, whole
+from fmrt.request import first_prompt
 
 Matrix = NDArray[np.float32]
 
@@ -35,23 +37,11 @@ class Embeds(Protocol):
 
     _bundle: Bundle
 
-    def embed(
-        self,
-        items: Any,  # noqa: ANN401
-        *,
-        prompt_name: str | None = None,
-        prompt: str | None = None,
-        truncate_dim: int | None = None,
-        normalize: bool | None = None,
-        precision: str = "float32",
-        show_progress: bool | None = None,
-    ) -> NDArray[Any]:
+    def embed(self, items: Any, options: EmbedOptions = DEFAULTS) -> NDArray[Any]:  # noqa: ANN401
         """Vectors of items."""
 
     def encode(self, inputs: Any, **options: Any) -> NDArray[Any]:  # noqa: ANN401
         """Vectors of items, or of one."""
-
-    def _with_prompt(self, names: Sequence[str], options: dict[str, Any]) -> dict[str, Any]: ...
 
 
 class Encoding:
@@ -59,7 +49,7 @@ class Encoding:
 
     def encode(
         self: Embeds,
-        inputs: Any,  # noqa: ANN401
+        inputs: object,
         prompt_name: str | None = None,
         prompt: str | None = None,
         batch_size: int | None = None,
@@ -68,7 +58,7 @@ class Encoding:
         precision: str = "float32",
         normalize_embeddings: bool = False,
         truncate_dim: int | None = None,
-        **others: Any,  # noqa: ANN401
+        **others: Any,
     ) -> NDArray[Any]:
         """Embed as sentence-transformers does: ``[dim]`` for one item, else ``[n, dim]``.
 
@@ -92,8 +82,7 @@ class Encoding:
         check_fixed(others)
         optional(whole(MOST_TOKENS))("batch_size", batch_size)
         alone = isinstance(inputs, str | bytes | os.PathLike)
-        vectors = self.embed(
-            [inputs] if alone else inputs,
+        options = EmbedOptions(
             prompt_name=prompt_name,
             prompt=prompt,
             truncate_dim=truncate_dim,
@@ -101,17 +90,18 @@ class Encoding:
             precision="binary" if precision == "ubinary" else precision,
             show_progress=optional(flag)("show_progress_bar", show_progress_bar),
         )
+        vectors = self.embed([inputs] if alone else inputs, options)
         if precision == "binary":
             vectors = (vectors ^ 0x80).view(np.int8)  # minus 128
         return vectors[0] if alone else vectors
 
     def encode_query(self: Embeds, inputs: Any, **options: Any) -> NDArray[Any]:  # noqa: ANN401
         """Embed queries as `encode` does, with the model's ``query`` prompt if it has one."""
-        return self.encode(inputs, **self._with_prompt(QUERY, options))
+        return self.encode(inputs, **_prompted(self._bundle, QUERY, options))
 
     def encode_document(self: Embeds, inputs: Any, **options: Any) -> NDArray[Any]:  # noqa: ANN401
         """Embed documents as `encode` does, with the prompt that `embed_documents` takes."""
-        return self.encode(inputs, **self._with_prompt(DOCUMENT, options))
+        return self.encode(inputs, **_prompted(self._bundle, DOCUMENT, options))
 
     def similarity(self: Embeds, embeddings1: Any, embeddings2: Any) -> Matrix:  # noqa: ANN401
         """Similarity of each vector with each, float32 ``[n, m]``, by the model's own function.
@@ -133,6 +123,13 @@ class Encoding:
                 "similarity; embed both with the same bundle and truncate_dim"
             )
         return SIMILARITIES[_function(self._bundle)](first, second)
+
+
+def _prompted(bundle: Bundle, names: tuple[str, ...], options: dict[str, Any]) -> dict[str, Any]:
+    """Options of `Encoding.encode` with the first of some prompts, where they name none."""
+    if options.get("prompt") is None and options.get("prompt_name") is None:
+        return {**options, "prompt_name": first_prompt(bundle, names)}
+    return options
 
 
 def check_fixed(others: dict[str, Any]) -> None:

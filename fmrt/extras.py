@@ -13,7 +13,6 @@ EXTRAS: dict[str, frozenset[str]] = {
     "image": frozenset({"PIL"}),
     "audio": frozenset({"soundfile", "soxr"}),
     "quantize": frozenset({"onnx", "onnx_ir", "onnxscript"}),
-    "evaluate": frozenset({"sklearn", "scipy"}),
     "export": frozenset(
         {
             "onnx",

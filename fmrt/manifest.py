@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
@@ -25,6 +24,7 @@ from fmrt.typed import (
     WrongValueError,
     decode,
 )
+from fmrt.whole_file import write_whole
 
 __all__ = [
     "MANIFEST_FILE",
@@ -66,7 +66,9 @@ FileName = Annotated[
     ),
 ]
 Sha256 = Annotated[str, Matches(r"[0-9a-f]{64}", "a SHA-256, 64 digits 0-9 and a-f")]
-Bytes = Annotated[int, Range(0, 1 << 50)]
+Bytes = Annotated[int, Range(0, 1 << 42)]
+# Protobuf holds no more; further weights are in other files.
+GraphBytes = Annotated[int, Range(0, 1 << 31)]
 Items = Annotated[int, Range(0, 1 << 31)]
 Modality = Annotated[str, OneOf(INPUTS)]
 Names = Annotated[tuple[Name, ...], Count(1, 256)]
@@ -147,7 +149,7 @@ class Variant:
     provider: Name
     precision: Name
     sha256: Sha256
-    size: Bytes
+    size: GraphBytes
     modality: Modality = "text"
     parity: Parity | None = None
     checked_on: Name | None = None
@@ -382,11 +384,7 @@ class Manifest:
     def write(self, directory: Path) -> None:
         """Write ``fmrt.json`` into ``directory``, all of it or nothing."""
         text = json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False)
-        partial = directory / f"{MANIFEST_FILE}.partial-{os.getpid()}"
-        partial.unlink(missing_ok=True)  # a link of this name would lead elsewhere
-        with partial.open("x", encoding="utf-8") as file:
-            file.write(text + "\n")
-        partial.replace(directory / MANIFEST_FILE)
+        write_whole(directory / MANIFEST_FILE, f"{text}\n".encode())
 
     @classmethod
     def read(cls, directory: Path) -> Manifest:

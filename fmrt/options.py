@@ -11,9 +11,9 @@ import operator
 import os
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
-
-import numpy as np
+from numbers import Real
+from pathlib import Path
+from typing import Any, SupportsIndex, cast
 
 from fmrt.errors import OptionError, quoted
 
@@ -33,11 +33,12 @@ def optional(check: Check) -> Check:
 def whole(most: int) -> Check:
     """A whole number of 1 to ``most``; NumPy's too."""
 
-    def check(name: str, value: Any) -> int:  # noqa: ANN401
+    def check(name: str, value: object) -> int:
         try:
-            number = 0 if isinstance(value, bool | np.bool_) else operator.index(value)
+            number = operator.index(cast("SupportsIndex", value))
         except TypeError:
             number = 0
+        number = 0 if _is_flag(value) else number
         if not 1 <= number <= most:
             raise OptionError(f"{name}={quoted(value)}; give a whole number from 1 to {most:,}")
         return number
@@ -45,36 +46,42 @@ def whole(most: int) -> Check:
     return check
 
 
-def number(name: str, value: Any) -> float:  # noqa: ANN401
+def _is_flag(value: object) -> bool:
+    """Whether a value is True or False; NumPy, whose flags are no `bool`, need not be imported."""
+    kind = type(value)
+    return kind is bool or (kind.__module__ == "numpy" and kind.__name__ in ("bool", "bool_"))
+
+
+def number(name: str, value: object) -> float:
     """A finite number."""
-    real = isinstance(value, int | float | np.integer | np.floating)
-    if not real or isinstance(value, bool) or not math.isfinite(value):
+    # NumPy's scalars count as real numbers too, and its flags do not.
+    if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value):
         raise OptionError(f"{name}={quoted(value)}; give a number")
     return float(value)
 
 
-def flag(name: str, value: Any) -> bool:  # noqa: ANN401
+def flag(name: str, value: object) -> bool:
     """True or False."""
-    if not isinstance(value, bool | np.bool_):
+    if not _is_flag(value):
         raise OptionError(f"{name}={quoted(value)}; give True or False")
     return bool(value)
 
 
-def name_of(name: str, value: Any) -> str:  # noqa: ANN401
+def name_of(name: str, value: object) -> str:
     """A text that is not empty, as a name is."""
     if not isinstance(value, str) or not value:
         raise OptionError(f"{name}={quoted(value)}; give a name, as text")
     return value
 
 
-def hash_of(name: str, value: Any) -> str:  # noqa: ANN401
+def hash_of(name: str, value: object) -> str:
     """A SHA-256 in hex."""
     if not isinstance(value, str) or not re.fullmatch(r"[0-9a-fA-F]{64}", value):
         raise OptionError(f"{name}={quoted(value)}; give 64 digits 0-9 and a-f, see fmrt info")
     return value
 
 
-def text(name: str, value: Any) -> str:  # noqa: ANN401
+def text(name: str, value: object) -> str:
     """Text that a tokenizer takes."""
     if not isinstance(value, str):
         raise OptionError(f"{name}={quoted(value)}; give text")
@@ -99,12 +106,13 @@ def text_problem(value: str, start: int = 0) -> str | None:
     return None
 
 
-def file_path(name: str, value: Any) -> Any:  # noqa: ANN401
+def file_path(name: str, value: object) -> str | Path:
     """A path, which is not empty."""
-    place = os.fspath(value) if isinstance(value, os.PathLike) else value
-    if not isinstance(place, str) or not place or "\0" in place or not _encodable(place):
-        raise OptionError(f"{name}={quoted(value)}; give a path")
-    return value
+    if isinstance(value, str | os.PathLike):
+        place = os.fspath(value)
+        if isinstance(place, str) and place and "\0" not in place and _encodable(place):
+            return value if isinstance(value, str | Path) else place
+    raise OptionError(f"{name}={quoted(value)}; give a path")
 
 
 def _encodable(place: str) -> bool:
@@ -115,7 +123,7 @@ def _encodable(place: str) -> bool:
     return True
 
 
-def function(name: str, value: Any) -> Any:  # noqa: ANN401
+def function(name: str, value: object) -> object:
     """Something to call."""
     if not callable(value):
         raise OptionError(f"{name}={quoted(value)}; give a function")
@@ -136,23 +144,17 @@ OPTIONS: Mapping[str, Check] = {
     "cuda_graphs": flag,
     "max_item_bytes": whole(MOST_BYTES),
     "cache": optional(file_path),
-    # of embedding
     "modality": optional(name_of),
     "prompt_name": optional(name_of),
     "prompt": optional(text),
-    "batch_tokens": optional(whole(MOST_TOKENS)),
-    "truncate_dim": optional(whole(MOST_TOKENS)),
-    "normalize": optional(flag),
-    "precision": name_of,
-    "show_progress": optional(flag),
-    "on_too_long": name_of,
-    "dedupe": flag,
+    # of streams
     "raw_of": function,
     "on_error": optional(function),
     "group_of": optional(function),
     # of the exporter
     "output": name_of,
     "pooling": optional(name_of),
+    "normalize": optional(flag),
     "max_length": optional(whole(MOST_TOKENS)),
     "opset": optional(whole(MOST_TOKENS)),
     "device": name_of,
@@ -168,7 +170,7 @@ OPTIONS: Mapping[str, Check] = {
 }
 
 
-def checked(**values: Any) -> list[Any]:  # noqa: ANN401
+def checked(**values: Any) -> list[Any]:
     """The values of options, in their order; NumPy's numbers as Python's.
 
     Raises:

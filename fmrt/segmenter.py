@@ -78,7 +78,7 @@ class Segmenter:
         variant: str | None = None,
         provider: str = "cpu",
         sha256: str | None = None,
-        **options: Any,  # noqa: ANN401
+        **options: Any,
     ) -> Segmenter:
         """Load a bundle from a local directory or the Hugging Face hub, as the constructor does.
 

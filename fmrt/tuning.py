@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from fmrt.cache_directory import cache_directory
 from fmrt.cores import available_cores, cpu_name
 from fmrt.manifest import Variant
 from fmrt.session import runtime_version
+from fmrt.whole_file import write_whole
 
 # More threads on one short text wait for each other longer than they compute; `fmrt tune` measures.
 MOST_QUERY_THREADS = 8
@@ -86,9 +86,7 @@ def save_tuning(variant: Variant, tuning: Tuning, measured: dict[str, Any]) -> P
     file = tuning_file(variant)
     file.parent.mkdir(parents=True, exist_ok=True)
     content = {"tuning": dataclasses.asdict(tuning), "measured": measured, "cpu": cpu_name()}
-    partial = file.with_suffix(f".{os.getpid()}")
-    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    partial.replace(file)
+    write_whole(file, (json.dumps(content, indent=2) + "\n").encode())
     return file
 
 

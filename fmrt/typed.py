@@ -32,6 +32,7 @@ Contradictions = Iterable[tuple[str, str]]
 
 MOST_CHARACTERS = 100_000
 MOST_INTEGER = 2**53
+MOST_NUMBER = 1e300
 
 
 class WrongValueError(ValueError):
@@ -180,26 +181,28 @@ def _decoder(kind: Any) -> Decoder:  # noqa: ANN401, PLR0911  # an annotation
     return _SCALARS[kind]
 
 
-def _integer(value: Any, where: str) -> int:  # noqa: ANN401
+def _integer(value: object, where: str) -> int:
     if type(value) is not int or not -MOST_INTEGER <= value <= MOST_INTEGER:
         raise wrong(where, value, "a whole number")
     return value
 
 
-def _number(value: Any, where: str) -> float:  # noqa: ANN401
+def _number(value: object, where: str) -> float:
     # Comparing keeps NaN and infinity out, and integers that no float holds.
-    if type(value) not in (int, float) or not -1e300 <= value <= 1e300:  # noqa: PLR2004
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise wrong(where, value, "a number")
+    if not -MOST_NUMBER <= value <= MOST_NUMBER:
         raise wrong(where, value, "a number")
     return float(value)
 
 
-def _boolean(value: Any, where: str) -> bool:  # noqa: ANN401
+def _boolean(value: object, where: str) -> bool:
     if type(value) is not bool:
         raise wrong(where, value, "true or false")
     return value
 
 
-def _string(value: Any, where: str) -> str:  # noqa: ANN401
+def _string(value: object, where: str) -> str:
     if not isinstance(value, str):
         raise wrong(where, value, "a string")
     if len(value) > MOST_CHARACTERS:
@@ -241,7 +244,7 @@ def _ruled(decoder: Decoder, rules: Iterable[Rule]) -> Decoder:
     return decoded
 
 
-def _list(*kinds: Any) -> Decoder:  # noqa: ANN401
+def _list(*kinds: Any) -> Decoder:
     """Of any number of one kind, ``tuple[T, ...]``, or of one value a kind."""
     repeated = len(kinds) > 1 and kinds[1] is Ellipsis
     decoders = [_decoder(kind) for kind in kinds if kind is not Ellipsis]

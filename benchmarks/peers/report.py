@@ -1,6 +1,6 @@
 """The peers' table and plot from results.json: ``python -m benchmarks.peers.report``.
 
-Fills the block between the markers in README.md.
+Fills the block between the marks in docs/performance.md.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from benchmarks.peers.suite import PEERS, RESULTS, ROOT
+from benchmarks.report import fill
 
 BEGIN, END = "<!-- peers: begin -->", "<!-- peers: end -->"
-PAGE = ROOT / "README.md"
+PAGE = ROOT / "docs/performance.md"
 PLOT = ROOT / "docs/peers.png"
 ORDER = ("natural", "short", "long", "query")
 # How many times a peer's speed fmrt is to reach: by kind of text, and peer (None for all others).
@@ -39,9 +40,7 @@ def main() -> int:
     results = json.loads(RESULTS.read_text(encoding="utf-8"))
     table = "\n".join([_machine(results), "", *_table(results), "", *_bars(results)])
     print(table)
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    after = rest.partition(END)[2]
-    PAGE.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}", encoding="utf-8")
+    fill(PAGE, table, BEGIN, END)
     _plot(results)
     return int(any(value < bar for _, _, value, bar, _ in _compared(results)))
 
@@ -49,9 +48,10 @@ def main() -> int:
 def _machine(results: Facts) -> str:
     return (
         f"{results['model']}, {results['cpu']}, {results['cores']} cores, Python "
-        f"{results['python']}, {results['date']}. Tokens a second without padding, median of "
-        "interleaved rounds; in brackets how many times as fast fmrt was, median of the same "
-        "rounds. The last row is a bound: the model's matrix products alone, by numpy's sgemm."
+        f"{results['python']}, {results['date']}. Each cell is the median of interleaved rounds, "
+        "in tokens per second without padding. The number in brackets says how many times as fast "
+        "fmrt was, as the median of the same rounds. The last row is the model's matrix products "
+        "alone, by NumPy's sgemm."
     )
 
 
@@ -125,7 +125,7 @@ def _plot(results: Facts) -> None:
         colours = ["tab:orange" if p.environment == "fmrt" else "tab:blue" for p in peers]
         axis.barh([p.title for p in peers], values, color=colours)
         axis.set_title(kind["title"], fontsize=10)
-        axis.set_xlabel("tokens a second")
+        axis.set_xlabel("tokens per second")
         axis.tick_params(labelsize=8)
     (axes if len(kinds) == 1 else axes[0]).invert_yaxis()
     figure.savefig(PLOT, dpi=120)

@@ -43,7 +43,7 @@ def main(bundle: str) -> None:
             "all cores": lambda: small.run(["sentence_embedding"], feeds),
             "all cores, weights in huge pages": lambda: huge.run(["sentence_embedding"], feeds),
             "Engine.stream": lambda: list(engine.stream([QUERY], lambda text: text)),
-            "Engine.one": lambda: engine.one(QUERY),
+            "Embedder.embed": lambda: embedder.embed([QUERY]),
         }
         print(json.dumps(ratios(medians(ways))))
 

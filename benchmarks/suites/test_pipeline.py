@@ -6,8 +6,8 @@
 
 from __future__ import annotations
 
+import mmap
 import re
-import resource
 import statistics
 import subprocess
 import sys
@@ -152,7 +152,7 @@ def test_flat_memory(
 def watch(bundle: Path, file: Path, out: str) -> list[int]:
     """Resident bytes of ``fmrt embed``, ten times a second."""
     process = subprocess.Popen([sys.executable, "-m", "fmrt", *arguments(bundle, file, out)])
-    page, seen = resource.getpagesize(), []
+    page, seen = mmap.PAGESIZE, []
     while process.poll() is None:
         seen.append(int(Path(f"/proc/{process.pid}/statm").read_text().split()[1]) * page)
         time.sleep(0.1)

@@ -31,6 +31,7 @@ from fmrt.export.rewrite import pack_for_cuda
 from fmrt.manifest import Manifest, Parity, Quality, Tower, Variant
 from fmrt.options import checked, file_path
 from fmrt.verify import check
+from fmrt.whole_file import write_whole
 
 Report = Callable[[str], None]
 MIN_COSINE = 0.999
@@ -346,9 +347,7 @@ def _list_external(directory: Path, made: Sequence[Variant]) -> None:
     config = json.loads(path.read_text(encoding="utf-8"))
     section = config.setdefault("transformers.js_config", {})
     section.setdefault("use_external_data_format", {}).update(external)
-    partial = path.with_suffix(f".partial-{os.getpid()}")
-    partial.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def _remove_leftovers(directory: Path) -> None:

@@ -14,6 +14,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments without the program's name; default those of the process, which then ends.
     """
     with _process.prepared(ends=argv is None) as interruptible:
-        from fmrt.cli import _program  # noqa: PLC0415  # an interrupt while it loads is one line
+        from fmrt.cli import _program  # an interrupt while it loads is one line
 
         return _program.run(argv, interruptible)

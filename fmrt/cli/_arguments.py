@@ -6,13 +6,14 @@ import argparse
 import math
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from fmrt.cli._hints import about_command, about_flag, near
 from fmrt.cli._status import USAGE
 from fmrt.cli._text import flat
+from fmrt.embed_options import DEFAULTS, SHOWN, EmbedOptions
 from fmrt.errors import OptionError
 from fmrt.limits import DEFAULT
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from _typeshed import SupportsWrite
 
     from fmrt.bundle import Bundle
-    from fmrt.manifest import Manifest
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[Parser]"
 
@@ -45,7 +45,7 @@ class Parser(argparse.ArgumentParser):
     commands: Mapping[str, Parser]
     may_follow: dict[str, str]
 
-    def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401
+    def __init__(self, *args: Any, **options: Any) -> None:
         # An abbreviation in a script would change its meaning with the next option we add.
         super().__init__(*args, **{"allow_abbrev": False, **options})
         self.commands, self.may_follow = {}, {}
@@ -162,7 +162,7 @@ def real(text: str) -> float:
 
 def prompt_text(text: str) -> str:
     """A prompt that a tokenizer takes."""
-    from fmrt.options import text_problem  # noqa: PLC0415  # start-up stays quick
+    from fmrt.options import text_problem
 
     problem = text_problem(text)
     if problem is not None:
@@ -170,6 +170,7 @@ def prompt_text(text: str) -> str:
     return text
 
 
+_TYPES: dict[str, Callable[[str], Any]] = {"text": str, "number": positive, "prompt": prompt_text}
 _UNITS = {"": 1, **{f"{p}B": 1000**i for i, p in enumerate(("", "K", "M", "G", "T"))}}
 _UNITS |= {p: 1000**i for i, p in enumerate(("K", "M", "G", "T"), 1)}
 _UNITS |= {f"{p}iB": 1024**i for i, p in enumerate(("K", "M", "G", "T"), 1)}
@@ -217,15 +218,45 @@ def add_variant(parser: Parser) -> None:
     )
 
 
-def add_prompt(parser: Parser, default: str) -> None:
-    """Add the choice of what goes in front of a text."""
-    group = parser.add_mutually_exclusive_group()
-    group.add_argument(
-        "--prompt-name", metavar="N", help=f"one of the model's prompts (default: {default})"
-    )
-    group.add_argument(
-        "--prompt", metavar="TEXT", type=prompt_text, help="this text in front, instead of a prompt"
-    )
+def add_embedding(parser: Parser, only: Collection[str] = tuple(SHOWN)) -> None:
+    """Add the options of `EmbedOptions`, or only some.
+
+    The value of each is checked where an `EmbedOptions` is made of them.
+    """
+    groups: dict[str, argparse._MutuallyExclusiveGroup] = {}
+    for name, shown in SHOWN.items():
+        if name not in only:
+            continue
+        place: Any = parser
+        if shown.group is not None:
+            if shown.group not in groups:
+                groups[shown.group] = parser.add_mutually_exclusive_group()
+            place = groups[shown.group]
+        how: dict[str, Any] = {"action": "store_const", "const": True}
+        if shown.choices is not None:
+            how = {"choices": shown.choices}
+        elif shown.kind in _TYPES:
+            how = {"metavar": shown.metavar, "type": _TYPES[shown.kind]}
+        default = getattr(DEFAULTS, name)
+        place.add_argument(flag_of(name), help=shown.help, default=default, **how)
+
+
+def flag_of(name: str) -> str:
+    """An option of the API as the command line spells it."""
+    return f"--{name.replace('_', '-')}"
+
+
+def in_flags(message: str) -> str:
+    """An error about an option of the API, in the command line's words."""
+    found = re.fullmatch(r"(\w+)=('.*?'|[^\s;]+); (.*)", message, re.DOTALL)
+    if found is None or found[1] not in SHOWN:
+        return message
+    return f"{flag_of(found[1])} {found[2]}: {found[3]}"
+
+
+def options_of(args: argparse.Namespace) -> EmbedOptions:
+    """The options that `add_embedding` added."""
+    return EmbedOptions(**{name: getattr(args, name) for name in SHOWN if hasattr(args, name)})
 
 
 def add_reading(parser: Parser) -> None:
@@ -301,8 +332,8 @@ def open_bundle(args: argparse.Namespace) -> tuple[Bundle, str]:
         ProviderError: the provider is unknown or cannot be had.
         BundleError: there is no such bundle or variant.
     """
-    from fmrt.bundle import Bundle  # noqa: PLC0415  # start-up stays quick
-    from fmrt.session import resolve_provider  # noqa: PLC0415
+    from fmrt.bundle import Bundle
+    from fmrt.session import resolve_provider
 
     target = resolve_provider(args.provider)
     bundle = Bundle.from_pretrained(
@@ -310,14 +341,3 @@ def open_bundle(args: argparse.Namespace) -> tuple[Bundle, str]:
     )
     bundle.variant(args.variant, target.name)
     return bundle, target.spec
-
-
-def check_prompt_name(manifest: Manifest, name: str | None) -> None:
-    """Raise, before a model is loaded, unless it has that prompt.
-
-    Raises:
-        OptionError: it has not.
-    """
-    if name is not None and name not in manifest.text.prompts:
-        names = ", ".join(manifest.text.prompts) or "none"
-        raise OptionError(f"--prompt-name {name!r}: this model has: {names}")

@@ -6,10 +6,9 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath
 
-from fmrt.cli._text import count
 from fmrt.data import BadRecord, Record
-from fmrt.data._source import STDIN, shown
 from fmrt.errors import InputError
+from fmrt.words import STDIN, count, shown
 
 _MOST_SHOWN = 10
 

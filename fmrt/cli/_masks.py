@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import io
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fmrt.errors import DataError, OptionError
+from fmrt.whole_file import write_whole
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -70,7 +70,7 @@ def write_masks(output: str, masks: Sequence[MaskFile], args: argparse.Namespace
     """Write the masks, and name the file of each."""
     path = Path(output)
     if path.suffix == NPY:
-        _replace(path, _npy([file.mask for file in masks]))
+        write_whole(path, _npy([file.mask for file in masks]))
         return [dataclasses.replace(f, name=f"{output}[{i}]") for i, f in enumerate(masks)]
     if path.suffix == PNG:
         (only,) = masks
@@ -83,7 +83,7 @@ def write_masks(output: str, masks: Sequence[MaskFile], args: argparse.Namespace
 
 def _written(file: MaskFile, path: Path, npy: bool) -> MaskFile:
     for target, data in _files(file, path, npy):
-        _replace(target, data)
+        write_whole(target, data)
     return dataclasses.replace(file, name=str(path))
 
 
@@ -94,7 +94,7 @@ def _files(file: MaskFile, path: Path, npy: bool) -> Iterator[tuple[Path, bytes]
 
 
 def _png(mask: NDArray[Any]) -> bytes:
-    from PIL import Image  # noqa: PLC0415  # an extra
+    from PIL import Image  # an extra
 
     out = io.BytesIO()
     Image.fromarray(mask.astype("uint8") * 255).save(out, "PNG")
@@ -102,18 +102,8 @@ def _png(mask: NDArray[Any]) -> bytes:
 
 
 def _npy(mask: object) -> bytes:
-    import numpy as np  # noqa: PLC0415  # start-up stays quick
+    import numpy as np
 
     out = io.BytesIO()
     np.save(out, np.asarray(mask))
     return out.getvalue()
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write a file that is never seen half written."""
-    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
-    try:
-        partial.write_bytes(data)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

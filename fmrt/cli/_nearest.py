@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fmrt.data._source import shown
 from fmrt.errors import DataError
+from fmrt.words import shown
 
 # 64 MiB as float32: a block of a memory-mapped file.
 _BLOCK_ELEMENTS = 1 << 24

@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmrt.data import Record, Writer, open_writer
-from fmrt.data._lines import LinesWriter, lines_path
-from fmrt.data._lock import locked_output
-from fmrt.data._pending import nothing
-from fmrt.data._provenance import sidecar, sidecar_path
-from fmrt.data._source import shown
 from fmrt.data._writers import STDOUT
+from fmrt.data.lines import LinesWriter, lines_path
+from fmrt.data.lock import locked_output
+from fmrt.data.provenance import sidecar, sidecar_path
 from fmrt.errors import DataError
+from fmrt.whole_file import nothing
+from fmrt.words import shown
 
 
 def check_output(output: str, keep: Sequence[str], *, overwrite: bool) -> None:

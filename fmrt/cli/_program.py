@@ -18,7 +18,6 @@ from fmrt.cli import (
     bench,
     completion,
     embed,
-    evaluate,
     export,
     info,
     push,
@@ -28,13 +27,14 @@ from fmrt.cli import (
     tune,
     verify,
 )
-from fmrt.cli._arguments import Parser
+from fmrt.cli._arguments import Parser, in_flags
 from fmrt.cli._process import discard
 from fmrt.cli._status import FAILED, INTERRUPTED, PARTLY, USAGE
 from fmrt.cli._text import flat
 from fmrt.errors import (
     CacheWarning,
     FmrtError,
+    OptionError,
     ProviderWarning,
     QuantizationError,
     TruncationWarning,
@@ -49,20 +49,7 @@ OURS = (CacheWarning, ProviderWarning, TruncationWarning)
 NEEDS = "fmrt.embedder"
 QUIET = "say warnings and errors alone"
 # Each has add_parser(subparsers) and run(args) -> exit code.
-COMMANDS = (
-    export,
-    quantize,
-    push,
-    embed,
-    search,
-    segment,
-    evaluate,
-    verify,
-    info,
-    bench,
-    tune,
-    completion,
-)
+COMMANDS = (export, quantize, push, embed, search, segment, verify, info, bench, tune, completion)
 
 
 def run(argv: Sequence[str] | None, interruptible: Interruptible) -> int:
@@ -140,7 +127,8 @@ def _ended(args: argparse.Namespace, interruptible: Interruptible) -> int:
         return _flushed(code)
     except FmrtError as e:
         partly = isinstance(e, QuantizationError) and e.added
-        message = "; ".join([str(e), *getattr(e, "__notes__", ())])
+        said = in_flags(str(e)) if isinstance(e, OptionError) else str(e)
+        message = "; ".join([said, *getattr(e, "__notes__", ())])
         return _fail(message, PARTLY if partly else FAILED)
     except KeyboardInterrupt as e:
         _say(flat(str(e)) or "interrupted")

@@ -8,23 +8,25 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fmrt._version import __version__
 from fmrt.bundle import Bundle, sha256
+from fmrt.cli._arguments import flag_of
 from fmrt.cli._input import Input
 from fmrt.cli._say import tell
 from fmrt.cli._stream import embed_stream, form_of, open_embedder, provenance, summary
-from fmrt.cli._text import count
 from fmrt.data import BadRecord, Record
-from fmrt.data._fingerprint import Fingerprint
+from fmrt.data.fingerprint import Fingerprint
+from fmrt.embed_options import SHOWN
 from fmrt.errors import DataError, FmrtError, InputError, OptionError
 from fmrt.jobs import Folder, Setting, ShardSink, merged
 from fmrt.manifest import MANIFEST_FILE
 from fmrt.session import runtime_version
+from fmrt.words import count
 
 if TYPE_CHECKING:
-    from fmrt.postprocess import Postprocess
+    from fmrt.request import Request
 
 # A few minutes' work for a model like MiniLM on two cores.
 SHARD_ROWS = 16_384
@@ -55,7 +57,7 @@ class ShardJob:
         bundle: of the model.
         source: of the records.
         records: of the whole input.
-        post: form of the vectors.
+        request: The options, as the model follows them.
         fingerprint: of the input.
         folder: of the job.
     """
@@ -66,24 +68,24 @@ class ShardJob:
         bundle: Bundle,
         source: Input,
         records: Iterator[Record | BadRecord],
-        post: Postprocess,
+        request: Request,
         fingerprint: Fingerprint,
         folder: Folder,
     ) -> None:
-        self._args, self._bundle, self._post = args, bundle, post
+        self._args, self._bundle, self._post = args, bundle, request.post
         self._source, self._records = source, records
         self._folder = folder
         self._seen = 0
-        self._tower = bundle.manifest.tower(args.modality)
-        self._shape = self._tower.shape(post.width)
+        self._tower = request.tower
+        self._shape = self._tower.shape(request.post.width)
         self._settings = merged(args.output, _settings(args, bundle, fingerprint), folder.settings)
-        self._provenance = provenance(args, bundle, post)
+        self._provenance = provenance(args, bundle, request)
         self._sink = ShardSink(
             folder,
             rows=self._settings["shard_rows"],
             extension=f".{self._settings['shard_format']}",
             shape=self._shape,
-            dtype=post.precision.dtype,
+            dtype=request.post.precision.dtype,
             keep=args.keep,
             provenance=self._provenance,
             check=fingerprint.check,
@@ -172,7 +174,7 @@ def run_shards(
     bundle: Bundle,
     source: Input,
     records: Iterator[Record | BadRecord],
-    post: Postprocess,
+    request: Request,
 ) -> int:
     """Run a job."""
     if args.shard_format is None and args.keep:
@@ -181,7 +183,7 @@ def run_shards(
         raise OptionError("--shard-format npy holds vectors only; leave out --keep")
     fingerprint = Fingerprint(args.input, args.modality)
     with Folder.opened(Path(args.output), overwrite=args.overwrite) as folder:
-        job = ShardJob(args, bundle, source, records, post, fingerprint, folder)
+        job = ShardJob(args, bundle, source, records, request, fingerprint, folder)
         try:
             job.run()
         finally:
@@ -192,32 +194,30 @@ def run_shards(
 def _settings(args: argparse.Namespace, bundle: Bundle, fingerprint: Fingerprint) -> list[Setting]:
     provider = args.provider.partition(":")[0]
     variant = bundle.variant(args.variant, provider, args.modality)
-    too_long = "error" if args.on_too_long == "error" else "truncate"
     return [
         Setting("input", "the name of the input", fingerprint.name),
         Setting("input_sha256", "the content of the input", fingerprint.sha256, hidden=True),
         Setting("bundle", "the bundle", sha256(bundle.path / MANIFEST_FILE), hidden=True),
         Setting("variant", "--variant", variant.name),
         Setting("provider", "--provider", provider),
-        Setting("modality", "--modality", args.modality),
         Setting("format", "--format", args.format),
         Setting("column", "--column", args.column),
         Setting("delimiter", "--delimiter", args.delimiter),
         Setting("no_header", "--no-header", None if args.header else True),
         Setting("keep", "--keep", list(dict.fromkeys(args.keep))),
-        Setting("prompt_name", "--prompt-name", args.prompt_name),
-        Setting("prompt", "--prompt", args.prompt),
-        Setting("on_too_long", "--on-too-long", too_long),
-        Setting("precision", "--precision", args.precision),
-        Setting("truncate_dim", "--truncate-dim", args.truncate_dim),
-        Setting("normalize", "--normalize", args.normalize),
-        Setting("dedupe", "--dedupe", args.dedupe),
-        Setting("batch_tokens", "--batch-tokens", args.batch_tokens, kept=True),
+        *(_setting(name, getattr(args, name)) for name in SHOWN),
         Setting("shard_rows", "--shard-rows", args.shard_rows, SHARD_ROWS, kept=True),
         Setting("shard_format", "--shard-format", args.shard_format, FORMATS[0], kept=True),
         Setting("fmrt", "the version of fmrt", __version__),
         Setting("onnxruntime", "the version of ONNX Runtime", runtime_version()),
     ]
+
+
+def _setting(name: str, value: Any) -> Setting:  # noqa: ANN401
+    """An option of embedding: a job keeps its batches, and a warning changes no vector."""
+    if name == "on_too_long" and value != "error":
+        value = "truncate"
+    return Setting(name, flag_of(name), value, kept=name == "batch_tokens")
 
 
 def _warn(line: str) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from fmrt.cli._text import count
+from fmrt.cli._arguments import options_of
+from fmrt.words import count
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from fmrt.embedder import Embedder
     from fmrt.errors import InputError
     from fmrt.manifest import Tower
-    from fmrt.postprocess import Postprocess
+    from fmrt.request import Request
 
 T = TypeVar("T")
 UNITS = {"text": "text", "image": "image", "audio": "sound"}
@@ -29,7 +30,7 @@ WAITING = 1
 
 def open_embedder(args: argparse.Namespace, bundle: Bundle) -> Embedder:
     """The bundle's model, as the arguments ask for it."""
-    from fmrt.embedder import Embedder  # noqa: PLC0415  # start-up stays quick
+    from fmrt.embedder import Embedder
 
     return Embedder(
         bundle,
@@ -45,20 +46,13 @@ def open_embedder(args: argparse.Namespace, bundle: Bundle) -> Embedder:
     )
 
 
-def provenance(args: argparse.Namespace, bundle: Bundle, post: Postprocess) -> dict[str, Any]:
+def provenance(args: argparse.Namespace, bundle: Bundle, request: Request) -> dict[str, Any]:
     """Where the vectors of the arguments' run come from."""
-    from fmrt.jobs import provenance_of  # noqa: PLC0415  # start-up stays quick
+    from fmrt.jobs import provenance_of
 
     provider = args.provider.partition(":")[0]
-    return provenance_of(
-        bundle,
-        bundle.variant(args.variant, provider, args.modality),
-        bundle.manifest.tower(args.modality),
-        post,
-        prompt_name=args.prompt_name,
-        prompt=args.prompt,
-        truncate_dim=args.truncate_dim,
-    )
+    variant = bundle.variant(args.variant, provider, request.tower.modality)
+    return provenance_of(bundle, variant, request)
 
 
 def embed_stream(
@@ -82,12 +76,10 @@ def embed_stream(
         write: takes items with their vectors; it is called in another thread.
         group_of: as of `Embedder.embed_items`.
     """
-    from fmrt.progress import Progress  # noqa: PLC0415  # start-up stays quick
-    from fmrt.scheduler import Workers  # noqa: PLC0415
+    from fmrt.progress import Progress
+    from fmrt.scheduler import Workers
 
-    stream = embedder.embed_items(
-        items, raw, on_error=reject, group_of=group_of, **_embedding_options(args)
-    )
+    stream = embedder.embed_items(items, raw, options_of(args), on_error=reject, group_of=group_of)
 
     def written(window: tuple[list[T], NDArray[Any]]) -> int:
         write(*window)
@@ -117,18 +109,3 @@ def summary(items: int, modality: str, form: str, seconds: float) -> str:
         f"{count(items, unit)}, {form}, in {seconds:.1f} s "
         f"({rate:,.{0 if rate >= SHOW_TENTHS_BELOW else 1}f} {unit}s/s)"
     )
-
-
-def _embedding_options(args: argparse.Namespace) -> dict[str, Any]:
-    names = (
-        "modality",
-        "prompt_name",
-        "prompt",
-        "batch_tokens",
-        "truncate_dim",
-        "normalize",
-        "precision",
-        "on_too_long",
-        "dedupe",
-    )
-    return {name: getattr(args, name) for name in names}

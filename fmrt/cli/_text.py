@@ -25,11 +25,6 @@ def shortened(text: str, width: int) -> str:
     return line if len(line) <= width else line[: max(0, width - 3)] + "..."
 
 
-def count(number: int, what: str) -> str:
-    """Return e.g. ``1 text`` or ``8,169 texts``."""
-    return f"{number:,} {what}" + ("" if number == 1 else "s")
-
-
 def size(number: int) -> str:
     """Return bytes as e.g. ``90.4 MB``, or in kB when that is less than 0.1 MB."""
     return f"{number / 1e6:,.1f} MB" if number >= 1e5 else f"{number / 1e3:,.1f} kB"  # noqa: PLR2004

@@ -52,9 +52,9 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         OptionError: ``--plot`` names no known kind of file.
     """
-    from fmrt.engine import Engine  # noqa: PLC0415  # start-up stays quick
-    from fmrt.measure import bench  # noqa: PLC0415
-    from fmrt.measure.plot import draw  # noqa: PLC0415
+    from fmrt.engine import Engine
+    from fmrt.measure import bench
+    from fmrt.measure.plot import draw
 
     if args.plot is not None and Path(args.plot).suffix not in _PLOTS:
         raise OptionError(f"--plot {args.plot!r}; choose a name that ends in {', '.join(_PLOTS)}")

@@ -31,9 +31,9 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the script."""
-    import shtab  # noqa: PLC0415  # for this command alone
+    import shtab  # for this command alone
 
-    from fmrt.cli._program import make_parser  # noqa: PLC0415  # which has this command
+    from fmrt.cli._program import make_parser  # which has this command
 
     parser = make_parser()
     for command in parser.commands.values():

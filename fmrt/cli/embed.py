@@ -12,20 +12,21 @@ from typing import TYPE_CHECKING
 
 from fmrt.cli._arguments import (
     Subparsers,
+    add_embedding,
     add_max_item_size,
     add_model,
-    add_prompt,
     add_reading,
     byte_size,
-    check_prompt_name,
     open_bundle,
+    options_of,
     positive,
     reading_options,
 )
 from fmrt.cli._say import tell
-from fmrt.cli._text import count, shortened
+from fmrt.cli._text import shortened
 from fmrt.errors import DataError, quoted
 from fmrt.limits import Limits
+from fmrt.words import count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,9 +35,7 @@ if TYPE_CHECKING:
     from fmrt.cli._arguments import Parser
     from fmrt.cli._input import Input
     from fmrt.data import BadRecord, Record, Records
-    from fmrt.postprocess import Postprocess
-
-MODALITIES = ("text", "image", "audio")
+    from fmrt.request import Request
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -50,7 +49,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.set_defaults(run=run, fail=parser.error)
     add_model(parser)
     _add_files(parser)
-    _add_embedding(parser)
+    add_embedding(parser)
     _add_running(parser)
 
 
@@ -99,50 +98,7 @@ def _add_files(parser: Parser) -> None:
     )
 
 
-def _add_embedding(parser: Parser) -> None:
-    parser.add_argument(
-        "--modality",
-        choices=tuple(MODALITIES),
-        help="what INPUT holds, for a model with several (default: the model's only one, or text)",
-    )
-    add_prompt(parser, "the model's own default")
-    parser.add_argument(
-        "--on-too-long",
-        metavar="WHAT",
-        default="truncate-and-warn",
-        help="at a text with too many tokens: truncate-and-warn, truncate, or error "
-        "(default: truncate-and-warn)",
-    )
-    parser.add_argument(
-        "--precision",
-        metavar="P",
-        default="float32",
-        help="float32, float16, int8, uint8 or binary (default: float32)",
-    )
-    parser.add_argument(
-        "--truncate-dim",
-        metavar="N",
-        type=positive,
-        help="keep the first N dimensions (Matryoshka)",
-    )
-    parser.add_argument(
-        "--normalize",
-        action="store_const",
-        const=True,
-        help="bring vectors to unit length (default: as the model does)",
-    )
-
-
 def _add_running(parser: Parser) -> None:
-    parser.add_argument(
-        "--batch-tokens", metavar="N", type=positive, help="most tokens of a batch (default: 512)"
-    )
-    parser.add_argument(
-        "--dedupe",
-        action="store_true",
-        help="remember the latest 64 MiB of vectors, for items that come back (default: texts "
-        "within some thousand)",
-    )
     parser.add_argument(
         "--cache",
         metavar="DIR",
@@ -178,10 +134,11 @@ def run(args: argparse.Namespace) -> int:
 
     Without success there is no output, unless it is a folder, which keeps its complete shards.
     """
-    from fmrt.cli._input import Input  # noqa: PLC0415  # start-up stays quick
-    from fmrt.cli._output import check_output  # noqa: PLC0415
-    from fmrt.cli._shards import is_folder, run_shards  # noqa: PLC0415
-    from fmrt.data import read_records  # noqa: PLC0415
+    from fmrt.cli._input import Input
+    from fmrt.cli._output import check_output
+    from fmrt.cli._shards import is_folder, run_shards
+    from fmrt.data import read_records
+    from fmrt.request import make_request
 
     if args.quiet and args.progress is None:
         args.progress = False
@@ -199,13 +156,13 @@ def run(args: argparse.Namespace) -> int:
         **reading_options(args),
     )
     _report(records, args.input)
-    post = _checked_options(args, bundle)
+    request = make_request(bundle, options_of(args))
     skip = args.on_error == "skip"
     paths = args.modality != "text"
     source = Input(args.input, args.format, paths=paths, skip=skip, table=records.table)
     if folder:
-        return run_shards(args, bundle, source, records, post)
-    return _run_file(args, bundle, source, records, post)
+        return run_shards(args, bundle, source, records, request)
+    return _run_file(args, bundle, source, records, request)
 
 
 def _check_given(args: argparse.Namespace) -> None:
@@ -228,7 +185,7 @@ def _check_given(args: argparse.Namespace) -> None:
 
 def _modality(args: argparse.Namespace, bundle: Bundle) -> str:
     """What the input holds: what was asked for, what it shows, or what the model embeds first."""
-    from fmrt.data._formats import modality_of  # noqa: PLC0415  # start-up stays quick
+    from fmrt.data._formats import modality_of
 
     several = bundle.manifest.modalities
     if args.modality is None and args.format is None and len(several) > 1:
@@ -241,7 +198,7 @@ def _modality(args: argparse.Namespace, bundle: Bundle) -> str:
 
 def _report(records: Records, source: str) -> None:
     """Say what was chosen of an input, and what was left out."""
-    from fmrt.data._folder import described  # noqa: PLC0415  # start-up stays quick
+    from fmrt.data._folder import described
 
     for choice in records.choices:
         _warn(choice)
@@ -256,20 +213,20 @@ def _run_file(
     bundle: Bundle,
     source: Input,
     records: Iterator[Record | BadRecord],
-    post: Postprocess,
+    request: Request,
 ) -> int:
     """Embed into one file."""
-    from fmrt.cli._output import opened  # noqa: PLC0415  # start-up stays quick
-    from fmrt.cli._stream import embed_stream, form_of, open_embedder, provenance, summary  # noqa: PLC0415
+    from fmrt.cli._output import opened
+    from fmrt.cli._stream import embed_stream, form_of, open_embedder, provenance, summary
 
     with opened(
         args.output,
-        shape=bundle.manifest.tower(args.modality).shape(post.width),
-        dtype=post.precision.dtype,
+        shape=request.tower.shape(request.post.width),
+        dtype=request.post.precision.dtype,
         keep=args.keep,
         overwrite=args.overwrite,
         skip=args.on_error == "skip",
-        provenance=provenance(args, bundle, post),
+        provenance=provenance(args, bundle, request),
     ) as output:
         try:
             with open_embedder(args, bundle) as embedder:
@@ -288,30 +245,12 @@ def _run_file(
         if not embedded:
             raise DataError(f"nothing embedded of {args.input!r}: every record was skipped")
         lines = output.commit(skipped=source.skipped > 0)
-    form = form_of(bundle.manifest.tower(args.modality), post.dim)
+    form = form_of(request.tower, request.post.dim)
     done = summary(embedded, args.modality, form, seconds)
     tell(args, f"embedded {done} -> {'standard output' if args.output == '-' else args.output}")
     if lines is not None:
         tell(args, f"line numbers of the rows -> {lines}")
     return 0
-
-
-def _checked_options(args: argparse.Namespace, bundle: Bundle) -> Postprocess:
-    """The form of the vectors; options that the model cannot follow are refused before its load."""
-    from fmrt.postprocess import make_postprocess  # noqa: PLC0415  # start-up stays quick
-    from fmrt.preprocess.base import check_on_too_long  # noqa: PLC0415
-
-    check_on_too_long(args.on_too_long)
-    if args.modality == "text":
-        check_prompt_name(bundle.manifest, args.prompt_name)
-    return make_postprocess(
-        dim=bundle.manifest.dim,
-        normalized=bundle.manifest.tower(args.modality).normalize,
-        truncate_dim=args.truncate_dim,
-        normalize=args.normalize,
-        precision=args.precision,
-        reference=lambda: bundle.reference(args.modality).embeddings,
-    )
 
 
 def _warn(line: str) -> None:

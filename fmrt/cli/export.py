@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
         ExportError: the model cannot be exported.
         QuantizationError: it is, but a quantized variant did not pass; the others were printed.
     """
-    from fmrt.bundle import Bundle  # noqa: PLC0415  # start-up stays quick
+    from fmrt.bundle import Bundle
 
     try:
         bundle = _exported(args)
@@ -118,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _exported(args: argparse.Namespace) -> Bundle:
-    from fmrt._api import export_model  # noqa: PLC0415  # start-up stays quick
+    from fmrt._api import export_model
 
     return export_model(
         args.model,

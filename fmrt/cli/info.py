@@ -1,4 +1,4 @@
-"""``fmrt info``: what a bundle is."""
+"""``fmrt info``: what a bundle is; without one, what this machine is."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from fmrt.cli._arguments import Subparsers, add_pin
 from fmrt.cli._say import print_json, show
 from fmrt.cli._text import size, table
 from fmrt.cli._variants import variants_table
+from fmrt.errors import OptionError
 
 if TYPE_CHECKING:
     from fmrt.bundle import Bundle
@@ -25,29 +26,42 @@ def add_parser(subparsers: Subparsers) -> None:
     """Add the command to the program's."""
     parser = subparsers.add_parser(
         "info",
-        help="say what a bundle is",
+        help="say what a bundle is, or this machine",
         description="Say what a bundle is. With --provider, load its graphs there, and count the "
-        "nodes that run on it.",
+        "nodes that run on it. Without a bundle, say what a report of a problem needs: versions, "
+        "the processor and its cores, memory, and what chooses kernels.",
     )
     parser.set_defaults(run=run)
-    parser.add_argument("bundle", metavar="BUNDLE", help="a bundle's directory, or its hub id")
     parser.add_argument(
+        "bundle", metavar="BUNDLE", nargs="?", help="a bundle's directory, or its hub id"
+    )
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
         "--provider",
         metavar="P",
         help="where to load the graphs that run there: as of fmrt embed (default: nowhere)",
     )
+    where.add_argument(
+        "--providers",
+        action="store_true",
+        help="without a bundle: list the providers that this machine could have, and their "
+        "devices or why one cannot be had",
+    )
     add_pin(parser)
-    parser.add_argument("--json", action="store_true", help="print the manifest as JSON")
+    parser.add_argument("--json", action="store_true", help="print it as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the manifest, for people or as JSON, and where nodes run.
+    """Print what a bundle is and where its nodes run, or what this machine is.
 
     Raises:
+        OptionError: an option of bundles without a bundle, or the reverse.
         ProviderError: a graph does not load on the provider; the others have been printed.
     """
-    from fmrt.bundle import Bundle  # noqa: PLC0415  # start-up stays quick
-    from fmrt.errors import ProviderError  # noqa: PLC0415
+    if args.bundle is None or args.providers:
+        return _machine(args)
+    from fmrt.bundle import Bundle
+    from fmrt.errors import ProviderError
 
     bundle = Bundle.open(args.bundle, args.sha256, args.revision)
     placements = _placements(bundle, args.provider) if args.provider else {}
@@ -58,6 +72,22 @@ def run(args: argparse.Namespace) -> int:
     failed = [f"{file} {what}" for file, what in placements.items() if isinstance(what, str)]
     if failed:
         raise ProviderError(f"{args.bundle}: {'; '.join(failed)}")
+    return 0
+
+
+def _machine(args: argparse.Namespace) -> int:
+    if args.bundle is not None:
+        raise OptionError(
+            f"--providers is about this machine, and no bundle: leave {args.bundle!r} out"
+        )
+    given = [n for n in ("provider", "sha256", "revision") if getattr(args, n) is not None]
+    if given:
+        more = "; --providers lists providers" if given == ["provider"] else ""
+        raise OptionError(f"--{given[0]} is about a bundle: name one{more}")
+    from fmrt.cli import _machine as machine
+
+    print_it = machine.providers if args.providers else machine.machine
+    print_it(args)
     return 0
 
 
@@ -81,8 +111,8 @@ def _for_people(bundle: Bundle, placements: Placements) -> str:
 
 def _placements(bundle: Bundle, provider: str) -> Placements:
     """Where the nodes of each graph that a provider takes run, by file; of others why not."""
-    from fmrt.errors import FmrtError  # noqa: PLC0415  # start-up stays quick
-    from fmrt.session import node_placement, resolve_provider  # noqa: PLC0415
+    from fmrt.errors import FmrtError
+    from fmrt.session import node_placement, resolve_provider
 
     target = resolve_provider(provider)
     found: Placements = {}

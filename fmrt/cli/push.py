@@ -32,7 +32,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Push, and print the URL and what to do next."""
-    from fmrt.push import push_bundle  # noqa: PLC0415  # start-up stays quick
+    from fmrt.push import push_bundle
 
     url = push_bundle(
         args.bundle,

@@ -70,8 +70,8 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         QuantizationError: a variant did not pass; those that did have been printed.
     """
-    from fmrt._api import quantize_bundle  # noqa: PLC0415  # start-up stays quick
-    from fmrt.bundle import Bundle  # noqa: PLC0415
+    from fmrt._api import quantize_bundle
+    from fmrt.bundle import Bundle
 
     try:
         bundle = quantize_bundle(

@@ -9,18 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 from fmrt.cli._arguments import (
     Subparsers,
+    add_embedding,
     add_model,
-    add_prompt,
     add_reading,
-    check_prompt_name,
     check_reading_is_used,
     open_bundle,
+    options_of,
     positive,
     reading_options,
 )
 from fmrt.cli._say import print_json
-from fmrt.cli._text import count, shortened, table
+from fmrt.cli._text import shortened, table
 from fmrt.errors import DataError, InputError
+from fmrt.words import count
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from fmrt.cli._nearest import Hit
     from fmrt.data import BadRecord, Record
 
+QUERY_OPTIONS = ("prompt_name", "prompt", "truncate_dim")
 _NUMBERS = ("rank", "score", "row")
 _WIDTH = 120
 _LEAST_TEXT = 20
@@ -60,13 +62,8 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "-k", metavar="N", type=positive, default=5, help="rows to print (default: 5)"
     )
-    add_prompt(parser, "'query' if the model has it")
-    parser.add_argument(
-        "--truncate-dim",
-        metavar="N",
-        type=positive,
-        help="as EMBEDDINGS was embedded with (default: as EMBEDDINGS says)",
-    )
+    # By default the model's prompt 'query', if it has one, and the dimensions of EMBEDDINGS.
+    add_embedding(parser, QUERY_OPTIONS)
     parser.add_argument(
         "--json", action="store_true", help="print the hits as JSON, see docs/command-line.md"
     )
@@ -84,9 +81,10 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         DataError: the vectors or texts cannot be used, or do not belong together.
     """
-    from fmrt.cli._nearest import check_vectors, nearest  # noqa: PLC0415
-    from fmrt.data import read_embeddings, read_provenance, read_records  # noqa: PLC0415
-    from fmrt.data._lines import read_lines  # noqa: PLC0415  # start-up stays quick
+    from fmrt.cli._nearest import check_vectors, nearest
+    from fmrt.data import read_embeddings, read_provenance, read_records
+    from fmrt.data.lines import read_lines
+    from fmrt.request import prompt_text
 
     check_reading_is_used(args)
     vectors, columns = read_embeddings(args.embeddings, columns=("text",))
@@ -95,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
     if args.texts is not None:
         records = read_records(args.texts, **reading_options(args))
     bundle, args.provider = open_bundle(args)
-    check_prompt_name(bundle.manifest, args.prompt_name)
+    prompt_text(bundle.manifest.tower("text"), options_of(args))
     if not args.ignore_provenance:
         _check_provenance(args, bundle, read_provenance(args.embeddings))
     check_vectors(args.embeddings, vectors, args.truncate_dim or bundle.manifest.dim)
@@ -123,7 +121,7 @@ def _check_provenance(
     Raises:
         DataError: another model made the vectors.
     """
-    from fmrt.jobs import space_of  # noqa: PLC0415  # start-up stays quick
+    from fmrt.jobs import space_of
 
     if provenance is None:
         return
@@ -138,17 +136,11 @@ def _check_provenance(
 
 
 def _query(args: argparse.Namespace, bundle: Bundle) -> NDArray[Any]:
-    from fmrt.embedder import Embedder  # noqa: PLC0415  # start-up stays quick
+    from fmrt.embedder import Embedder
 
     with Embedder(bundle, variant=args.variant, provider=args.provider) as embedder:
         try:
-            return embedder.embed_query(
-                args.query,
-                prompt_name=args.prompt_name,
-                prompt=args.prompt,
-                truncate_dim=args.truncate_dim,
-                show_progress=False,
-            )
+            return embedder.embed_query(args.query, options_of(args), show_progress=False)
         except InputError as e:
             raise InputError(f"the query: {e.reason}") from None
 

@@ -124,7 +124,7 @@ def run(args: argparse.Namespace) -> int:
     check_masks_output(args.output, args, several=args.all_masks or len(prompts) > 1)
     bundle, provider = open_bundle(args)
     bundle.manifest.head("segment")
-    from fmrt.segmenter import Segmenter  # noqa: PLC0415  # start-up stays quick
+    from fmrt.segmenter import Segmenter
 
     segmenter = Segmenter(
         bundle,
@@ -141,7 +141,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _prompts(args: argparse.Namespace) -> list[Prompt]:
-    from fmrt.prompt import Prompt  # noqa: PLC0415  # start-up stays quick
+    from fmrt.prompt import Prompt
 
     points, labels, boxes = args.point, args.label, args.box
     if not points and not boxes:

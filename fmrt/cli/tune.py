@@ -53,10 +53,10 @@ def add_items(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print a table a choice, and write the result."""
-    from fmrt.bundle import Bundle  # noqa: PLC0415  # start-up stays quick
-    from fmrt.engine import Engine  # noqa: PLC0415
-    from fmrt.measure import tune  # noqa: PLC0415
-    from fmrt.tuning import save_tuning  # noqa: PLC0415
+    from fmrt.bundle import Bundle
+    from fmrt.engine import Engine
+    from fmrt.measure import tune
+    from fmrt.tuning import save_tuning
 
     bundle = Bundle.open(args.bundle, args.sha256, args.revision)
     names = bundle.manifest.modalities if args.modality is None else (args.modality,)
@@ -87,10 +87,10 @@ def items_of(args: argparse.Namespace, engine: object, bundle: object) -> list[o
     Raises:
         DataError: the file has none that can be used.
     """
-    from itertools import islice  # noqa: PLC0415
+    from itertools import islice
 
-    from fmrt.data import Record, read_records  # noqa: PLC0415  # start-up stays quick
-    from fmrt.measure import sample_items  # noqa: PLC0415
+    from fmrt.data import Record, read_records
+    from fmrt.measure import sample_items
 
     check_reading_is_used(args)
     if args.texts is None:

@@ -50,9 +50,9 @@ def run(args: argparse.Namespace) -> int:
         VerificationError: a variant's vectors are not PyTorch's.
         VariantNotFoundError: there is nothing to check.
     """
-    from fmrt.bundle import Bundle  # noqa: PLC0415  # start-up stays quick
-    from fmrt.session import resolve_provider  # noqa: PLC0415
-    from fmrt.verify import record_parity, verify_bundle  # noqa: PLC0415
+    from fmrt.bundle import Bundle
+    from fmrt.session import resolve_provider
+    from fmrt.verify import record_parity, verify_bundle
 
     provider = resolve_provider(args.provider).spec
     bundle = Bundle.open(args.bundle, args.sha256, args.revision)

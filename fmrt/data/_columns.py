@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from types import NoneType
 
 from fmrt.data._records import BadRecord, Record
-from fmrt.data._source import listed, shown
 from fmrt.errors import DataError
 from fmrt.limits import DEFAULT, Limits
+from fmrt.words import listed, shown
 
 TEXT = "text"
 # Names of the column to embed when none is given, in this order, by what the model embeds.
@@ -48,7 +48,6 @@ class Wanted:
         modality: text, image or audio: of text, bytes are texts, as some programs write them.
         limits: of the memory of a record.
         choices: takes a line for what the reader chose and the table does not say itself.
-        seen: takes the names of the table's columns.
     """
 
     column: str | None = None
@@ -58,7 +57,6 @@ class Wanted:
     modality: str = TEXT
     limits: Limits = DEFAULT
     choices: list[str] = field(default_factory=list)
-    seen: list[str] = field(default_factory=list)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -98,7 +96,7 @@ class Columns:
     def record(self, number: int, row: Mapping[str, object]) -> Record | BadRecord:
         """Return the record of one row; kept columns that the row lacks are None."""
         try:
-            value = lookup(row, self.value)
+            value = row[self.value] if self.value in row else lookup(row, self.value)
         except KeyError:
             return BadRecord(number, f"it has no {self.value!r}")
         if not isinstance(value, str | bytes):
@@ -133,7 +131,6 @@ def pick(
     Raises:
         DataError: if a column is missing, or several could hold the text.
     """
-    wanted.seen.extend(columns)
     has = listed(columns) + (f", in which are {listed(inner)}" if inner else "")
     value = _value_column(source, columns, wanted, inner, has)
     for name in wanted.keep:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import threading
 from collections.abc import Iterator
-from itertools import chain
+from itertools import chain, islice
 
 from fmrt.data._columns import Columns, Wanted, pick
 from fmrt.data._dialect import (
@@ -16,9 +16,10 @@ from fmrt.data._dialect import (
     separator,
 )
 from fmrt.data._records import BadRecord, Record
-from fmrt.data._source import LongLine, empty, numbered_lines, peeked, shown
+from fmrt.data._source import LongLine, empty, numbered_lines, peeked
 from fmrt.errors import DataError
-from fmrt.limits import HINT, Limits, megabytes, structure_problem
+from fmrt.limits import HINT, SMALL_LINE, Limits, megabytes, structure_problem
+from fmrt.words import shown
 
 Row = tuple[int, list[str]]
 # Far above any text, yet a quote that is never closed does not read a whole huge file into memory.
@@ -40,7 +41,7 @@ def read_tsv(source: str, wanted: Wanted) -> Iterator[Record | BadRecord]:
 
 def _read(source: str, wanted: Wanted, usual: str) -> Iterator[Record | BadRecord]:
     numbered = numbered_lines(source, wanted.choices, wanted.limits)
-    head = list(_head(numbered))
+    head = list(islice(numbered, 1) if wanted.delimiter else _head(numbered))
     stated = separator(head[0][1].decode(errors="replace")) if head else None
     if stated is not None:
         head = head[1:]
@@ -56,7 +57,8 @@ def _read(source: str, wanted: Wanted, usual: str) -> Iterator[Record | BadRecor
     for name in {columns.value, *wanted.keep}:
         if header.count(name) > 1:
             raise DataError(f"{shown(source)} has more than one column {name!r}; rename them")
-    return (_record(row, header, columns) for row in peeked(source, rows))
+    place = header.index(columns.value)
+    return (_record(row, header, place, columns) for row in peeked(source, rows))
 
 
 def _head(numbered: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
@@ -84,12 +86,16 @@ def _header(
     return [str(number) for number, _ in enumerate(first[1], 1)], chain([first], rows)
 
 
-def _record(row: Row | BadRecord, header: list[str], columns: Columns) -> Record | BadRecord:
+def _record(
+    row: Row | BadRecord, header: list[str], place: int, columns: Columns
+) -> Record | BadRecord:
     if isinstance(row, BadRecord):
         return row
     number, fields = row
     if len(fields) != len(header):
         return BadRecord(number, f"{len(fields)} fields where the header has {len(header)}")
+    if not columns.keep:  # a table of one row takes as long as reading it
+        return Record(number, fields[place])
     return columns.record(number, dict(zip(header, fields, strict=True)))
 
 
@@ -106,7 +112,8 @@ def _rows(lines: _Lines, delimiter: str) -> Iterator[Row | BadRecord]:
         except csv.Error as e:
             reason = f"not valid CSV: {e}".replace("\t", "\\t")  # the delimiter, in its words
         finally:
-            lines.end_row()
+            if lines.is_long:
+                lines.end_row()
         if reason:
             yield BadRecord(start, reason)
         elif not lines.valid:
@@ -151,7 +158,9 @@ class _Lines:
         self._row_bytes = 0
         self._number = first - 1
         self._usual = csv.field_size_limit()
-        self._long = False
+        # A row of so many bytes is within every limit.
+        self._unchecked = min(self._usual, limits.line_bytes, SMALL_LINE - 1)
+        self.is_long = False
         self.valid = True
 
     def begin_row(self) -> int:
@@ -162,16 +171,17 @@ class _Lines:
 
     def end_row(self) -> None:
         """Give back what a long row has raised."""
-        if self._long:
-            self._long = False
-            _long_fields.end()
+        self.is_long = False
+        _long_fields.end()
 
     def __iter__(self) -> _Lines:
         return self
 
     def __next__(self) -> str:
         self._number, line = next(self._lines)
-        self._check(line)
+        self._row_bytes += len(line)
+        if self._row_bytes > self._unchecked or isinstance(line, LongLine):
+            self._check(line)
         try:
             return line.decode()
         except UnicodeDecodeError:
@@ -182,9 +192,8 @@ class _Lines:
         """Raise what csv raises, if the row takes too much memory with this line."""
         if isinstance(line, LongLine):
             raise csv.Error(line.decode())
-        self._row_bytes += len(line)
-        if self._row_bytes > self._usual and not self._long:
-            self._long = True
+        if self._row_bytes > self._usual and not self.is_long:
+            self.is_long = True
             _long_fields.begin()
         if self._row_bytes > self._limits.line_bytes:
             most = megabytes(self._limits.line_bytes)

@@ -9,8 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from fmrt.data._columns import DEFAULTS, TEXT, Wanted
-from fmrt.data._source import shown
 from fmrt.errors import DataError
+from fmrt.words import shown
 
 DELIMITERS = (",", ";", "\t", "|")
 # Of a file that are looked at.

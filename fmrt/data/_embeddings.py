@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fmrt.data._index import read_index
 from fmrt.data._jsonl_vectors import EXTENSION, read_jsonl_vectors
 from fmrt.data._parquet_pages import largest_value
 from fmrt.data._parquet_records import TEXT_TYPES, Unreadable, values_of
-from fmrt.data._provenance import read_provenance
 from fmrt.data._pyarrow import EMBEDDING, pyarrow, reading_parquet
-from fmrt.data._shard import Shard
-from fmrt.data._source import check_source, listed, one_line, shown
+from fmrt.data._source import check_source
+from fmrt.data.index import read_index
+from fmrt.data.provenance import read_provenance
+from fmrt.data.shard import Shard
 from fmrt.errors import DataError
 from fmrt.limits import DEFAULT, megabytes
+from fmrt.words import listed, one_line, shown
 
 if TYPE_CHECKING:
     import pyarrow as pa

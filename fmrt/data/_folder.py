@@ -10,9 +10,10 @@ from pathlib import Path
 from fmrt.data._columns import LINE
 from fmrt.data._media import Media
 from fmrt.data._records import BadRecord, PassedOver, Record, Records
-from fmrt.data._source import check_source, reading, shown
+from fmrt.data._source import check_source, reading
 from fmrt.errors import DataError
 from fmrt.file_kind import unusual_kind
+from fmrt.words import shown
 
 PATH = "path"
 

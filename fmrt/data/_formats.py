@@ -13,10 +13,11 @@ from fmrt.data._jsonl import read_jsonl
 from fmrt.data._media import MEDIA, Media
 from fmrt.data._parquet_records import read_parquet
 from fmrt.data._records import BadRecord, Record, Records
-from fmrt.data._source import STDIN, check_source, reading, shown
+from fmrt.data._source import check_source, reading
 from fmrt.data._txt import read_txt
 from fmrt.errors import DataError
 from fmrt.limits import DEFAULT, Limits
+from fmrt.words import STDIN, shown
 
 Reader = Callable[[str, Wanted], Iterator[Record | BadRecord]]
 
@@ -96,23 +97,6 @@ def read_records(
     wanted = Wanted(column, kept, delimiter, header, modality, limits)
     records = chosen.read(source, wanted)
     return Records(records, choices=[f"{shown(source)}: {c}" for c in wanted.choices], table=True)
-
-
-def columns_of(source: str, *, modality: str = "text", limits: Limits = DEFAULT) -> list[str]:
-    """Names of the columns of a table.
-
-    Raises:
-        DataError: it cannot be read, or has no columns.
-        MissingExtraError: for parquet without pyarrow.
-    """
-    check_source(source)
-    wanted = Wanted(modality=modality, limits=limits)
-    try:
-        _named(None, source).read(source, wanted)
-    except DataError:
-        if not wanted.seen:  # else it cannot tell which one to embed, which is not asked
-            raise
-    return wanted.seen
 
 
 def modality_of(source: str, modalities: Sequence[str]) -> str | None:

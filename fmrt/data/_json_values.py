@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from fmrt.data._source import LongLine, shown
+from fmrt.data._source import line_problem
 from fmrt.errors import DataError
-from fmrt.limits import Limits, structure_problem
+from fmrt.limits import Limits
+from fmrt.words import shown
 
 # Of one value: far above any record, yet a bracket that is never closed does not read a whole file.
 MOST_CHARACTERS = 1 << 24
@@ -120,9 +121,7 @@ class _Text:
         self._counted = self.place = 0
         parts = [self._buffer]
         for number, line in self._lines:
-            long = isinstance(line, LongLine)
-            problem = line.decode() if long else structure_problem(line, self._limits)
-            if problem:
+            if problem := line_problem(line, self._limits):
                 raise DataError(f"{shown(self._source)} line {number}: {problem}")
             try:
                 parts.append(line.decode())

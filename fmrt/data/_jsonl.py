@@ -10,8 +10,9 @@ from itertools import chain, islice
 from fmrt.data._columns import TEXT, Columns, Wanted, kind, pick
 from fmrt.data._json_values import MOST_CHARACTERS, values
 from fmrt.data._records import BadRecord, Record
-from fmrt.data._source import LongLine, empty, numbered_lines, one_line
+from fmrt.data._source import empty, line_problem, numbered_lines
 from fmrt.limits import Limits, structure_problem
+from fmrt.words import one_line
 
 Row = tuple[int, dict[str, object]]
 # Objects need not have the same keys: the columns are those that the first hundred have together.
@@ -100,8 +101,7 @@ def _record(row: Row | BadRecord, columns: Columns) -> Record | BadRecord:
 
 
 def _parse(number: int, line: bytes, bare: str, limits: Limits) -> Row | BadRecord:
-    problem = line.decode() if isinstance(line, LongLine) else structure_problem(line, limits)
-    if problem:
+    if problem := line_problem(line, limits):
         return BadRecord(number, problem)
     try:
         value = json.loads(line.decode())
@@ -113,7 +113,7 @@ def _parse(number: int, line: bytes, bare: str, limits: Limits) -> Row | BadReco
         return BadRecord(number, f"not valid JSON: {e.msg} at character {e.pos + 1}")
     except (ValueError, RecursionError) as e:  # an integer of thousands of digits; deep nesting
         return BadRecord(number, f"not valid JSON: {one_line(e)}")
-    return _row(number, value, bare, "line")
+    return (number, value) if isinstance(value, dict) else _row(number, value, bare, "line")
 
 
 def _row(number: int, value: object, bare: str, what: str) -> Row | BadRecord:

@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmrt.data._npy import check_vectors
-from fmrt.data._pending import PendingFile, nothing, writing
 from fmrt.data._pyarrow import EMBEDDING
-from fmrt.data._source import one_line, reading, shown
+from fmrt.data._source import reading
 from fmrt.errors import DataError
+from fmrt.whole_file import PendingFile, nothing, writing
+from fmrt.words import one_line, shown
 
 EXTENSION = ".jsonl"
 

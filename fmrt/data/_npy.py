@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fmrt.data._pending import PendingFile, nothing, writing
+from fmrt.whole_file import PendingFile, nothing, writing
 
 
 class NpyWriter:

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
-from fmrt.data._source import shown
 from fmrt.errors import DataError
 from fmrt.limits import HINT, Limits, megabytes
+from fmrt.words import shown
 
 if TYPE_CHECKING:
     from pyarrow import parquet

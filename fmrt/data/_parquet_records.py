@@ -10,9 +10,10 @@ from fmrt.data._columns import LINE, TEXT, Columns, Wanted, lookup, pick
 from fmrt.data._parquet_pages import largest_value
 from fmrt.data._pyarrow import pyarrow, reading_parquet
 from fmrt.data._records import BadRecord, Record
-from fmrt.data._source import SPLIT, STDIN, listed, one_line, peeked, shown
+from fmrt.data._source import SPLIT, peeked
 from fmrt.errors import DataError
 from fmrt.limits import Limits, megabytes
+from fmrt.words import STDIN, listed, one_line, shown
 
 if TYPE_CHECKING:
     import pyarrow as pa

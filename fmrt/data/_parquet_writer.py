@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from fmrt.data._columnar import array_of
 from fmrt.data._npy import check_vectors
-from fmrt.data._pending import PendingFile, nothing, writing
-from fmrt.data._provenance import metadata
 from fmrt.data._pyarrow import EMBEDDING, pyarrow, reading_parquet
-from fmrt.data._source import one_line
+from fmrt.data.provenance import metadata
 from fmrt.errors import DataError
+from fmrt.whole_file import PendingFile, nothing, writing
+from fmrt.words import one_line
 
 if TYPE_CHECKING:
     import pyarrow as pa

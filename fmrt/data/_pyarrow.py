@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
 
-from fmrt.data._source import one_line, shown
 from fmrt.errors import DataError
 from fmrt.extras import needing
+from fmrt.words import one_line, shown
 
 EMBEDDING = "embedding"
 

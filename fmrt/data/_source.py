@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import io
 import os
 import sys
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import IO, TypeVar, cast
@@ -16,35 +16,14 @@ from typing import IO, TypeVar, cast
 from fmrt.data._text import NotTextError, as_utf8, unpacked
 from fmrt.errors import DataError
 from fmrt.file_kind import unusual_kind
-from fmrt.limits import DEFAULT, HINT, Limits, megabytes
+from fmrt.limits import DEFAULT, HINT, SMALL_LINE, Limits, megabytes, structure_problem
+from fmrt.words import STDIN, one_line, shown
 
-STDIN = "-"
 GZIP = b"\x1f\x8b"
-_MOST_LISTED = 20
-# Bytes that are read at a time of a line that is too long.
-_PASSED_OVER = 1 << 20
+# Most bytes that are read at a time.
+_BLOCK = 1 << 16
 SPLIT = f"split it, or {HINT}"
 T = TypeVar("T")
-
-
-def shown(source: str) -> str:
-    """Return how messages name ``source``: quoted, so that the message stays on one line."""
-    return "standard input" if source == STDIN else repr(source)
-
-
-def one_line(error: BaseException) -> str:
-    """Return the text of ``error`` on one line that can be printed, without errno or path."""
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return "".join(
-        c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(text.split())
-    )
-
-
-def listed(names: Iterable[str]) -> str:
-    """Return the quoted names, the first twenty of them."""
-    quoted = [repr(name) for name in names]
-    more = len(quoted) - _MOST_LISTED
-    return ", ".join(quoted[:_MOST_LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
 @contextmanager
@@ -91,26 +70,55 @@ def numbered_lines(
     Raises:
         DataError: at once, if it is no text; later, if reading fails halfway.
     """
-    lines = _lines(source, [] if choices is None else choices, limits.line_bytes)
-    next(lines)
-    return lines
+    blocks = _blocks(source, [] if choices is None else choices, limits.line_bytes)
+    next(blocks)
+    return enumerate(chain.from_iterable(blocks), 1)
 
 
-def _lines(source: str, choices: list[str], most: int) -> Iterator[tuple[int, bytes]]:
-    """First, when the file is open, a line that is none."""
+def _blocks(source: str, choices: list[str], most: int) -> Iterator[Iterable[bytes]]:
+    """First, when the file is open, a block without lines."""
     with reading(source), _open(source) as stream:
         try:
             text = as_utf8(stream, choices)
         except NotTextError as e:
             raise DataError(f"{shown(source)} is {e}") from None
-        yield 0, b""
-        for number, line in enumerate(iter(partial(text.readline, most + 1), b""), 1):
-            if len(line) <= most:
-                yield number, line
-                continue
-            while line and not line.endswith(b"\n"):
-                line = text.readline(_PASSED_OVER)  # noqa: PLW2901  # what has been looked at
-            yield number, LongLine(f"it has over {megabytes(most)}; {SPLIT}".encode())
+        yield ()
+        yield from _split(text, most)
+
+
+def _split(stream: IO[bytes], most: int) -> Iterator[Iterable[bytes]]:
+    """Lines, some at a time: a call for each would take longer than what is done with it.
+
+    A block is what is there, so that the lines of a pipe come as soon as they are written.
+    """
+    held: list[bytes] = []  # the start of a line, a block more than its limit at most
+    size = 0
+    while block := cast("io.BufferedReader", stream).read1(_BLOCK):
+        end = block.rfind(b"\n") + 1
+        if end:
+            whole = b"".join((*held, block[:end]))
+            held, size = [], 0
+            lines = io.BytesIO(whole)
+            yield lines if len(whole) <= most else [_allowed(line, most) for line in lines]
+        if size <= most and end < len(block):
+            held.append(block[end:])
+            size += len(block) - end
+    if held:
+        yield [_allowed(b"".join(held), most)]
+
+
+def _allowed(line: bytes, most: int) -> bytes:
+    """The line, or what stands for it."""
+    if len(line) <= most:
+        return line
+    return LongLine(f"it has over {megabytes(most)}; {SPLIT}".encode())
+
+
+def line_problem(line: bytes, limits: Limits) -> str | None:
+    """Why a line of JSON or CSV cannot be read; None if it can."""
+    if len(line) < SMALL_LINE and not isinstance(line, LongLine):
+        return None
+    return line.decode() if isinstance(line, LongLine) else structure_problem(line, limits)
 
 
 def peeked(source: str, items: Iterator[T]) -> Iterator[T]:

@@ -81,11 +81,25 @@ def unpacked(stream: IO[bytes]) -> IO[bytes]:
 
 
 def _read(stream: IO[bytes], most: int) -> bytes:
-    """Up to ``most`` bytes, fewer only at the end."""
+    """Up to ``most`` bytes, fewer at the end, and where a pipe has given a plain first line."""
     data = b""
-    while len(data) < most and (more := stream.read(most - len(data))):
+    while len(data) < most and not _is_plain(data) and (more := _some(stream, most - len(data))):
         data += more
     return data
+
+
+def _some(stream: IO[bytes], most: int) -> bytes:
+    """What a pipe has now, without a wait for more; a file has ``most`` bytes, or all."""
+    read: Callable[[int], bytes] = stream.read
+    if not stream.seekable():
+        read = getattr(stream, "read1", read)
+    return read(most)
+
+
+def _is_plain(head: bytes) -> bool:
+    """Whether what follows cannot change what the start of a file tells."""
+    others = (*(start for start, _ in _OTHERS), *(bom for bom, _ in _BOMS[1:]))
+    return b"\n" in head and b"\0" not in head and not head.startswith(others)
 
 
 def _utf16(head: bytes) -> str:
@@ -102,8 +116,7 @@ def _from(stream: IO[bytes], head: bytes, place: int) -> IO[bytes]:
     if stream.seekable():
         stream.seek(place - len(head), io.SEEK_CUR)
         return stream
-    ready = [head[place:]]
-    return _converted(stream, lambda data, _: ready.pop() + data if ready else data)
+    return _converted(stream, lambda data, _: data, head[place:])
 
 
 def _recoding(encoding: str) -> Convert:
@@ -132,17 +145,17 @@ def _with_line_feeds() -> Convert:
     return convert
 
 
-def _converted(stream: IO[bytes], convert: Convert) -> IO[bytes]:
-    return cast("IO[bytes]", io.BufferedReader(_Converted(stream, convert), HEAD))
+def _converted(stream: IO[bytes], convert: Convert, ready: bytes = b"") -> IO[bytes]:
+    return cast("IO[bytes]", io.BufferedReader(_Converted(stream, convert, ready), HEAD))
 
 
 class _Converted(io.RawIOBase):
-    """A stream of bytes that are converted as they are read; the stream stays open."""
+    """What is ready, then a stream of bytes that are converted as they are read; it stays open."""
 
-    def __init__(self, stream: IO[bytes], convert: Convert) -> None:
+    def __init__(self, stream: IO[bytes], convert: Convert, ready: bytes) -> None:
         self._stream = stream
         self._convert = convert
-        self._ready = b""
+        self._ready = ready
         self._ended = False
 
     def readable(self) -> bool:
@@ -152,7 +165,7 @@ class _Converted(io.RawIOBase):
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         """Fill the buffer with what is there; 0 at the end."""
         while not self._ready and not self._ended:
-            data = self._stream.read(HEAD)
+            data = _some(self._stream, HEAD)
             self._ended = not data
             self._ready = self._convert(data, self._ended)
         done = min(len(buffer), len(self._ready))

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from fmrt.data._columns import TEXT, Columns, Wanted, pick
 from fmrt.data._records import BadRecord, Record
-from fmrt.data._source import LongLine, numbered_lines, peeked, shown
+from fmrt.data._source import LongLine, numbered_lines, peeked
 from fmrt.errors import DataError
+from fmrt.words import shown
 
 
 def read_txt(source: str, wanted: Wanted) -> Iterator[Record | BadRecord]:
@@ -15,21 +16,18 @@ def read_txt(source: str, wanted: Wanted) -> Iterator[Record | BadRecord]:
     if wanted.column is not None:
         raise DataError(f"{shown(source)} is plain text without columns; leave out --column")
     columns = pick(source, {TEXT: True}, wanted)
-    lines = peeked(source, numbered_lines(source, wanted.choices, wanted.limits))
-    return (_record(number, line, columns) for number, line in lines)
+    lines = numbered_lines(source, wanted.choices, wanted.limits)
+    return _records(peeked(source, lines), columns)
 
 
-def _record(number: int, line: bytes, columns: Columns) -> Record | BadRecord:
-    if isinstance(line, LongLine):
-        return BadRecord(number, line.decode())
-    try:
-        text = _without_terminator(line).decode()
-    except UnicodeDecodeError:
-        return BadRecord(number, "not valid UTF-8")
-    return columns.record(number, {TEXT: text}) if columns.keep else Record(number, text)
-
-
-def _without_terminator(line: bytes) -> bytes:
-    if line.endswith(b"\r\n"):
-        return line[:-2]
-    return line.removesuffix(b"\n")
+def _records(lines: Iterator[tuple[int, bytes]], columns: Columns) -> Iterator[Record | BadRecord]:
+    for number, line in lines:
+        if isinstance(line, LongLine):
+            yield BadRecord(number, line.decode())
+            continue
+        try:
+            text = (line[:-2] if line.endswith(b"\r\n") else line.removesuffix(b"\n")).decode()
+        except UnicodeDecodeError:
+            yield BadRecord(number, "not valid UTF-8")
+            continue
+        yield columns.record(number, {TEXT: text}) if columns.keep else Record(number, text)

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from fmrt.data._jsonl_vectors import EXTENSION, JsonlWriter, StdoutWriter
 from fmrt.data._npy import NpyWriter
 from fmrt.data._parquet_writer import ParquetWriter
-from fmrt.data._pending import nothing
 from fmrt.errors import DataError
+from fmrt.whole_file import nothing
 
 STDOUT = "-"
 

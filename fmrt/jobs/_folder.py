@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fmrt.cores import available_cores
-from fmrt.data._index import (
+from fmrt.data.index import (
     INDEX,
     VERSION,
     extension_of,
@@ -21,11 +21,11 @@ from fmrt.data._index import (
     sealed,
     version_of,
 )
-from fmrt.data._lock import locked_folder
-from fmrt.data._pending import PendingFile, sync_folder, writing
-from fmrt.data._shard import Shard, is_shard_name, whole
+from fmrt.data.lock import locked_folder
+from fmrt.data.shard import Shard, is_shard_name, whole
 from fmrt.errors import DataError
 from fmrt.scheduler import Workers
+from fmrt.whole_file import sync_folder, write_whole, writing
 
 JOURNAL = "journal.jsonl"
 
@@ -105,7 +105,7 @@ class Folder:
         """Write the journal's head, before any shard of a new job; of an old one, do nothing."""
         if self.settings is None:
             self.settings = dict(settings)
-            self._put(JOURNAL, _head(self.settings))
+            write_whole(self.path / JOURNAL, _head(self.settings))
 
     def add(self, shard: Shard) -> None:
         """Note a complete shard; it counts from now on."""
@@ -143,7 +143,7 @@ class Folder:
             "settings": self.settings,
             "shards": [shard.to_json() for shard in shards],
         }
-        self._put(INDEX, (json.dumps(sealed(index), indent=1) + "\n").encode())
+        write_whole(self.path / INDEX, (json.dumps(sealed(index), indent=1) + "\n").encode())
         self._remove(JOURNAL)
         self.complete = True
 
@@ -171,18 +171,9 @@ class Folder:
     def _reopen(self) -> None:
         """Put a journal in the index's place."""
         lines = [_head(self.settings or {}), *(_line(s.to_json()) for s in self.shards.values())]
-        self._put(JOURNAL, b"".join(lines))
+        write_whole(self.path / JOURNAL, b"".join(lines))
         self._remove(INDEX)
         self.complete = False
-
-    def _put(self, name: str, content: bytes) -> None:
-        pending = PendingFile(str(self.path / name))
-        try:
-            with writing(pending.output):
-                pending.file.write(content)
-            pending.commit()
-        finally:
-            pending.abort()
 
     def _remove(self, name: str) -> None:
         with writing(str(self.path)):

@@ -8,31 +8,19 @@ from typing import Any
 
 from fmrt._version import __version__
 from fmrt.bundle import Bundle, sha256
-from fmrt.manifest import MANIFEST_FILE, Manifest, TextInput, Tower, Variant
-from fmrt.postprocess import Postprocess
+from fmrt.manifest import MANIFEST_FILE, Manifest, Variant
+from fmrt.request import Request
 
 
-def provenance_of(
-    bundle: Bundle,
-    variant: Variant,
-    tower: Tower,
-    post: Postprocess,
-    *,
-    prompt_name: str | None,
-    prompt: str | None,
-    truncate_dim: int | None,
-) -> dict[str, Any]:
+def provenance_of(bundle: Bundle, variant: Variant, request: Request) -> dict[str, Any]:
     """What the vectors of one run of a bundle depend on, as JSON.
 
     Args:
-        bundle: of the model.
-        variant: the graph.
-        tower: of the items.
-        post: form of the vectors.
-        prompt_name: as of `Embedder.embed`.
-        prompt: as of `Embedder.embed`.
-        truncate_dim: as of `Embedder.embed`.
+        bundle: The model.
+        variant: The graph.
+        request: The options, as the model follows them.
     """
+    tower, post = request.tower, request.post
     source = bundle.manifest.source
     scaled = post.precision.name in ("int8", "uint8")
     return {
@@ -44,10 +32,10 @@ def provenance_of(
         "modality": tower.modality,
         "variant": variant.name,
         "variant_sha256": variant.sha256,
-        "prompt": _prompt(tower, prompt_name, prompt),
+        "prompt": request.prompt,
         "normalize": tower.normalize or post.normalize,
         "dim": post.dim,
-        "truncate_dim": truncate_dim,
+        "truncate_dim": request.options.truncate_dim,
         "precision": post.precision.name,
         "scale": post.scale if scaled else None,
     }
@@ -67,11 +55,3 @@ def space_of(manifest: Manifest) -> str:
         "towers": sorted([t.modality, t.pooling, t.embedding_output] for t in manifest.towers),
     }
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
-
-
-def _prompt(tower: Tower, name: str | None, prompt: str | None) -> str:
-    """The text in front of every item."""
-    if prompt is not None or not isinstance(tower.input, TextInput):
-        return prompt or ""
-    name = name if name is not None else tower.input.default_prompt_name
-    return "" if name is None else tower.input.prompts[name]

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from fmrt.bundle import record_of
 from fmrt.data import Record, Writer, open_writer
-from fmrt.data._lines import LinesWriter, lines_path
-from fmrt.data._pending import writing
-from fmrt.data._shard import Shard, shard_name
+from fmrt.data.lines import LinesWriter, lines_path
+from fmrt.data.shard import Shard, shard_name
 from fmrt.jobs._folder import Folder
+from fmrt.whole_file import writing
 
 Numbered = tuple[int, Record]
 

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from fmrt.bundle import Bundle
 from fmrt.cores import available_cores, cpu_name
 from fmrt.engine import Engine
-from fmrt.measure.peak import Peak, kernel_environment
+from fmrt.machine import kernel_environment
+from fmrt.measure.peak import Peak
 from fmrt.scheduler import plan_batches, windows
 from fmrt.session import Products, count_products, fit, runtime_version
 
@@ -173,7 +174,7 @@ def _alone(engine: Engine, items: Sequence[object]) -> list[float]:
 
 def _one(engine: Engine, item: object) -> float:
     start = time.perf_counter()
-    engine.one(item)
+    list(engine.stream([item], _same))
     return time.perf_counter() - start
 
 

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from fmrt.bundle import Bundle
 from fmrt.cores import available_cores
+from fmrt.embed_options import EmbedOptions
 from fmrt.engine import Engine
 from fmrt.errors import OptionError
 from fmrt.scheduler import BATCH_TOKENS
@@ -126,7 +127,9 @@ def _that_fit(engine: Engine, items: Sequence[object]) -> Sequence[object]:
 
 def _runs(engine: Engine, items: Sequence[object], budget: int) -> Callable[[], None]:
     def run() -> None:
-        for _ in engine.stream(items, lambda item: item, batch_tokens=budget, alone=False):
+        for _ in engine.stream(
+            items, lambda item: item, EmbedOptions(batch_tokens=budget), alone=False
+        ):
             pass
 
     return run

@@ -13,24 +13,10 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
+from fmrt.machine import KERNEL_VARIABLES
+
 PROGRAM = ("-m", "fmrt.measure.kernels")
 ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
-# Variables that choose the kernels of NumPy, OpenBLAS, MKL, BLIS and oneDNN.
-KERNEL_VARIABLES = (
-    "BLIS_ARCH_TYPE",
-    "DNNL_MAX_CPU_ISA",
-    "MKL_CBWR",
-    "MKL_DEBUG_CPU_TYPE",
-    "MKL_ENABLE_INSTRUCTIONS",
-    "NPY_DISABLE_CPU_FEATURES",
-    "ONEDNN_MAX_CPU_ISA",
-    "OPENBLAS_CORETYPE",
-)
-
-
-def kernel_environment() -> dict[str, str]:
-    """The variables of this process that choose kernels, for the record of a measurement."""
-    return {name: os.environ[name] for name in KERNEL_VARIABLES if name in os.environ}
 
 
 class Peak:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fmrt.errors import InputError, OptionError
+from fmrt.errors import InputError
 
-OnTooLong = Literal["truncate-and-warn", "truncate", "error"]
 Feeds = dict[str, NDArray[Any]]
 
 
@@ -79,13 +78,3 @@ class Preprocessor(Protocol):
 
     def constants(self, prompt: str) -> Feeds:
         """Model inputs that are the same for every batch of a stream."""
-
-
-def check_on_too_long(value: str) -> None:
-    """Raise unless ``value`` is one of `OnTooLong`.
-
-    Raises:
-        OptionError: it is not.
-    """
-    if value not in get_args(OnTooLong):
-        raise OptionError(f"on_too_long={value!r}; choose from: {', '.join(get_args(OnTooLong))}")

@@ -4,7 +4,7 @@ Nothing outside this package imports ONNX Runtime.
 """
 
 from fmrt.session.alone import Alone
-from fmrt.session.creation import runtime_version
+from fmrt.session.creation import built_in_providers, runtime_version
 from fmrt.session.device_options import DeviceOptions
 from fmrt.session.features import FeatureSession
 from fmrt.session.flops import Products, count_products, fit
@@ -35,6 +35,7 @@ __all__ = [
     "Provider",
     "Session",
     "Target",
+    "built_in_providers",
     "count_products",
     "every_provider",
     "fit",

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import onnxruntime as ort
 
 from fmrt import native
 from fmrt.errors import BundleCorruptError, GraphError, ProviderError, quoted, said
+from fmrt.session.ort_types import OrtOptions, OrtSession
 
 if TYPE_CHECKING:
     from fmrt.session.providers.base import Provider
@@ -33,7 +34,12 @@ def runtime_version() -> str:
     return str(ort.__version__)
 
 
-def session_options(intra_op_threads: int = 1, *, record_placement: bool = False) -> Any:  # noqa: ANN401
+def built_in_providers() -> list[str]:
+    """ONNX Runtime's names of the providers that it was built with."""
+    return list(ort.get_available_providers())
+
+
+def session_options(intra_op_threads: int = 1, *, record_placement: bool = False) -> OrtOptions:
     """Options of every session: quiet, and without memory plans, as batches differ in shape."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = intra_op_threads
@@ -48,9 +54,9 @@ def session_options(intra_op_threads: int = 1, *, record_placement: bool = False
 def create(
     path: Path,
     provider: Provider,
-    options: Any,  # noqa: ANN401
+    options: OrtOptions,
     given: Sequence[tuple[str, Mapping[str, str]]] = (),
-) -> Any:  # noqa: ANN401  # ort.InferenceSession
+) -> OrtSession:
     """Load a graph, on this provider or not at all.
 
     Args:
@@ -106,7 +112,7 @@ def not_run(error: Exception) -> GraphError:
     return GraphError(f"ONNX Runtime cannot run the graph: {said(error)}")
 
 
-def check_outputs(session: Any, names: Iterable[str]) -> None:  # noqa: ANN401
+def check_outputs(session: OrtSession, names: Iterable[str]) -> None:
     """Compare the outputs that a manifest states with a loaded graph's.
 
     Raises:
@@ -119,7 +125,7 @@ def check_outputs(session: Any, names: Iterable[str]) -> None:  # noqa: ANN401
             raise GraphError(f"the graph gives {found} as {name!r}, and floats are needed")
 
 
-def check_inputs(session: Any, stated: Iterable[str]) -> None:  # noqa: ANN401
+def check_inputs(session: OrtSession, stated: Iterable[str]) -> None:
     """Compare the inputs that a manifest states with a loaded graph's.
 
     Raises:

@@ -23,6 +23,7 @@ from fmrt.errors import FmrtError
 from fmrt.session.creation import check_inputs, check_outputs, not_run
 from fmrt.session.host import input_names
 from fmrt.session.memory import Memory
+from fmrt.session.ort_types import OrtRunOptions, OrtSession, OrtValue
 from fmrt.session.pinned import page_locked
 from fmrt.session.shapes import aligned, bucketed
 
@@ -73,7 +74,7 @@ class DeviceSession:
 
     def __init__(
         self,
-        session: Any,  # noqa: ANN401  # ort.InferenceSession
+        session: OrtSession,
         output: str,
         device: Device,
         *,
@@ -142,7 +143,7 @@ class DeviceSession:
 class _Stream:
     """What one batch at a time needs: a binding for each shape, the latest kept."""
 
-    def __init__(self, session: Any, output: str, device: Device) -> None:  # noqa: ANN401
+    def __init__(self, session: OrtSession, output: str, device: Device) -> None:
         self._session = session
         self._output = next(o for o in session.get_outputs() if o.name == output)
         self._device = device
@@ -201,7 +202,7 @@ class _Stream:
         size = sum(a.nbytes for a in feeds.values())
         return _Bound(binding, inputs, staging, output, size, graph)
 
-    def _allocate_output(self, rows: int) -> Any | None:  # noqa: ANN401  # ort.OrtValue
+    def _allocate_output(self, rows: int) -> OrtValue | None:
         """Memory for ``[rows, dim]``; None when the graph leaves the sizes or type open."""
         dtype = OUTPUT_TYPES.get(self._output.type)
         sizes = self._output.shape[1:]
@@ -211,7 +212,7 @@ class _Stream:
             [rows, *sizes], dtype, self._device.kind, self._device.index
         )
 
-    def _options(self, graph: str) -> Any:  # noqa: ANN401  # ort.RunOptions
+    def _options(self, graph: str) -> OrtRunOptions:
         options = ort.RunOptions()
         options.add_run_config_entry("gpu_graph_id", graph)
         if self._shrink and self._device.kind != "cpu":

@@ -13,6 +13,7 @@ from fmrt import native
 from fmrt.errors import FmrtError
 from fmrt.session.creation import check_inputs, check_outputs, not_run
 from fmrt.session.memory import Memory
+from fmrt.session.ort_types import OrtSession
 
 Feeds = Mapping[str, NDArray[Any]]
 
@@ -40,7 +41,7 @@ class HostSession:
 
     def __init__(
         self,
-        session: Any,  # noqa: ANN401  # ort.InferenceSession
+        session: OrtSession,
         output: str,
         workers: int | None = None,
     ) -> None:
@@ -83,7 +84,7 @@ class HostSession:
         return np.asarray(values[0], np.float32)
 
 
-def input_names(session: Any) -> frozenset[str]:  # noqa: ANN401  # ort.InferenceSession
+def input_names(session: OrtSession) -> frozenset[str]:
     """Names of a graph's inputs, those with a default too: initializers to ONNX Runtime."""
     inputs = [*session.get_inputs(), *session.get_overridable_initializers()]
     return frozenset(i.name for i in inputs)

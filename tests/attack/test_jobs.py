@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from fmrt.data import read_embeddings, read_provenance
-from fmrt.data._index import sealed
+from fmrt.data.index import sealed
 from tests.attack.fuzz import Budget, CommandError, attack, command
 from tests.attack.mutate import mutated_bytes, mutated_json, mutated_json_text
 

@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -223,6 +224,9 @@ STRANGE: dict[str, tuple[Callable[[Path], None], str]] = {
 }
 
 
+POSIX = ("link to nothing", "link loop", "fifo")
+
+
 def _put(path: Path, data: bytes) -> None:
     path.write_bytes(data)
 
@@ -241,6 +245,8 @@ def _into(model: Path, name: str) -> None:
 
 @pytest.mark.parametrize("kind", STRANGE)
 def test_what_is_no_embedding_model_is_refused_by_what_it_is(kind: str, model: Path) -> None:
+    if sys.platform == "win32" and kind in POSIX:
+        pytest.skip("no FIFOs, and no links for all")
     change_model, said = STRANGE[kind]
     change_model(model)
     assert said in refusal(model)

@@ -17,6 +17,7 @@ from conformance.results import read_results
 from conformance.scope import model_types
 from fmrt.export.image_processor import ImageProcessor
 from fmrt.export.quiet import quiet
+from fmrt.machine import Availability, Machine, Memory, Runtime
 from fmrt.manifest import Parity
 from fmrt.measure import Bench
 from tests.export.reference import assert_parity
@@ -32,7 +33,7 @@ def test_the_page_of_models_is_whole_and_not_stale() -> None:
 def test_the_page_of_commands_has_every_key_of_json() -> None:
     page = (DOCS.parent / "command-line.md").read_text()
     named = set(re.findall(r"`(\w+)`", page))
-    classes = (Bench, fmrt.ParityReport, Parity)
+    classes = (Bench, fmrt.ParityReport, Parity, Machine, Runtime, Memory, Availability)
     keys = {field.name for cls in classes for field in dataclasses.fields(cls)} - {"parity"}
     assert keys <= named, keys - named
 

@@ -361,6 +361,7 @@ def test_products_are_kept_until_the_target_is_met(
     assert [v.name for v in fmrt.Bundle.open(copy).manifest.variants].count("int8-cpu") == 1
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 @pytest.mark.parametrize("signal", ["KILL", "INT"])
 def test_a_stopped_run_leaves_the_bundle_as_it_was(
     plain: Path, lines: Path, tmp_path: Path, signal: str
@@ -383,6 +384,7 @@ def test_a_stopped_run_leaves_the_bundle_as_it_was(
     assert not list(copy.glob(".quantize-*"))
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 def test_a_kill_loses_nothing_that_was_reported(plain: Path, lines: Path, tmp_path: Path) -> None:
     """It comes with the first line after a variant was reported as verified."""
     copy = tmp_path / "bundle"

@@ -28,6 +28,7 @@ class FakeHub:
         private: repositories that need the token.
         gated: repositories that nobody has access to.
         moved: names that lead to another one.
+        tags: further names of the commit.
         fail: status to answer with, by method and a part of the path.
         lie: changes the bytes of a file as they are sent, its stated size and hash staying.
         restate: changes the bytes of a file with its stated size and hash.
@@ -41,6 +42,7 @@ class FakeHub:
         self.private: set[str] = set()
         self.gated: set[str] = set()
         self.moved: dict[str, str] = {}
+        self.tags: set[str] = set()
         self.fail: dict[tuple[str, str], int] = {}
         self.lie: Lie = lambda _, data: data
         self.restate: Lie = lambda _, data: data
@@ -137,7 +139,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.reply(403, {"error": "gated"}, "GatedRepo")
         elif name not in hub.files or (name in hub.private and not self.known()):
             self.reply(401, {"error": "who are you"}, "RepoNotFound")
-        elif revision not in ("main", COMMIT):
+        elif revision not in ("main", COMMIT, *hub.tags):
             self.reply(404, {"error": "no revision"}, "RevisionNotFound")
         else:
             return True

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fmrt import Embedder, engine
+from fmrt import Embedder, stream
 from fmrt.bundle import record_of
 from fmrt.cli import main
 from fmrt.cli._input import Input
@@ -246,10 +246,10 @@ LONG = "dog " * 40
         ("b.dat", "a", [], "cannot tell the format of 'b.dat'"),
         ("b.txt", "a", ["--variant", "int3"], "has no variant 'int3' for provider 'cpu'"),
         ("b.txt", "a", ["--provider", "abacus"], "unknown provider 'abacus'; choose from: auto"),
-        ("b.txt", "a", ["--precision", "int3"], "precision='int3'; choose from: float32"),
+        ("b.txt", "a", ["--precision", "int3"], "--precision 'int3': choose from: float32"),
         ("b.txt", "a", ["--truncate-dim", "13"], "this model has 1 to 12 dimensions"),
         ("b.txt", "a", ["--prompt-name", "p"], "--prompt-name 'p': this model has: query"),
-        ("b.txt", "a", ["--on-too-long", "cry"], "on_too_long='cry'; choose from: truncate-and"),
+        ("b.txt", "a", ["--on-too-long", "cry"], "--on-too-long 'cry': choose from: truncate-and"),
         ("b.txt", "a", ["-o", "no/v.npy"], "there is no directory 'no'"),
         ("b.txt", "a", ["-o", "v.tsv"], "cannot write 'v.tsv'"),
         ("b.txt", b"\xff\n", ["--on-error", "skip"], None),
@@ -373,7 +373,7 @@ def test_a_slow_writer_holds_the_reader_back(tiny_bundle, place, monkeypatch):
         write(self, vectors, kept)
         written[0] += len(vectors)
 
-    monkeypatch.setattr(engine, "WINDOW_ITEMS", 10)
+    monkeypatch.setattr(stream, "WINDOW_ITEMS", 10)
     monkeypatch.setattr(Input, "usable", counted)
     monkeypatch.setattr(NpyWriter, "write", slow)
     put("a.txt", "cat\n" * 400)

@@ -5,7 +5,6 @@ import gzip
 import io
 import json
 import os
-import resource
 import subprocess
 import sys
 
@@ -299,6 +298,26 @@ def test_a_compressed_pipe(tmp_path):
     assert done.stdout.strip() == b"['x', 'y']"
 
 
+@pytest.mark.parametrize(
+    ("options", "lines"), [({}, "a"), ({"format": "csv", "delimiter": ",", "header": False}, "a,b")]
+)
+def test_a_pipe_that_is_slow_is_read_line_by_line(options, lines):
+    """Each record is there before the next line is written."""
+    code = (
+        f"from fmrt.data import read_records\nfor r in read_records('-', column=None, **{options}):"
+        " print(r.value, flush=True)"
+    )
+    if "format" in options:
+        code = code.replace("column=None", "column='1'")
+    pipe = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], **pipe) as process:
+        for _ in range(3):
+            process.stdin.write(f"{lines}\n".encode())
+            process.stdin.flush()
+            assert process.stdout.readline() == b"a\n"
+        process.stdin.close()
+
+
 def test_standard_input_is_read_and_left_open(monkeypatch):
     stdin = io.TextIOWrapper(io.BytesIO(b"a\r\nb"))
     monkeypatch.setattr(sys, "stdin", stdin)
@@ -308,6 +327,7 @@ def test_standard_input_is_read_and_left_open(monkeypatch):
         read_records("-")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="resource is POSIX's")
 def test_memory_is_bounded(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"x" * 999 + b"\n")
     os.truncate(tmp_path / "a.txt", 1000)
@@ -501,6 +521,7 @@ def umask():
 @pytest.mark.parametrize("name", ["a.npy", "a.parquet"])
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, name):
     writer = open_writer(str(tmp_path / name), shape=(1024,), dtype=F32)
+    resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:

@@ -176,7 +176,7 @@ def test_a_session_is_freed_with_its_engine(tiny_bundle: Path) -> None:
     try:
         engine = Engine(Bundle.open(tiny_bundle))
         engine.vectors(["the cat"])
-        session = weakref.ref(engine._session)
+        session = weakref.ref(engine._parts.session)
         engine.close()
         del engine
         assert session() is None

@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import random
-import resource
 import shutil
 import signal
 import subprocess
@@ -20,13 +19,15 @@ import pytest
 
 from fmrt import Embedder
 from fmrt.cli import main
-from fmrt.data._index import sealed
-from fmrt.data._lock import locked_folder, locked_output
-from fmrt.data._pending import key_of
+from fmrt.data.index import sealed
+from fmrt.data.lock import locked_folder, locked_output
+from fmrt.whole_file import key_of
 
 from .conftest import WORDS
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+if sys.platform != "win32":
+    import resource
 SHARD_ROWS = 50
 
 
@@ -567,8 +568,8 @@ def test_two_processes_do_not_write_one_job(tiny_bundle, place, capsys) -> None:
 
 HOLD = """
 import sys, time
-from fmrt.data._lock import locked_output
-from fmrt.data._pending import PendingFile
+from fmrt.data.lock import locked_output
+from fmrt.whole_file import PendingFile
 with locked_output(sys.argv[1]):
     pending = PendingFile(sys.argv[1])
     print("held", flush=True)

@@ -10,8 +10,9 @@ import pytest
 
 from fmrt.bundle import Bundle
 from fmrt.cli import main
+from fmrt.machine import kernel_environment
 from fmrt.measure.calibration import best
-from fmrt.measure.peak import Peak, kernel_environment
+from fmrt.measure.peak import Peak
 from fmrt.measure.product_graph import product_graph
 from fmrt.session import count_products, fit
 from fmrt.tuning import Tuning, load_tuning

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.util
 import inspect
 from pathlib import Path
 
@@ -11,9 +13,12 @@ import pytest
 import fmrt
 from fmrt.cli import main
 from fmrt.cli._program import make_parser
+from fmrt.embed_options import NAMES
 from fmrt.errors import FmrtError, OptionError
-from fmrt.options import OPTIONS
+from fmrt.options import OPTIONS as CHECKED
 
+# Each is checked in a table, or where its field of EmbedOptions is declared.
+OPTIONS = {*CHECKED, *NAMES}
 # Of every type, and out of every range.
 WRONG = (
     1.5,
@@ -93,7 +98,7 @@ def error_of(call, tiny_bundle, embedder, options):
 
 @pytest.mark.parametrize("call", CALLS)
 def test_every_option_is_in_the_table(call) -> None:
-    assert set(options_of(call)) <= set(OPTIONS)
+    assert set(options_of(call)) <= OPTIONS
 
 
 def test_every_option_of_everything_public_is_in_the_table() -> None:
@@ -109,7 +114,7 @@ def test_every_option_of_everything_public_is_in_the_table() -> None:
     }
     assert {"workers", "batch_tokens", "threads", "private"} <= found
     # What a prompt of a segmenter is, which has checks of its own.
-    assert found - set(OPTIONS) == {"points", "labels", "box"}
+    assert found - OPTIONS == {"points", "labels", "box"}
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -213,3 +218,18 @@ def test_what_an_option_of_a_command_cannot_be_is_one_line(
         if status:
             assert [one.startswith("fmrt: error: ") for one in said] == [True], line
             assert len(said[0]) < 1000, line
+
+
+def test_every_option_that_is_checked_has_a_check() -> None:
+    found = importlib.util.find_spec("fmrt.export")
+    assert found is not None
+    folders = [*fmrt.__path__, *(found.submodule_search_locations or ())]
+    files = {file for folder in folders for file in Path(folder).rglob("*.py")}
+    calls = [
+        node
+        for file in files
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "checked"
+    ]
+    named = {keyword.arg for call in calls for keyword in call.keywords}
+    assert {"normalize", "provider"} <= named <= CHECKED.keys()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import json
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +14,7 @@ import onnxruntime as ort
 import pytest
 
 import fmrt
+from fmrt.cores import cpu_name
 from fmrt.errors import BundleCorruptError, ProviderError, ProviderWarning
 from fmrt.session import diagnosis, every_provider, node_placement, providers, resolve_provider
 from fmrt.session.creation import explain
@@ -263,11 +266,15 @@ def pretend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[ob
     devices: list[object] = []
     monkeypatch.setattr(ort, "register_execution_provider_library", lambda *_: None)
     monkeypatch.setattr(ort, "get_ep_devices", lambda: devices)
-    for cache in (plugin._of_package, plugin._registered):
-        cache.cache_clear()
+
+    def forget() -> None:
+        sys.modules.pop("onnxruntime_ep_pretend", None)
+        for cache in (plugin._of_package, plugin._registered):
+            cache.cache_clear()
+
+    forget()
     yield devices
-    for cache in (plugin._of_package, plugin._registered):
-        cache.cache_clear()
+    forget()
 
 
 def device(ep_name: str, name: str) -> SimpleNamespace:
@@ -300,6 +307,38 @@ def test_a_plug_in_that_does_not_load_says_why(
     monkeypatch.setattr(ort, "register_execution_provider_library", refuse)
     with pytest.raises(ProviderError, match=r"libpretend.so.3.*pip install -U onnxruntime-ep-pret"):
         resolve_provider("pretend")
+
+
+def test_a_plug_in_that_does_not_import_says_why(
+    pretend: list[object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from fmrt.cli import main
+
+    (tmp_path / "onnxruntime_ep_pretend/__init__.py").write_text("raise RuntimeError('too old')")
+    with pytest.raises(ProviderError, match=r"'pretend' cannot be had.*too old.*pip install -U"):
+        resolve_provider("pretend")
+    assert main(["info", "--providers"]) == 0
+    assert "onnxruntime_ep_pretend cannot be loaded: too old" in capsys.readouterr().out
+
+
+def test_providers_are_listed_with_their_devices(
+    pretend: list[object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    from fmrt.cli import main
+
+    assert main(["info", "--providers", "--json"]) == 0
+    found = {p["name"]: p for p in json.loads(capsys.readouterr().out)["providers"]}
+    assert list(found)[:3] == list(PROVIDERS)
+    assert found["cpu"]["problem"] is None
+    assert found["cpu"]["devices"] == [cpu_name()]
+    assert "finds no device" in found["pretend"]["problem"]
+    pretend += [device("PretendExecutionProvider", f"A{i}") for i in range(2)]
+    assert main(["info", "--providers"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(maxsplit=1)[1] for line in lines if line.startswith("pretend")] == [
+        "0: A0",
+        "1: A1",
+    ]
 
 
 def test_a_plug_in_gives_the_vectors_of_the_cpu(tiny_bundle: Path) -> None:

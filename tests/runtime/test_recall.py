@@ -150,6 +150,7 @@ with Embedder(sys.argv[1], cache=sys.argv[2], verify=False) as embedder:
 """
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="the status of a signal of POSIX")
 def test_a_cache_is_shared_by_processes_and_survives_a_kill(tiny_bundle, tmp_path) -> None:
     command = [sys.executable, "-c", HALF, str(tiny_bundle), str(tmp_path)]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(3)]

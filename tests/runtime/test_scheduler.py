@@ -123,7 +123,7 @@ def test_cores_respect_the_cgroup_quota(tmp_path: Path, monkeypatch, files, quot
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(content)
-    monkeypatch.setattr(cores, "_CGROUP", tmp_path)
+    monkeypatch.setattr(cores, "CGROUP", tmp_path)
     monkeypatch.setattr(cores, "_affinity", lambda: 8)
     assert cores.available_cores() == (8 if quota is None else int(np.ceil(quota)))
 

@@ -81,7 +81,7 @@ def test_few_items_soon_get_the_cores_alone(tiny_bundle, monkeypatch) -> None:
         first = embedder.embed_query("the red cat")
         assert used == [1]
         embedder.embed_query("the red cat")
-        embedder._engine(None, ())._alone._thread.join()
+        embedder._engine(None, ()).wait()
         third = embedder.embed_query("the red cat")
         assert used[0] == 1
         assert used[-1] == 2

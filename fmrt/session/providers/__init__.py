@@ -69,8 +69,8 @@ class Target:
 
 
 def every_provider() -> dict[str, Provider]:
-    """The table's providers and those of installed plug-ins, by name."""
-    return {**plugins(), **PROVIDERS}
+    """The table's providers, then those of installed plug-ins, by name; the table's name wins."""
+    return {**PROVIDERS, **plugins(), **PROVIDERS}
 
 
 def preferred_precisions(name: str) -> tuple[str, ...]:
@@ -98,7 +98,7 @@ def resolve_provider(spec: str) -> Target:
     name, _, devices = spec.partition(":")
     provider = PROVIDERS.get(name) or plugins().get(name)
     if provider is None or (devices and provider is CPU):
-        known = ", ".join(dict.fromkeys([*PROVIDERS, *plugins()]))
+        known = ", ".join(every_provider())
         raise ProviderError(
             f"unknown provider {spec!r}; choose from: auto, {known}, or devices as "
             "in cuda:1, cuda:0,1 and cuda:all"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import onnxruntime as ort
 
@@ -12,6 +11,7 @@ from fmrt.errors import ProviderError
 from fmrt.session.creation import create
 from fmrt.session.device_options import DeviceOptions
 from fmrt.session.diagnosis import wheel_problem
+from fmrt.session.ort_types import OrtOptions, OrtSession
 from fmrt.session.several import Session
 
 DEFAULT = DeviceOptions()
@@ -54,10 +54,10 @@ class Provider:
     def start(
         self,
         path: Path,
-        options: Any,  # noqa: ANN401  # ort.SessionOptions
+        options: OrtOptions,
         device: int = 0,
         wanted: DeviceOptions = DEFAULT,
-    ) -> Any:  # noqa: ANN401  # ort.InferenceSession
+    ) -> OrtSession:
         """A session of ONNX Runtime on one device, or an error: never on another provider.
 
         Raises:

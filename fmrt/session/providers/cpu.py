@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from fmrt.cores import cpu_name
 from fmrt.session.creation import session_options
 from fmrt.session.device_options import DeviceOptions
 from fmrt.session.host import HostSession
@@ -23,6 +24,10 @@ class Cpu(Provider):
 
     on_host: bool = True
     disabled: tuple[str, ...] = SLOW_CPU_FUSIONS
+
+    def device_names(self) -> list[str]:
+        """The processor's own name."""
+        return [cpu_name()]
 
     def open(
         self, path: Path, output: str, device: int, wanted: DeviceOptions, intra_op_threads: int

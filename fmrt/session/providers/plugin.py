@@ -21,6 +21,7 @@ import onnxruntime as ort
 from fmrt.session.creation import create, session_options
 from fmrt.session.device_options import DeviceOptions
 from fmrt.session.host import HostSession
+from fmrt.session.ort_types import OrtDevice, OrtOptions, OrtSession
 from fmrt.session.providers.base import DEFAULT, Provider
 from fmrt.session.several import Session
 
@@ -70,10 +71,10 @@ class Plugin(Provider):
     def start(
         self,
         path: Path,
-        options: Any,  # noqa: ANN401  # ort.SessionOptions
+        options: OrtOptions,
         device: int = 0,
         wanted: DeviceOptions = DEFAULT,
-    ) -> Any:  # noqa: ANN401  # ort.InferenceSession
+    ) -> OrtSession:
         """A session on one of the library's devices, see `Provider.start`."""
         options.add_provider_for_devices([self._devices()[device]], self.options(device, wanted))
         return create(path, self, options)
@@ -103,15 +104,15 @@ def plugins() -> dict[str, Provider]:
 @functools.cache
 def _of_package(package: str, prefix: str) -> Provider | None:
     """The provider that a package brings, or None where it is no plug-in."""
-    try:
-        module = importlib.import_module(package)
-    except ImportError:
-        return None
-    if not all(hasattr(module, name) for name in INTERFACE):
-        return None
     name = package.removeprefix(prefix).replace("_", "-")
     install = f"pip install -U {package.replace('_', '-')}"
-    return Plugin(name, module.get_ep_names()[0], install, package=package)
+    try:
+        module = importlib.import_module(package)
+        if not all(hasattr(module, function) for function in INTERFACE):
+            return None
+        return Plugin(name, module.get_ep_names()[0], install, package=package)
+    except Exception:  # whatever a stranger's package raises; `problem` says it
+        return Plugin(name, "", install, package=package) if prefix == PREFIXES[0] else None
 
 
 @functools.cache
@@ -125,7 +126,7 @@ def _registered(package: str) -> str | None:
     return None
 
 
-def _name(device: Any) -> str:  # noqa: ANN401  # ort.OrtEpDevice
+def _name(device: OrtDevice) -> str:
     """What a person calls a device."""
     facts = {**device.device.metadata, **device.ep_metadata}
     known = (facts.get(key) for key in ("FULL_DEVICE_NAME", "Description"))

@@ -1,0 +1,254 @@
+"""This machine and the software on it, as a report of a problem needs them.
+
+ONNX Runtime is imported only when it is asked for, so that one that does not load is reported too.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fmrt._version import __version__
+from fmrt.cache_directory import cache_directory
+from fmrt.cores import CGROUP, available_cores, cgroup_quota, cpu_name
+
+# Variables that choose the kernels of NumPy, OpenBLAS, MKL, BLIS and oneDNN.
+KERNEL_VARIABLES = (
+    "BLIS_ARCH_TYPE",
+    "DNNL_MAX_CPU_ISA",
+    "MKL_CBWR",
+    "MKL_DEBUG_CPU_TYPE",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "NPY_DISABLE_CPU_FEATURES",
+    "ONEDNN_MAX_CPU_ISA",
+    "OPENBLAS_CORETYPE",
+)
+# Those whose kernels ONNX Runtime has for matrix products, as Linux names them: x86, then ARM.
+INSTRUCTION_SETS = (
+    *("avx", "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16"),
+    *("avx512_fp16", "amx_tile", "amx_int8", "amx_bf16"),
+    *("asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2", "sme"),
+)
+_CPUINFO, _MEMINFO = Path("/proc/cpuinfo"), Path("/proc/meminfo")
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Main memory in bytes; None where the system does not tell it.
+
+    Attributes:
+        total: of the machine.
+        available: to new work now.
+        limit: of this process's cgroup, where that is less than ``total``.
+    """
+
+    total: int | None
+    available: int | None = None
+    limit: int | None = None
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """ONNX Runtime.
+
+    Attributes:
+        version: None where it cannot be imported.
+        providers: that it was built with, by ONNX Runtime's names.
+        packages: installed packages whose names begin with onnxruntime, plug-ins too, and their
+            versions.
+        error: why it cannot be imported, or None.
+    """
+
+    version: str | None
+    providers: list[str]
+    packages: dict[str, str]
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What is known of this machine and process; made by `describe`.
+
+    Attributes:
+        fmrt: version.
+        python: version and implementation.
+        platform: the operating system, its version and the processor's architecture.
+        cpu: name of the processor.
+        instruction_sets: that this processor has, of those that matter for speed and rounding.
+        cores: that this process may use.
+        logical_cores: of the machine.
+        quota: cores that the cgroup allows; None without a limit.
+        memory: main memory.
+        onnxruntime: the runtime that computes.
+        packages: fmrt's requirements and those of its extras, with their versions; None where one
+            is not installed.
+        environment: variables of this process that choose kernels.
+        cache: the directory that ``FMRT_CACHE`` names, or its default.
+    """
+
+    fmrt: str
+    python: str
+    platform: str
+    cpu: str
+    instruction_sets: list[str]
+    cores: int
+    logical_cores: int | None
+    quota: float | None
+    memory: Memory
+    onnxruntime: Runtime
+    packages: dict[str, str | None]
+    environment: dict[str, str]
+    cache: str
+
+
+@dataclass(frozen=True)
+class Availability:
+    """One execution provider on this machine.
+
+    Attributes:
+        name: as ``--provider`` takes it.
+        onnxruntime: ONNX Runtime's name.
+        devices: names of its devices in the order of their indices; empty where it cannot be had.
+        problem: why it cannot be had and what to do; None where it can.
+    """
+
+    name: str
+    onnxruntime: str
+    devices: list[str]
+    problem: str | None
+
+
+def describe() -> Machine:
+    """Describe this machine; no model is loaded."""
+    return Machine(
+        fmrt=__version__,
+        python=f"{platform.python_version()} ({platform.python_implementation()})",
+        platform=platform.platform(),
+        cpu=cpu_name(),
+        instruction_sets=_instruction_sets(),
+        cores=available_cores(),
+        logical_cores=os.cpu_count(),
+        quota=cgroup_quota(),
+        memory=_memory(),
+        onnxruntime=_runtime(),
+        packages=_packages(),
+        environment=kernel_environment(),
+        cache=str(cache_directory()),
+    )
+
+
+def availabilities() -> list[Availability]:
+    """Every provider that this machine could have, the CPU first."""
+    from fmrt.session import every_provider  # noqa: PLC0415  # ONNX Runtime may not load
+
+    found = []
+    for provider in every_provider().values():
+        problem = provider.problem()
+        devices = provider.device_names() if problem is None else []
+        found.append(Availability(provider.name, provider.ort_name, devices, problem))
+    return found
+
+
+def kernel_environment() -> dict[str, str]:
+    """The variables of this process that choose kernels, for the record of a measurement."""
+    return {name: os.environ[name] for name in KERNEL_VARIABLES if name in os.environ}
+
+
+def _instruction_sets() -> list[str]:
+    """By Linux's names where Linux runs, else by NumPy's, which has levels of them."""
+    text = _read(_CPUINFO)
+    if text is None:
+        extensions: dict[str, Any] = np.show_config(mode="dicts")  # type: ignore[assignment]  # dicts give one
+        found = extensions.get("SIMD Extensions", {})
+        return [*found.get("baseline", ()), *found.get("found", ())]
+    flags = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
+    has = set(flags[1].split()) if flags else set()
+    return [name for name in INSTRUCTION_SETS if name in has]
+
+
+def _memory() -> Memory:
+    text = _read(_MEMINFO)
+    if text is not None:
+        known = {name: 1024 * int(kib) for name, kib in re.findall(r"(\w+):\s+(\d+) kB", text)}
+        total = known.get("MemTotal")
+        limit = _memory_limit()
+        held = limit if limit is not None and limit < (total or limit + 1) else None
+        return Memory(total, known.get("MemAvailable"), held)
+    if sys.platform == "win32":
+        return _windows_memory()
+    return Memory(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
+def _memory_limit() -> int | None:
+    """Bytes that the cgroup allows, of version 2 or 1; None without a limit."""
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        text = _read(CGROUP / name)
+        if text is not None:
+            return int(text) if text.strip().isdigit() else None
+    return None
+
+
+def _windows_memory() -> Memory:
+    class Status(ctypes.Structure):
+        """MEMORYSTATUSEX of sysinfoapi.h."""
+
+        _fields_ = (
+            ("length", ctypes.c_uint32),
+            ("load", ctypes.c_uint32),
+            *((name, ctypes.c_uint64) for name in ("total", "available", *"abcde")),
+        )
+
+    status = Status(length=ctypes.sizeof(Status))
+    if not ctypes.CDLL("kernel32").GlobalMemoryStatusEx(ctypes.byref(status)):
+        return Memory(None)
+    return Memory(status.total, status.available)
+
+
+def _runtime() -> Runtime:
+    named = ((d.name, d.version) for d in metadata.distributions() if d.name)
+    packages = dict(sorted(one for one in named if one[0].startswith("onnxruntime")))
+    try:
+        from fmrt.session import built_in_providers, runtime_version  # noqa: PLC0415  # may not load
+    except Exception as e:  # whatever a broken installation provokes is what is reported
+        return Runtime(None, [], packages, str(e).partition("\n")[0] or type(e).__name__)
+    return Runtime(runtime_version(), built_in_providers(), packages)
+
+
+def _packages() -> dict[str, str | None]:
+    return {name: _version(name) for name in sorted(set(_requirements()))}
+
+
+def _requirements() -> Iterator[str]:
+    """Names of what the installed fmrt requires, with all its extras; none where it is a folder."""
+    try:
+        lines = metadata.requires("fmrt") or []
+    except metadata.PackageNotFoundError:
+        return
+    for line in lines:
+        name = re.match(r"[\w.-]+", line)
+        if name is not None and name[0] != "fmrt":
+            yield name[0]
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None

@@ -1,0 +1,82 @@
+"""What `EmbedOptions` mean for a model: the tower, the prompt's text, the form of the vectors."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from fmrt.bundle import Bundle
+from fmrt.embed_options import DEFAULTS, EmbedOptions
+from fmrt.errors import OptionError
+from fmrt.manifest import TextInput, Tower
+from fmrt.postprocess import Postprocess, make_postprocess
+
+
+@dataclass(frozen=True)
+class Request:
+    """Options that a model can follow; made by `make_request`.
+
+    Attributes:
+        options: as they were given.
+        tower: that embeds the items.
+        prompt: text before every item, ``""`` for none.
+        post: from the model's vectors to those of the result.
+    """
+
+    options: EmbedOptions
+    tower: Tower
+    prompt: str
+    post: Postprocess
+
+
+def make_request(bundle: Bundle, options: EmbedOptions = DEFAULTS) -> Request:
+    """Look options up in a bundle; no graph is loaded.
+
+    Raises:
+        OptionError: an option makes no sense for this model.
+    """
+    tower = bundle.manifest.tower(options.modality)
+    post = make_postprocess(
+        dim=bundle.manifest.dim,
+        normalized=tower.normalize,
+        truncate_dim=options.truncate_dim,
+        normalize=options.normalize,
+        precision=options.precision,
+        reference=lambda: bundle.reference(tower.modality).embeddings,
+    )
+    return Request(options, tower, prompt_text(tower, options), post)
+
+
+def prompt_text(tower: Tower, options: EmbedOptions) -> str:
+    """The text that goes before every item of a tower.
+
+    Raises:
+        OptionError: the model has no such prompt, or takes none.
+    """
+    name, given = options.prompt_name, options.prompt
+    if not isinstance(tower.input, TextInput):
+        if name is not None or given is not None:
+            unit = {"image": "images", "audio": "sounds"}[tower.modality]
+            raise OptionError(f"{unit} take no prompt")
+        return ""
+    if given is not None:
+        return given
+    name = name if name is not None else tower.input.default_prompt_name
+    if name is None:
+        return ""
+    if name not in tower.input.prompts:
+        names = ", ".join(tower.input.prompts) or "none"
+        raise OptionError(f"prompt_name={name!r}; this model has: {names}")
+    return tower.input.prompts[name]
+
+
+def with_prompt(bundle: Bundle, options: EmbedOptions, names: tuple[str, ...]) -> EmbedOptions:
+    """Options with the first of some prompts that the model has, where they name none."""
+    if options.prompt is not None or options.prompt_name is not None:
+        return options
+    return dataclasses.replace(options, prompt_name=first_prompt(bundle, names))
+
+
+def first_prompt(bundle: Bundle, names: tuple[str, ...]) -> str | None:
+    """The first of some names that a prompt of the model has."""
+    return next((name for name in names if name in bundle.manifest.text.prompts), None)

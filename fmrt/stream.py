@@ -1,0 +1,375 @@
+"""One stream of items to vectors: loaded, cut into windows, put into batches, computed in order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import compress, count
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmrt.disk_cache import DiskCache
+from fmrt.embed_options import EmbedOptions
+from fmrt.errors import GraphError, InputError
+from fmrt.manifest import Tower, Variant
+from fmrt.options import MOST_TOKENS
+from fmrt.preprocess.base import Encoded, Feeds, Preprocessor
+from fmrt.recall import Memory, Recent, Share
+from fmrt.scheduler import WINDOW_ITEMS, Workers, plan_batches, windows
+from fmrt.session import Alone, Session
+
+T = TypeVar("T")
+Vectors = NDArray[np.float32]
+OnError = Callable[[T, InputError], None]
+Calls = list[Callable[[], None]]
+
+NOT_FINITE = "the model gives NaN or infinity for it; leave it out, or try another variant"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What computes vectors, in one process.
+
+    Attributes:
+        tower: that the graph is of.
+        variant: the graph.
+        shape: of an item's vector, or of its vectors.
+        preprocess: raw items to model inputs.
+        session: that batches run on.
+        workers: threads that run them.
+        loaders: threads that decode items.
+        alone: the session for few and short items, if there is one.
+        cache: vectors on disk.
+    """
+
+    tower: Tower
+    variant: Variant
+    shape: tuple[int, ...]
+    preprocess: Preprocessor
+    session: Session
+    workers: Workers
+    loaders: Workers
+    alone: Alone | None
+    cache: DiskCache | None
+
+    @property
+    def longest_padded(self) -> int | None:
+        """Length of the longest item that may share a batch with other lengths; None for any."""
+        if not (self.preprocess.padded and self.variant.padded):
+            return 0
+        most = self.session.longest_padded
+        return None if most is None else most * self.preprocess.stride
+
+    @property
+    def window_items(self) -> int:
+        """Most items of a window."""
+        return self.session.window_items or WINDOW_ITEMS
+
+    def run(self, session: Session, feeds: Feeds, rows: int) -> Vectors:
+        """The vectors of one batch.
+
+        Raises:
+            GraphError: they are not as many, or not of the shape, that the manifest says.
+        """
+        vectors = session.run(feeds)
+        if vectors.shape != (rows, *self.shape):
+            wanted = [rows, *self.shape]
+            raise GraphError(
+                f"variant {self.variant.name!r} gives {list(vectors.shape)} as "
+                f"{self.tower.embedding_output!r}, and the manifest says {wanted}"
+            )
+        return vectors
+
+
+@dataclass
+class Truncation:
+    """Counts what was cut in one stream.
+
+    Attributes:
+        items: items seen.
+        cut: items that were longer than the model takes.
+        longest: length of the longest that was cut, before.
+        counted: whether that is known; else it is the least that it may be.
+    """
+
+    items: int = 0
+    cut: int = 0
+    longest: int = 0
+    counted: bool = True
+
+    def add(self, encoded: Encoded) -> None:
+        """Count one window."""
+        self.items += len(encoded.lengths)
+        cut = encoded.untruncated > encoded.lengths
+        if cut.any():
+            self.cut += int(cut.sum())
+            self.longest = max(self.longest, int(encoded.untruncated[cut].max()))
+            self.counted = self.counted and encoded.counted
+
+    def message(self, preprocess: Preprocessor) -> str:
+        """One line that says how many items were cut and how long they were."""
+        least = "" if self.counted else "at least "
+        return (
+            f"{self.cut:,} of {self.items:,} {preprocess.unit}s had more than "
+            f"{preprocess.shown(preprocess.limit)} (the longest {least}"
+            f"{preprocess.shown(self.longest)}) and were truncated"
+        )
+
+
+class _Item(NamedTuple, Generic[T]):
+    """An item on its way: its position in the stream, and what preprocessing made of it."""
+
+    position: int
+    item: T
+    loaded: Any
+    weight: int
+
+
+@dataclass(frozen=True)
+class _Window(Generic[T]):
+    """Items of which some are computed, each into its row of ``vectors``."""
+
+    entries: list[_Item[T]]
+    vectors: Vectors
+    share: Share
+    reject: OnError[T]
+
+    def complete(self) -> tuple[list[T], Vectors, Exception | None]:
+        """The items with a vector each, when all are computed; one of no numbers is rejected.
+
+        If that ends the stream, the items before it, and what to raise.
+        """
+        vectors = self.share.spread(self.vectors)
+        entries, failure = self.entries, None
+        if not np.isfinite(vectors).all():
+            finite = np.array([np.isfinite(vector).all() for vector in vectors])
+            errors = {int(row): InputError(NOT_FINITE) for row in np.flatnonzero(~finite)}
+            end, failure = _reject_all(entries, errors, self.reject)
+            finite[end:] = False
+            entries = list(compress(entries, finite))
+            vectors = vectors[finite]
+        return [entry.item for entry in entries], vectors, failure
+
+
+class Stream(Generic[T]):
+    """How one stream runs.
+
+    Args:
+        parts: that compute.
+        raw_of: what to embed of an item.
+        options: ``on_too_long`` and ``dedupe`` of these.
+        batch_tokens: most positions of a batch, padding included.
+        prompt: before every text.
+        truncation: counts what was cut.
+        on_error: takes each item that cannot be embedded, which is then left out.
+        alone: whether a stream of less than one batch may have all cores to itself.
+        group_of: of an item; see `Engine.stream`.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        raw_of: Callable[[T], object],
+        options: EmbedOptions,
+        *,
+        batch_tokens: int,
+        prompt: str,
+        truncation: Truncation,
+        on_error: OnError[T] | None,
+        alone: bool,
+        group_of: Callable[[T], Hashable] | None,
+    ) -> None:
+        self._parts = parts
+        self._raw_of = raw_of
+        self._on_too_long = options.on_too_long
+        self._budget = batch_tokens * parts.preprocess.stride
+        self._prompt = prompt
+        self._truncation = truncation
+        self._reject = on_error or _raise
+        self._may_be_alone = alone and group_of is None
+        self._group_of = group_of
+        caches: list[Memory] = [] if parts.cache is None else [parts.cache]
+        self._memories: Callable[[T], list[Memory]] = lambda _: caches
+        if options.dedupe:
+            self._memories = _remembering(parts.shape, group_of, caches)
+
+    def run(self, items: Iterable[T]) -> Iterator[tuple[list[T], Vectors]]:
+        """Yield items and their vectors, a window at a time."""
+        if isinstance(items, list | tuple) and len(items) == 1:
+            # No thread has to wake for it: a query takes as long as its inference.
+            return self._completed(self._only(items))
+        preprocess, group_of = self._parts.preprocess, self._group_of
+        cut = windows(
+            self._loaded(items, self._parts.loaders.map if preprocess.parallel else map),
+            lambda item: item.weight,
+            preprocess.window_weight,
+            self._parts.window_items,
+            None if group_of is None else lambda item: group_of(item.item),
+        )
+        return self._completed(self._parts.workers.run(self._jobs(cut)))
+
+    def _only(self, items: Sequence[T]) -> Iterator[_Window[T]]:
+        """The only window of a stream, computed by this thread, however long its item is."""
+        self._budget = max(self._budget, MOST_TOKENS)
+        loaded = list(self._loaded(items, map))
+        for window, calls in self._jobs([loaded] if loaded else []):
+            for call in calls:
+                call()
+            yield window
+
+    def _loaded(self, items: Iterable[T], mapped: Any) -> Iterator[_Item[T]]:  # noqa: ANN401
+        """The items that can be decoded; ``mapped`` is `map` or the loaders' own."""
+        for result in mapped(self._load, zip(count(), items, strict=False)):
+            if isinstance(result, _Item):
+                yield result
+            else:
+                self._reject(*result)
+
+    def _load(self, entry: tuple[int, T]) -> _Item[T] | tuple[T, InputError]:
+        """Decode one item; the memory that it lacks is its own error, as others may be smaller."""
+        (position, item), preprocess = entry, self._parts.preprocess
+        try:
+            loaded = preprocess.load(self._raw_of(item))
+        except InputError as e:
+            return item, e.at(position)
+        except MemoryError:
+            return item, InputError("there is not enough memory to decode it", position)
+        # A window holds its results too, and vectors of patches outweigh the pixels.
+        results = 0 if self._parts.tower.grid is None else 4 * math.prod(self._parts.shape)
+        return _Item(position, item, loaded, preprocess.weight(loaded) + results)
+
+    def _completed(self, running: Iterable[_Window[T]]) -> Iterator[tuple[list[T], Vectors]]:
+        for window in running:
+            items, vectors, failure = window.complete()
+            yield items, vectors
+            if failure is not None:
+                raise failure
+
+    def _jobs(self, cut: Iterable[list[_Item[T]]]) -> Iterator[tuple[_Window[T], Calls]]:
+        """Windows, each with the calls that compute its vectors.
+
+        Where an item is rejected for good, what comes before it is a last window.
+        """
+        for window in cut:
+            loaded = [entry.loaded for entry in window]
+            encoded = self._parts.preprocess.encode(loaded, self._prompt, self._on_too_long)
+            end, failure = _reject_all(window, encoded.errors, self._reject)
+            self._truncation.add(encoded)
+            good = np.arange(end)
+            if encoded.errors:
+                good = np.delete(good, [row for row in encoded.errors if row < end])
+            yield self._job(window, encoded, good)
+            if failure is not None:
+                raise failure
+
+    def _job(
+        self, window: list[_Item[T]], encoded: Encoded, good: NDArray[np.int64]
+    ) -> tuple[_Window[T], Calls]:
+        """The ``good`` rows of a window, and the calls that compute their vectors."""
+        parts = self._parts
+        constants = parts.preprocess.constants(self._prompt)
+        share = self._share(encoded, good, constants, self._memories(window[0].item))
+        rows = good[share.first[share.rows]]
+        lengths = encoded.lengths[rows]
+        out = np.empty((share.distinct, *parts.shape), np.float32)
+        batch = partial(self._batch, encoded, rows, constants, out, share.rows)
+
+        def calls(session: Session, workers: int) -> Calls:
+            plan = plan_batches(
+                lengths,
+                self._budget,
+                longest_padded=parts.longest_padded,
+                workers=workers if self._group_of is None else 1,
+            )
+            return [partial(batch, session, places) for places in plan]
+
+        few = int(lengths.sum()) <= self._budget
+        first = self._may_be_alone and window[0].position == 0
+        left = self._few(calls) if few and first else calls(parts.session, parts.workers.count)
+        entries = [window[row] for row in good.tolist()]
+        return _Window(entries, out, share, self._reject), left
+
+    def _share(
+        self,
+        encoded: Encoded,
+        good: NDArray[np.int64],
+        constants: Feeds,
+        memories: Sequence[Memory],
+    ) -> Share:
+        """Which of the ``good`` rows are computed."""
+        keys = None
+        if memories or (self._parts.preprocess.dedupe and len(good) > 1):
+            keys = encoded.keys(good)
+        if memories and constants and keys is not None:
+            shared = b"".join(name.encode() + constants[name].tobytes() for name in constants)
+            keys = [shared + key for key in keys]
+        return Share(len(good), keys, memories)
+
+    def _few(self, calls: Callable[[Session, int], Calls]) -> Calls:
+        """Compute a stream's only batches here, not after those of others; returns what is left.
+
+        They have all cores to themselves if the session for that is open, and not in use.
+        """
+        parts = self._parts
+        if parts.alone is None:
+            return calls(parts.session, parts.workers.count)
+        with parts.alone.session() as session:
+            found = calls(session or parts.session, 1 if session else parts.workers.count)
+            if session is None and len(found) > 1:
+                return found
+            for call in found:
+                call()
+            return []
+
+    def _batch(
+        self,
+        encoded: Encoded,
+        rows: NDArray[np.int64],
+        constants: Feeds,
+        out: Vectors,
+        places: NDArray[np.int64],
+        session: Session,
+        chosen: NDArray[np.int64],
+    ) -> None:
+        """Compute ``chosen`` of the ``rows`` into their ``places`` of ``out``."""
+        feeds = {**encoded.feeds(rows[chosen]), **constants}
+        out[places[chosen]] = self._parts.run(session, feeds, len(chosen))
+
+
+def _reject_all(
+    entries: Sequence[_Item[T]], errors: Mapping[int, InputError], reject: OnError[T]
+) -> tuple[int, Exception | None]:
+    """Reject items by row; the row of the first at which that raises, and what it does raise."""
+    for row, error in sorted(errors.items()):
+        try:
+            reject(entries[row].item, error.at(entries[row].position))
+        except Exception as e:  # raised when the rows before it are done
+            return row, e
+    return len(entries), None
+
+
+def _remembering(
+    shape: tuple[int, ...],
+    group_of: Callable[[T], Hashable] | None,
+    others: Sequence[Memory],
+) -> Callable[[T], list[Memory]]:
+    """Gives the memories for a window by its first item: a new one for another group."""
+    group: Hashable = None
+    recent: Recent | None = None
+
+    def memories(first: T) -> list[Memory]:
+        nonlocal group, recent
+        now = None if group_of is None else group_of(first)
+        if recent is None or now != group:
+            group, recent = now, Recent(shape)
+        return [recent, *others]
+
+    return memories
+
+
+def _raise(_: object, error: InputError) -> None:
+    raise error

@@ -1,0 +1,137 @@
+"""Every command and every block of Python in the README and in docs/ runs as it is written."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+import dev
+from fmrt.cli._program import make_parser
+from tests.docs.reading import (
+    PAGES,
+    REASONS,
+    ROOT,
+    RUN,
+    SHOWN,
+    Block,
+    blocks,
+    inline,
+    without_blocks,
+)
+from tests.docs.stand_ins import place_all
+from tests.runtime.fake_hub import TOKEN, FakeHub
+
+if sys.platform == "win32":
+    pytest.skip("blocks are written for a POSIX shell", allow_module_level=True)
+
+# The others, which export a model each, or measure.
+FAST = ("README", "bundle", "command-line", "jobs", "providers", "python")
+NUMBER = r"[-+.\de]+"
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+
+
+def of_pages(function):
+    """Run a test for each page."""
+    return pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)(function)
+
+
+def pages_that_run() -> Iterator[object]:
+    """Pages, and whether they are slow."""
+    for page in PAGES:
+        if any(block.language in RUN and not block.reason for block in blocks(page)):
+            marks = [] if page.stem in FAST else [pytest.mark.slow]
+            yield pytest.param(page, id=page.stem, marks=marks)
+
+
+@of_pages
+def test_every_block_is_run_or_says_why_not(page: Path) -> None:
+    for block in blocks(page):
+        assert block.language in RUN + SHOWN, block.place
+        assert block.reason is None or block.reason in REASONS, block.place
+    # An indented block would not be found.
+    assert not re.search(r"(?m)^ {4,}(\$ )?(fmrt|pip|python3?) ", without_blocks(page))
+
+
+@pytest.mark.parametrize("page", list(pages_that_run()))
+def test_blocks_run_as_they_are_written(page: Path, tmp_path: Path) -> None:
+    todo = [block for block in blocks(page) if block.language in RUN and not block.reason]
+    place_all("\n".join(block.script for block in todo), tmp_path)
+    with FakeHub().running() as hub:
+        hub.tags.add("v1.0")
+        environment = reader(hub, tmp_path)
+        for block in todo:
+            run(block, tmp_path, environment)
+
+
+def reader(hub: FakeHub, home: Path) -> dict[str, str]:
+    """The environment of a reader, who has logged in to the hub."""
+    kept = {k: v for k, v in os.environ.items() if k != "HF_HUB_OFFLINE"}
+    return kept | {
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "FMRT_CACHE": str(home / ".cache/fmrt"),
+        "HF_HOME": str(home / ".cache/huggingface"),
+        "HF_ENDPOINT": hub.url,
+        "HF_TOKEN": TOKEN,
+        "HF_HUB_DISABLE_XET": "1",
+        "PIP_DRY_RUN": "1",
+    }
+
+
+def run(block: Block, folder: Path, environment: dict[str, str]) -> None:
+    """Run one block, and look for the output that it shows."""
+    command = ["python3", "-c"] if block.language == "python" else ["sh", "-ec"]
+    script = block.script
+    if block.language != "python":
+        script = re.sub(r"(?m)^pip .*$", "", script)
+    done = subprocess.run(
+        [*command, script],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"{block.place}:\n{done.stdout}"
+    for line in block.output:
+        like = NUMBER.join(map(re.escape, re.split(r"\d[\d.e+-]*", line)))
+        assert re.search(like, done.stdout), f"{block.place}: {line!r} is not in\n{done.stdout}"
+
+
+@of_pages
+def test_options_of_commands_in_the_text_exist(page: Path) -> None:
+    parser = make_parser()
+    commands = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction)).choices
+    for code in inline(page):
+        name, *words = re.split(r"[\s=]+", code)
+        if name == "fmrt" and words and not words[0].isupper():
+            known = commands[words[0]]._option_string_actions
+            assert [w for w in words if re.match(r"--?[a-z]", w) and w not in known] == [], code
+        if name == "python" and words[:1] == ["-m"]:
+            assert importlib.util.find_spec(words[1]), code
+        if name == "python3" and words[0] == "dev.py":
+            assert words[1] in dev.__doc__, code
+
+
+@of_pages
+def test_what_pip_installs_is_the_project_with_its_extras(page: Path) -> None:
+    scripts = [block.script for block in blocks(page) if block.language in ("sh", "console")]
+    lines = [line for script in scripts for line in script.splitlines()] + inline(page)
+    for line in lines:
+        words = shlex.split(line, comments=True) if line.startswith("pip install ") else []
+        for word in (word for word in words[2:] if not word.startswith("-")):
+            wanted = Requirement(re.sub(r"^\.", "fmrt", word))
+            assert wanted.name != "fmrt" or wanted.extras <= set(EXTRAS), line
+    for extras in re.findall(r"fmrt\[([\w,]+)\]", page.read_text()):
+        assert set(extras.split(",")) <= set(EXTRAS), extras
