@@ -39,10 +39,10 @@ class Bundle:
     """An exported model in a directory. Make one with `Bundle.open`.
 
     Attributes:
-        path: the directory; of a bundle on the hub, its folder in the local cache.
-        manifest: what ``fmrt.json`` says.
-        manifest_sha256: of that file, in hex.
-        repository: of the hub, which gives the files that are not at ``path`` yet.
+        path: The directory; of a bundle on the hub, its folder in the local cache.
+        manifest: The content of ``fmrt.json``.
+        manifest_sha256: The SHA-256 of that file, in hex.
+        repository: The hub's repository, which gives the files that are not at ``path`` yet.
     """
 
     path: Path
@@ -57,16 +57,16 @@ class Bundle:
         """Read the manifest of a bundle; other files are checked when used.
 
         Args:
-            path: directory of the bundle, or the ``owner/name`` of a repository of the Hugging Face
+            path: Directory of the bundle, or the ``owner/name`` of a repository of the Hugging Face
                 hub, whose files are downloaded when used.
-            sha256: of its manifest, in hex. The manifest holds the hashes of all files that are
-                read, so that this pins the bundle to the last byte.
-            revision: branch, tag or commit of a bundle on the hub.
+            sha256: The SHA-256 of its manifest, in hex. The manifest holds the hashes of all files
+                that are read, so that this pins the bundle to the last byte.
+            revision: Branch, tag or commit of a bundle on the hub.
 
         Raises:
-            BundleNotFoundError: no bundle there.
-            SchemaVersionError: a newer fmrt wrote it.
-            BundleCorruptError: the manifest is malformed, or not the one of ``sha256``.
+            BundleNotFoundError: No bundle there.
+            SchemaVersionError: A newer fmrt wrote it.
+            BundleCorruptError: The manifest is malformed, or not the one of ``sha256``.
             OptionError: ``sha256`` is no SHA-256, or a revision of a directory is asked for.
         """
         checked(sha256=sha256, revision=revision)
@@ -94,7 +94,7 @@ class Bundle:
         """A bundle that may be open already, as of `open`.
 
         Raises:
-            BundleError: as `open`; of an open one, that it is not the one of ``sha256``.
+            BundleError: As `open`; of an open one, that it is not the one of ``sha256``.
         """
         if isinstance(bundle, Bundle):
             same = sha256 is None or sha256 == bundle.manifest_sha256
@@ -113,7 +113,7 @@ class Bundle:
         """Open a bundle as `open` does, and download the graphs of one variant from the hub.
 
         Raises:
-            BundleError: as `open`; or the bundle has no such variant.
+            BundleError: As `open`; or the bundle has no such variant.
         """
         checked(variant=variant, provider=provider)
         bundle = cls.open(model, sha256, revision)
@@ -133,8 +133,8 @@ class Bundle:
         its parity has been measured on ``provider`` itself, and else last.
 
         Raises:
-            VariantNotFoundError: no such variant, or it does not run on ``provider``.
-            OptionError: the bundle does not embed ``modality``.
+            VariantNotFoundError: No such variant, or it does not run on ``provider``.
+            OptionError: The bundle does not embed ``modality``.
         """
         modality = self.manifest.tower(modality).modality
         own = [v for v in self.manifest.variants if v.modality == modality]
@@ -143,10 +143,10 @@ class Bundle:
     def head_variant(self, head: Head, name: str | None = None, provider: str = "cpu") -> Variant:
         """Pick a head's variant as `variant` does a tower's; where it lacks ``name``, the default.
 
-        Heads are small next to towers, so a tower's smaller variant may have a full one behind it.
+        Heads are small next to towers, so a tower's smaller variant may run with a full one.
 
         Raises:
-            VariantNotFoundError: none runs on ``provider``.
+            VariantNotFoundError: None runs on ``provider``.
         """
         known = any(v.name == name and v.provider in ("any", provider) for v in head.variants)
         return self._choose(head.variants, name if known else None, provider)
@@ -173,7 +173,7 @@ class Bundle:
         """Path of one of the manifest's ``files``, its content checked.
 
         Raises:
-            BundleCorruptError: the file is missing or corrupt.
+            BundleCorruptError: The file is missing or corrupt.
         """
         return self.checked(name).path
 
@@ -181,7 +181,7 @@ class Bundle:
         """One of the manifest's ``files``, its content checked.
 
         Raises:
-            BundleCorruptError: the file is missing or corrupt.
+            BundleCorruptError: The file is missing or corrupt.
         """
         if name not in self.manifest.files:
             raise BundleCorruptError(f"{self.path / MANIFEST_FILE} does not list {name}; {FIX}")
@@ -192,7 +192,7 @@ class Bundle:
         """Path of a variant's graph, the content of its files checked.
 
         Raises:
-            BundleCorruptError: a file is missing or corrupt, or the graph reads another one.
+            BundleCorruptError: A file is missing or corrupt, or the graph reads another one.
         """
         return self.checked_graph(variant).path
 
@@ -200,7 +200,7 @@ class Bundle:
         """A variant's graph, the content of its files checked.
 
         Raises:
-            BundleCorruptError: a file is missing or corrupt, or the graph reads another one.
+            BundleCorruptError: A file is missing or corrupt, or the graph reads another one.
         """
         own = FileRecord(variant.sha256, variant.size)
         path = self._place(variant.file, own)
@@ -228,8 +228,8 @@ class Bundle:
         """The reference items of a tower and PyTorch's vectors.
 
         Raises:
-            BundleCorruptError: the file is missing or corrupt, or made with other options.
-            OptionError: the bundle does not embed ``modality``.
+            BundleCorruptError: The file is missing or corrupt, or made with other options.
+            OptionError: The bundle does not embed ``modality``.
         """
         tower = self.manifest.tower(modality)
         read = partial(read_reference, manifest=self.manifest, tower=tower)
@@ -239,7 +239,7 @@ class Bundle:
         """The reference items of a head and PyTorch's outputs.
 
         Raises:
-            BundleCorruptError: the file is missing or corrupt.
+            BundleCorruptError: The file is missing or corrupt.
         """
         return self.checked(REFERENCE_FILE).use(partial(read_head_reference, head=head))
 

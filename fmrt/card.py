@@ -41,8 +41,8 @@ def front_matter(manifest: Manifest, stated: Mapping[str, Any]) -> dict[str, Any
     """The card's metadata.
 
     Args:
-        manifest: of the bundle.
-        stated: what is known of the source: ``license``, ``base_model``, ``language`` and such.
+        manifest: The bundle's manifest.
+        stated: Facts about the source: ``license``, ``base_model``, ``language`` and such.
     """
     tags = ["onnx", "feature-extraction", *TAGS[manifest.modalities], manifest.model_type]
     return {
@@ -86,9 +86,9 @@ def card_for(bundle: Bundle, text: str, repository: str) -> str:
     """Return a card's text with the part between the marks as it is now.
 
     Args:
-        bundle: that the card is of.
-        text: of the card; one without the marks is returned as it is.
-        repository: the hub id that its examples name.
+        bundle: The card's bundle.
+        text: The card's text; one without the marks is returned as it is.
+        repository: The hub id that its examples name.
     """
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)

@@ -14,10 +14,10 @@ class Recipe:
     """One example.
 
     Attributes:
-        title: what it needs.
-        language: of the code, as Markdown names it.
-        code: runs as it is; ``$REPOSITORY``, ``$DIM`` and ``$OUTPUT`` stand for the bundle's own.
-        suits: whether it does for a bundle.
+        title: The packages that it needs.
+        language: The language of the code, as Markdown names it.
+        code: Runs as it is; ``$REPOSITORY``, ``$DIM`` and ``$OUTPUT`` stand for the bundle's own.
+        suits: Says whether it works with a bundle.
     """
 
     title: str

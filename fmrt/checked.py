@@ -22,9 +22,9 @@ class Checked:
     """A file, and those that are read with it, all checked against their hashes.
 
     Attributes:
-        path: of the file.
-        stamps: of each file, what the system says of its content without a read.
-        records: of each file.
+        path: The file's path.
+        stamps: The system's facts about each file's content, without a read.
+        records: The manifest's record of each file.
     """
 
     path: Path
@@ -36,7 +36,7 @@ class Checked:
         """Check the content of some files, of which ``path`` is the one to use.
 
         Raises:
-            BundleCorruptError: a file is missing or its content is not what was exported.
+            BundleCorruptError: A file is missing or its content is not what was exported.
         """
         stamps = {}
         for file, record in records.items():
@@ -48,7 +48,7 @@ class Checked:
         """What ``reader`` makes of the file, once it is known that it read what was checked.
 
         Raises:
-            BundleCorruptError: a file changed in between.
+            BundleCorruptError: A file changed in between.
         """
         found = reader(self.path)
         for file, stamp in self.stamps.items():
@@ -66,7 +66,7 @@ def place_inside(directory: Path, name: str, *, folder: bool = False) -> Path:
     In the cache of huggingface_hub, files are links into the repository's ``blobs``.
 
     Raises:
-        BundleCorruptError: it leads out of the bundle.
+        BundleCorruptError: It leads out of the bundle.
     """
     path = directory / name
     real, root = os.path.realpath(path.parent if folder else path), os.path.realpath(directory)
@@ -84,7 +84,7 @@ def check_size(path: Path, record: FileRecord | Variant) -> Stamp:
     """Stamp of a file after a look at its kind and its size (no read).
 
     Raises:
-        BundleCorruptError: the file is missing, or its size is not the exported one.
+        BundleCorruptError: The file is missing, or its size is not the exported one.
     """
     if not path.is_file():
         raise BundleCorruptError(f"{path} is missing; {FIX}")

@@ -58,14 +58,14 @@ class DiskCache:
     log is atomic. The directory must be on a local disk.
 
     Args:
-        directory: of the files, made if need be.
-        variant: the graph.
-        provider: name of what it runs on.
-        output: of the graph, that is the embedding.
-        shape: of an item's embedding.
+        directory: The directory of the files, made if need be.
+        variant: The graph.
+        provider: Name of what it runs on.
+        output: The graph's output that is the embedding.
+        shape: The shape of an item's embedding.
 
     Raises:
-        DataError: there can be no such file.
+        DataError: There can be no such file.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class DiskCache:
         """Look items up.
 
         Raises:
-            DataError: the file cannot be read.
+            DataError: The file cannot be read.
         """
         digests = [digest(key) for key in keys]
         found: dict[bytes, bytes] = {}

@@ -21,11 +21,11 @@ class Shown:
     """How the command line shows an option.
 
     Attributes:
-        help: what it does, for people.
-        metavar: stands for the value.
+        help: The text for people that says what it does.
+        metavar: Stands for the value.
         kind: ``text``, ``number``, ``prompt``, or ``flag`` for an option without a value.
-        choices: the values that there are, where they are few and known.
-        group: name of a group of options of which one at a time may be given.
+        choices: The values that there are, where they are few and known.
+        group: Name of a group of options of which one at a time may be given.
     """
 
     help: str
@@ -56,24 +56,24 @@ class EmbedOptions:
     Attributes:
         modality: ``text``, ``image`` or ``audio`` where the bundle has several and the type of the
             items leaves it open: a string is a text, unless this says that it is a path.
-        prompt_name: one of the model's prompts, put before every text; default the model's own
+        prompt_name: One of the model's prompts, put before every text; default the model's own
             default.
-        prompt: a prompt's text, in place of ``prompt_name``.
-        truncate_dim: keep this many leading dimensions (Matryoshka); vectors that the model
+        prompt: A prompt's text, instead of ``prompt_name``.
+        truncate_dim: Keep this many leading dimensions (Matryoshka); vectors that the model
             normalizes are normalized again.
         normalize: True for unit length; default as the model does.
         precision: ``float32``, ``float16``, ``int8``, ``uint8``, or ``binary`` (sign bits, 8 per
             byte).
-        show_progress: a progress bar on standard error; default only on a terminal.
-        on_too_long: for texts over ``max_length`` tokens: cut and warn, ``truncate`` without a
-            warning, or ``error``.
-        dedupe: remember the latest 64 MiB of vectors, so that an item that comes back is not
+        show_progress: A progress bar on standard error; default only on a terminal.
+        on_too_long: What happens to texts over ``max_length`` tokens: cut and warn, ``truncate``
+            without a warning, or ``error``.
+        dedupe: Remember the latest 64 MiB of vectors, so that an item that comes back is not
             computed again; without it that is so for texts, within some thousand items.
-        batch_tokens: most tokens (patches, frames) of a batch, padding included; default 512, on a
+        batch_tokens: Most tokens (patches, frames) of a batch, padding included; default 512, on a
             GPU 32,768.
 
     Raises:
-        OptionError: an option has a wrong type or is out of range; it is named and quoted.
+        OptionError: An option has a wrong type or is out of range; it is named and quoted.
     """
 
     modality: str | None = _option(
@@ -147,8 +147,8 @@ class EmbedOptions:
         """These options with some changed.
 
         Raises:
-            OptionError: a value is wrong.
-            TypeError: there is no option of that name.
+            OptionError: A value is wrong.
+            TypeError: There is no option of that name.
         """
         if not changes:
             return self
@@ -171,7 +171,7 @@ DEFAULTS = EmbedOptions()
 
 
 def takes_options(function: F) -> F:
-    """Show the options of `EmbedOptions` in a function's signature, in place of ``**changes``."""
+    """Show the options of `EmbedOptions` in a function's signature, instead of ``**changes``."""
     signature = inspect.signature(function)
     own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
     options = [

@@ -46,34 +46,35 @@ class Embedder(Encoding):
     bundle with two towers takes strings for texts and the rest for its other modality.
 
     Args:
-        bundle: the directory that ``fmrt export`` wrote, or the ``owner/name`` of one on the
+        bundle: The directory that ``fmrt export`` wrote, or the ``owner/name`` of one on the
             Hugging Face hub, of which only the files of the chosen variant are downloaded.
-        variant: a name that ``fmrt info`` lists; default the provider's own fp32 graph.
-        provider: execution provider: ``cpu``, ``cuda``, ``tensorrt``, a device of these as
+        variant: A name that ``fmrt info`` lists; default the provider's own fp32 graph.
+        provider: Execution provider: ``cpu``, ``cuda``, ``tensorrt``, a device of these as
             ``cuda:1``, several as ``cuda:0,1`` or ``cuda:all``, or ``auto`` for the best one there
             is, see docs/cuda.md.
-        workers: batches that run at the same time; default as ``fmrt tune`` found, else one a core
+        workers: Batches that run at the same time; default as ``fmrt tune`` found, else one a core
             this process may use (CPU affinity and cgroup quota), or two a GPU.
-        intra_op_threads: threads inside each operator of a batch on the CPU; default as ``fmrt
+        intra_op_threads: Threads inside each operator of a batch on the CPU; default as ``fmrt
             tune`` found, else 1. With neither of the two given, few and short items have all cores
             to themselves, in a second session that is opened when they come repeatedly.
-        modality: load only the tower of ``text``, ``image`` or ``audio``; default all.
-        verify: check a few of the bundle's reference items at load, and refuse it when its vectors
+        modality: Load only the tower of ``text``, ``image`` or ``audio``; default all.
+        verify: Check a few of the bundle's reference items at load, and refuse it when its vectors
             are not PyTorch's.
-        gpu_mem_limit: most bytes to take of each GPU's memory; default all of it. A batch that does
+        gpu_mem_limit: Most bytes to take of each GPU's memory; default all of it. A batch that does
             not fit is split, with a warning.
-        cuda_graphs: record CUDA graphs of images and of few short texts; then one batch at a time.
-        cache: a directory that keeps vectors between runs: an item whose vector is there is not
+        cuda_graphs: Record CUDA graphs of images and of few short texts; then one batch at a time.
+        cache: A directory that keeps vectors between runs: an item whose vector is there is not
             computed again, see docs/jobs.md.
-        max_item_bytes: most memory to take for an item while it is decoded, and for all that are
+        max_item_bytes: Most memory to take for an item while it is decoded, and for all that are
             decoded at the same time; a larger one is an error, unless its file has a thirty-second
             of that. Default 200 MB.
-        sha256: of the bundle's manifest, as ``fmrt info`` prints it; another bundle is refused.
-        revision: branch, tag or commit of a bundle on the hub.
+        sha256: The SHA-256 of the bundle's manifest, as ``fmrt info`` prints it; another
+            bundle is refused.
+        revision: Branch, tag or commit of a bundle on the hub.
 
     Raises:
-        BundleError: not a bundle, corrupt, from a newer fmrt, or with wrong vectors.
-        ProviderError: the provider is unknown or cannot be had.
+        BundleError: Not a bundle, corrupt, from a newer fmrt, or with wrong vectors.
+        ProviderError: The provider is unknown or cannot be had.
 
     Example:
         >>> with Embedder("bundle/") as embedder:  # doctest: +SKIP
@@ -137,7 +138,7 @@ class Embedder(Encoding):
         """Load a bundle from a local directory or the Hugging Face hub, as the constructor does.
 
         Raises:
-            BundleNotFoundError: no such directory, and the hub does not give such a bundle.
+            BundleNotFoundError: No such directory, and the hub does not give such a bundle.
         """
         return cls(
             model,
@@ -158,11 +159,11 @@ class Embedder(Encoding):
         """Embed items; the result's rows are in input order.
 
         Args:
-            items: texts, images or sounds, in any iterable that has an order: a list, a
+            items: Texts, images or sounds, in any iterable that has an order: a list, a
                 generator, a NumPy array, a column of pandas, polars or pyarrow. None gives an
                 array of no rows.
-            options: how to embed; see `EmbedOptions`.
-            changes: options by their names, in place of those of ``options``.
+            options: How to embed; see `EmbedOptions`.
+            changes: Options by their names, instead of those of ``options``.
 
         Returns:
             float32 ``[n, dim]``; another dtype or width as ``precision`` says. A bundle exported
@@ -170,10 +171,10 @@ class Embedder(Encoding):
             manifest's grid, and each patch is cut, normalized and converted as a vector.
 
         Raises:
-            InputError: a text that is no string, or holds NUL or lone surrogates; an image or
+            InputError: A text that is no string, or holds NUL or lone surrogates; an image or
                 sound that cannot be read.
-            TextTooLongError: too many tokens under ``on_too_long="error"``.
-            OptionError: an option that makes no sense for this model.
+            TextTooLongError: Too many tokens under ``on_too_long="error"``.
+            OptionError: An option that makes no sense for this model.
         """
         items = items_of(items)
         if not isinstance(items, list | tuple):
@@ -271,12 +272,12 @@ class Embedder(Encoding):
         """Tokens of a text, or of several together, with prompt and special tokens, before any cut.
 
         Args:
-            texts: a string, or what `embed` takes.
-            prompt_name: as of `embed`.
-            prompt: as of `embed`.
+            texts: A string, or what `embed` takes.
+            prompt_name: The name of a prompt, as in `embed`.
+            prompt: The text of a prompt, as in `embed`.
 
         Raises:
-            InputError: as of `embed`.
+            InputError: An item is no text that can be embedded, as in `embed`.
         """
         options = EmbedOptions(modality="text", prompt_name=prompt_name, prompt=prompt)
         engine, request = self._request(options, ())

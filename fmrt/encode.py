@@ -63,21 +63,21 @@ class Encoding:
         """Embed as sentence-transformers does: ``[dim]`` for one item, else ``[n, dim]``.
 
         Args:
-            inputs: a string, a path or bytes, or what `embed` takes.
-            prompt_name: one of the model's prompts; default the model's own default.
-            prompt: a prompt's text, in place of ``prompt_name``.
-            batch_size: without effect on the result, and none here: batches are bounded in tokens,
+            inputs: A string, a path or bytes, or what `embed` takes.
+            prompt_name: One of the model's prompts; default the model's own default.
+            prompt: A prompt's text, instead of ``prompt_name``.
+            batch_size: Without effect on the result, and none here: batches are bounded in tokens,
                 see ``batch_tokens`` of `embed`.
-            show_progress_bar: default only on a terminal.
+            show_progress_bar: Default only on a terminal.
             precision: ``float32``, ``int8``, ``uint8`` (with one scale for the bundle, whatever
                 the batch), ``binary`` (sign bits as int8) or ``ubinary`` (as uint8).
-            normalize_embeddings: bring vectors to unit length; False leaves them as the model does.
-            truncate_dim: keep this many leading dimensions.
-            others: sentence-transformers' other arguments, with the values that `FIXED` allows.
+            normalize_embeddings: Bring vectors to unit length; False leaves them as the model does.
+            truncate_dim: Keep this many leading dimensions.
+            others: Sentence-transformers' other arguments, with the values that `FIXED` allows.
 
         Raises:
-            OptionError: an argument that has no such meaning here.
-            InputError: as of `embed`.
+            OptionError: An argument that has no such meaning here.
+            InputError: As of `embed`.
         """
         check_fixed(others)
         optional(whole(MOST_TOKENS))("batch_size", batch_size)
@@ -114,7 +114,7 @@ class Encoding:
             embeddings2: ``[m, dim]``, likewise.
 
         Raises:
-            InputError: no such arrays, or of different widths.
+            InputError: No such arrays, or of different widths.
         """
         first, second = _matrix(embeddings1, 1), _matrix(embeddings2, 2)
         if first.shape[1] != second.shape[1]:
@@ -136,8 +136,8 @@ def check_fixed(others: dict[str, Any]) -> None:
     """Raise unless arguments have the only value that they may have here.
 
     Raises:
-        OptionError: one has another.
-        TypeError: there is no such argument.
+        OptionError: One has another.
+        TypeError: There is no such argument.
     """
     for name, value in others.items():
         if name not in FIXED:

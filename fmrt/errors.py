@@ -82,8 +82,8 @@ class InputError(FmrtError, ValueError):
     """An item that cannot be embedded.
 
     Attributes:
-        index: position of the item in the input, or None when the input as a whole is wrong.
-        reason: what is wrong with it, without the position.
+        index: Position of the item in the input, or None when the input as a whole is wrong.
+        reason: The fault, without the position.
     """
 
     def __init__(self, reason: str, index: int | None = None) -> None:
@@ -123,9 +123,9 @@ class QuantizationError(ExportError):
     """Variants that are not good enough; the others that were asked for are in the bundle.
 
     Attributes:
-        path: the bundle's directory.
-        added: names of the variants that passed, which the bundle has now.
-        refused: names of the others, each with the reason; the bundle has none of them, or still
+        path: The bundle's directory.
+        added: Names of the variants that passed, which the bundle has now.
+        refused: Names of the others, each with the reason; the bundle has none of them, or still
             has an older one of that name.
     """
 

@@ -25,7 +25,7 @@ class Repository:
 
     Attributes:
         name: ``owner/name``.
-        revision: the commit; None for the newest one.
+        revision: The commit; None for the newest one.
     """
 
     name: str
@@ -38,13 +38,13 @@ class Repository:
         """Have a file of the manifest in the local cache, and see that the hub gave that one.
 
         Args:
-            directory: of the cache's snapshot.
-            file: of the manifest.
-            record: what the manifest says of it.
+            directory: The cache's directory of the snapshot.
+            file: The file's name in the manifest.
+            record: The manifest's record of it.
 
         Raises:
-            BundleNotFoundError: the hub does not give it.
-            BundleCorruptError: it is not what the manifest says.
+            BundleNotFoundError: The hub does not give it.
+            BundleCorruptError: It is not what the manifest says.
         """
         path = directory / file
         if path.is_file() and path.stat().st_size == record.size:
@@ -74,7 +74,7 @@ def fetch_manifest(name: str, revision: str | None) -> tuple[Path, Repository]:
         The folder of the cache that it is in, and the repository at the commit that it is of.
 
     Raises:
-        BundleNotFoundError: the hub gives no such bundle, and the cache neither.
+        BundleNotFoundError: The hub gives no such bundle, and the cache neither.
     """
     with explained(name, revision, MANIFEST_FILE):
         path = Path(_download(Repository(name, revision), MANIFEST_FILE))
@@ -87,7 +87,7 @@ def download_whole(name: str, revision: str | None, directory: Path) -> None:
     """Download all files of a repository to a directory that is not there yet.
 
     Raises:
-        BundleNotFoundError: the hub does not give them.
+        BundleNotFoundError: The hub does not give them.
     """
     from huggingface_hub import snapshot_download  # noqa: PLC0415  # start-up stays quick
 
@@ -108,7 +108,7 @@ def explained(name: str, revision: str | None, file: str) -> Iterator[None]:
     """Turn whatever the hub's client raises into one line about a bundle that is wanted.
 
     Raises:
-        BundleNotFoundError: the body failed.
+        BundleNotFoundError: The body failed.
     """
     try:
         yield

@@ -42,15 +42,15 @@ class TextInput:
     """How texts become model inputs.
 
     Attributes:
-        max_length: most tokens of a text, special tokens included.
-        pad_token_id: fills ``input_ids`` behind a text's last token.
-        truncation_side: the end that loses tokens when a text is too long.
-        prompts: texts that go in front of an item, by name.
-        default_prompt_name: the prompt of ``embed`` without a prompt argument.
+        max_length: Most tokens of a text, special tokens included.
+        pad_token_id: Fills ``input_ids`` after a text's last token.
+        truncation_side: The end that loses tokens when a text is too long.
+        prompts: Texts that go before an item, by name.
+        default_prompt_name: The prompt of ``embed`` without a prompt argument.
         include_prompt: False when pooling leaves the prompt's tokens out.
-        pad_to_max_length: whether every text is padded to ``max_length``, the padding seen as text.
-        padded: whether texts of different lengths may share a batch, the shorter ones padded.
-        vocab_size: token ids that the model knows are below; None in bundles of older versions.
+        pad_to_max_length: Whether every text is padded to ``max_length``, the padding seen as text.
+        padded: Whether texts of different lengths may share a batch, the shorter ones padded.
+        vocab_size: Token ids that the model knows are below; None in bundles of older versions.
     """
 
     max_length: Annotated[int, Range(1, MOST_TOKENS)]
@@ -86,17 +86,18 @@ class ImageInput:
     """How images become ``pixel_values``: resize, crop, rescale, normalize, in this order.
 
     Attributes:
-        height, width: of ``pixel_values``, in pixels.
-        tokens: positions that the model computes an image, for the scheduler.
+        height, width: The size of ``pixel_values``, in pixels.
+        tokens: The positions that the model computes per image, for the scheduler.
         resize: ``[height, width]``, or one number for the shorter edge; None leaves the size.
         resample: Pillow's number of the resampling filter.
-        resize_float: whether pixels are resized as floats, so that they are not rounded again.
+        resize_float: Whether pixels are resized as floats, so that they are not rounded again.
         crop: ``[height, width]`` cut from the middle, zeros where the image is smaller; or None.
-        scale: of each channel, ``1 / (255 std)`` for most models.
-        shift: added behind, ``-mean / std`` for most models.
-        longest_edge: of the image after the resize, in place of ``resize``, for models that pad:
-            zeros then fill ``pixel_values`` to the right and below, behind the normalization.
-        crop_half_even: whether half a pixel in the crop's place is rounded to even, not down.
+        scale: The factor of each channel, ``1 / (255 std)`` for most models.
+        shift: The number that is added after that, ``-mean / std`` for most models.
+        longest_edge: The image's longest edge after the resize, for models that pad instead of
+            ``resize``: zeros then fill ``pixel_values`` to the right and below, after the
+            normalization.
+        crop_half_even: Whether half a pixel in the crop's place is rounded to even, not down.
     """
 
     height: Side
@@ -147,9 +148,9 @@ class BandsSpec:
     """How the bands of a spectrogram are normalized over the time of a sound.
 
     Attributes:
-        mean, variance: whether each is done.
-        freedom: taken off the number of frames in the variance.
-        variance_guard, deviation_guard: added to each. A band that never changes, with no guard,
+        mean, variance: Whether each is done.
+        freedom: Taken off the number of frames in the variance.
+        variance_guard, deviation_guard: Added to each. A band that never changes, with no guard,
             becomes zero.
     """
 
@@ -165,24 +166,24 @@ class SpectrogramSpec:
     """A log-mel spectrogram in numbers, see `fmrt.preprocess.spectrogram.Spectrogram`.
 
     Attributes:
-        fft_length, hop_length: in samples.
-        center: whether frames are centred on their time, with the ends continued by ``edges``.
-        remove_dc_offset, preemphasis: of each frame, as in Kaldi.
-        mel_floor: the least power of a band.
+        fft_length, hop_length: Lengths in samples.
+        center: Whether frames are centred on their time, with the ends continued by ``edges``.
+        remove_dc_offset, preemphasis: The steps on each frame, as in Kaldi.
+        mel_floor: The least power of a band.
         logarithm: ``log``, ``log10``, or ``dB``: decibels of a power against 1.
-        fill: what makes a short sound long: ``zeros`` or ``repeat`` before the transform,
-            ``frames`` of zeros behind it, or ``none``: a sound has the frames that it has.
-        frames: of every result; None without ``fill``.
-        dynamic_range: most below the loudest value, or None.
+        fill: The way to make a short sound long: ``zeros`` or ``repeat`` before the transform,
+            ``frames`` of zeros after it, or ``none``: a sound has the frames that it has.
+        frames: The number of frames of every result; None without ``fill``.
+        dynamic_range: Most below the loudest value, or None.
         shift, scale: ``(values + shift) * scale`` at the end.
-        axes: of the result, from ``[frames, mels]``.
-        gain: of the waveform, before anything else.
-        wave_preemphasis: of the waveform, whose first sample stays as it is.
+        axes: The order of the result's axes, from ``[frames, mels]``.
+        gain: The factor of the waveform, before anything else.
+        wave_preemphasis: The preemphasis of the waveform, whose first sample stays as it is.
         edges: ``reflect``, or ``constant`` zeros.
-        whole_hops: whether a last frame behind the last whole hop is left out.
-        mel_guard: what is added to a band's power.
+        whole_hops: Whether a last frame after the last whole hop is left out.
+        mel_guard: The number that is added to a band's power.
         bands: None, or how each is normalized over the time of the sound.
-        stack: frames joined into one; what is left over is left out.
+        stack: Frames joined into one; what is left over is left out.
     """
 
     fft_length: Annotated[int, Range(2, 1 << 16)]
@@ -223,18 +224,18 @@ class AudioInput:
     """How sounds become model inputs.
 
     Attributes:
-        sampling_rate: samples a second.
-        input_name: of the graph's main input.
-        min_samples: shorter sounds give the model nothing to compute.
-        max_samples: longer sounds are cut.
-        fixed: whether every sound is brought to ``max_samples``.
-        normalize: whether a waveform is brought to zero mean and unit variance.
-        hop_length: samples between the frames of ``attention_mask``; 0 for models without one.
-        spectrogram: parameters of `fmrt.preprocess.spectrogram.Spectrogram`, or None for models
+        sampling_rate: The samples per second.
+        input_name: The name of the graph's main input.
+        min_samples: Shorter sounds give the model nothing to compute.
+        max_samples: Longer sounds are cut.
+        fixed: Whether every sound is brought to ``max_samples``.
+        normalize: Whether a waveform is brought to zero mean and unit variance.
+        hop_length: Samples between the frames of ``attention_mask``; 0 for models without one.
+        spectrogram: Parameters of `fmrt.preprocess.spectrogram.Spectrogram`, or None for models
             that take the waveform.
-        masked: whether sounds of different lengths may share a batch, filled with zeros, which
+        masked: Whether sounds of different lengths may share a batch, filled with zeros, which
             ``attention_mask`` of their samples or frames leaves out.
-        stride: samples behind a position that the model computes, for the scheduler.
+        stride: The samples per position that the model computes, for the scheduler.
     """
 
     sampling_rate: Annotated[int, Range(1000, 768_000)]

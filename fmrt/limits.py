@@ -20,8 +20,8 @@ EXPANSION = 32
 LINE_SHARE = 16
 # Lines below this are not looked at: whatever is in them, they take some 30 times as much.
 SMALL_LINE = 1 << 20
-# Most bytes of a character as text, beside its bytes in the line; and of a value in Python, by the
-# mark that it has beside it or around it.
+# Most bytes of a character as text, besides its bytes in the line; and of a value in Python, by the
+# mark that stands next to it or around it.
 TEXT_BYTES = 5
 VALUE_BYTES = {b",": 64, b"\t": 64, b"[": 64, b"{": 232}
 HINT = "raise max_item_bytes (--max-item-size) if it is to be trusted"
@@ -32,11 +32,11 @@ class Limits:
     """What one item may take.
 
     Attributes:
-        item_bytes: memory for one item while it is decoded, and for all that are decoded at the
+        item_bytes: Memory for one item while it is decoded, and for all that are decoded at the
             same time.
 
     Raises:
-        OptionError: it is less than 1.
+        OptionError: It is less than 1.
     """
 
     item_bytes: int = 200_000_000
@@ -58,12 +58,12 @@ class Limits:
         """Refuse what would take too much memory.
 
         Args:
-            what: e.g. "13,000 x 13,000 pixels".
-            needed: bytes that it would take.
-            stored: bytes that it takes in its file.
+            what: E.g. "13,000 x 13,000 pixels".
+            needed: Bytes that it would take.
+            stored: Bytes that it takes in its file.
 
         Raises:
-            InputError: it is more than what is allowed.
+            InputError: It is more than what is allowed.
         """
         if needed > self.allowed(stored):
             raise InputError(
@@ -79,7 +79,7 @@ class Budget:
     """Memory that several threads share, who wait for each other where it is short.
 
     Args:
-        limits: whose ``item_bytes`` are shared.
+        limits: The limits whose ``item_bytes`` are shared.
     """
 
     def __init__(self, limits: Limits = DEFAULT) -> None:

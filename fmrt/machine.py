@@ -47,9 +47,9 @@ class Memory:
     """Main memory in bytes; None where the system does not tell it.
 
     Attributes:
-        total: of the machine.
-        available: to new work now.
-        limit: of this process's cgroup, where that is less than ``total``.
+        total: The machine's memory.
+        available: The memory that new work can have now.
+        limit: The limit of this process's cgroup, if that is less than ``total``.
     """
 
     total: int | None
@@ -63,10 +63,10 @@ class Runtime:
 
     Attributes:
         version: None where it cannot be imported.
-        providers: that it was built with, by ONNX Runtime's names.
-        packages: installed packages whose names begin with onnxruntime, plug-ins too, and their
+        providers: The providers that it was built with, by ONNX Runtime's names.
+        packages: Installed packages whose names begin with onnxruntime, plug-ins too, and their
             versions.
-        error: why it cannot be imported, or None.
+        error: Why it cannot be imported, or None.
     """
 
     version: str | None
@@ -80,20 +80,20 @@ class Machine:
     """What is known of this machine and process; made by `describe`.
 
     Attributes:
-        fmrt: version.
-        python: version and implementation.
-        platform: the operating system, its version and the processor's architecture.
-        cpu: name of the processor.
-        instruction_sets: that this processor has, of those that matter for speed and rounding.
-        cores: that this process may use.
-        logical_cores: of the machine.
-        quota: cores that the cgroup allows; None without a limit.
-        memory: main memory.
-        onnxruntime: the runtime that computes.
+        fmrt: The version of fmrt.
+        python: The version and implementation of Python.
+        platform: The operating system, its version and the processor's architecture.
+        cpu: The name of the processor.
+        instruction_sets: The processor's instruction sets that matter for speed and rounding.
+        cores: The cores that this process may use.
+        logical_cores: The machine's logical cores.
+        quota: The cores that the cgroup allows; None without a limit.
+        memory: Main memory.
+        onnxruntime: The runtime that computes.
         packages: fmrt's requirements and those of its extras, with their versions; None where one
             is not installed.
-        environment: variables of this process that choose kernels.
-        cache: the directory that ``FMRT_CACHE`` names, or its default.
+        environment: The variables of this process that choose kernels.
+        cache: The directory that ``FMRT_CACHE`` names, or its default.
     """
 
     fmrt: str
@@ -116,10 +116,10 @@ class Availability:
     """One execution provider on this machine.
 
     Attributes:
-        name: as ``--provider`` takes it.
+        name: The name that ``--provider`` takes.
         onnxruntime: ONNX Runtime's name.
-        devices: names of its devices in the order of their indices; empty where it cannot be had.
-        problem: why it cannot be had and what to do; None where it can.
+        devices: Names of its devices in the order of their indices; empty where it cannot be had.
+        problem: Why it cannot be had and what to do; None where it can.
     """
 
     name: str

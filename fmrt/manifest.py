@@ -87,9 +87,9 @@ class Parity:
     """Distance of a variant's vectors from PyTorch's, over the reference items.
 
     Attributes:
-        max_abs_error: largest absolute difference of a component.
-        mean_cosine: mean cosine similarity.
-        min_cosine: worst cosine similarity.
+        max_abs_error: Largest absolute difference of a component.
+        mean_cosine: Mean cosine similarity.
+        min_cosine: Worst cosine similarity.
     """
 
     max_abs_error: float
@@ -102,14 +102,14 @@ class Quality:
     """What a quantized variant is worth, measured where it was made.
 
     Attributes:
-        items: held-out items, which no choice was made on.
-        mean_cosine: of their vectors with the fp32 variant's.
-        min_cosine: of the worst of them.
-        kept: matrix products that were left in higher precision to get there.
-        products: all matrix products with constant weights.
-        speed: items a second as a multiple of the fp32 variant's, on ``cpu``; None where it could
-            not be run on its own provider.
-        cpu: name of the processor.
+        items: Held-out items, which no choice was made on.
+        mean_cosine: The mean cosine of their vectors with the fp32 variant's.
+        min_cosine: The cosine of the worst of them.
+        kept: Matrix products that were left in higher precision to get there.
+        products: All matrix products with constant weights.
+        speed: The items per second as a multiple of the fp32 variant's, on ``cpu``; None where it
+            could not be run on its own provider.
+        cpu: Name of the processor.
     """
 
     items: Items
@@ -126,21 +126,21 @@ class Variant:
     """One graph of the bundle.
 
     Attributes:
-        name: what ``variant=`` and ``--variant`` take, e.g. ``fp32``.
-        file: path below the bundle, with ``/``.
+        name: The name that ``variant=`` and ``--variant`` take, e.g. ``fp32``.
+        file: Path below the bundle, with ``/``.
         provider: ``any`` for a portable graph, else the only provider it runs on (``cpu``).
-        precision: of the weights and arithmetic, e.g. ``fp32``.
-        sha256: of the file, in hex.
-        size: of the file, in bytes.
-        parity: as measured, or None when that could not be done yet.
-        checked_on: provider that the parity was measured on; a graph for CUDA runs on the CPU too,
+        precision: The precision of the weights and arithmetic, e.g. ``fp32``.
+        sha256: The SHA-256 of the file, in hex.
+        size: The size of the file, in bytes.
+        parity: The measured parity, or None if it could not be measured yet.
+        checked_on: Provider that the parity was measured on; a graph for CUDA runs on the CPU too,
             with the GPU's operators but not its rounding.
-        modality: of the tower that the graph is of.
-        external: files with the graph's weights, by path, when they are not in the graph's own.
-        quality: of a quantized variant.
-        padded: whether items of different lengths may share a batch, padded. Rounding to 8 bits
+        modality: The modality of the graph's tower.
+        external: Files with the graph's weights, by path, when they are not in the graph's own.
+        quality: The quality of a quantized variant.
+        padded: Whether items of different lengths may share a batch, padded. Rounding to 8 bits
             makes a whole step of the last bit that padding changes in attention.
-        packed: whether the graph takes the padding out of a batch, and so computes tensors of
+        packed: Whether the graph takes the padding out of a batch, and so computes tensors of
             another size for every batch.
     """
 
@@ -170,10 +170,10 @@ class Adapter:
     """An adapter that was merged into the weights.
 
     Attributes:
-        model: hub id, or name of a local directory.
-        revision: commit of a hub adapter, if known.
-        weight: what its change of the weights was multiplied by.
-        weights_sha256: as of `Source`.
+        model: Hub id, or name of a local directory.
+        revision: Commit of a hub adapter, if known.
+        weight: The factor of its change of the weights.
+        weights_sha256: The hash over its weight files, as in `Source`.
     """
 
     model: Name
@@ -187,11 +187,11 @@ class Source:
     """Where the weights came from.
 
     Attributes:
-        model: hub id, or name of a local directory.
-        revision: commit of a hub model, if known.
+        model: Hub id, or name of a local directory.
+        revision: Commit of a hub model, if known.
         weights_sha256: SHA-256 in hex over the weight files in name order.
-        adapters: merged into them.
-        remote_code: whether Python files of the model's directory were allowed to run at export.
+        adapters: Merged into them.
+        remote_code: Whether Python files of the model's directory were allowed to run at export.
     """
 
     model: Name
@@ -207,16 +207,16 @@ class Tower:
 
     Attributes:
         modality: ``text``, ``image`` or ``audio``.
-        inputs: names of the graph's inputs.
-        outputs: names of the graph's outputs.
-        embedding_output: the output that is the embedding, float32 ``[batch, dim]``, or
+        inputs: Names of the graph's inputs.
+        outputs: Names of the graph's outputs.
+        embedding_output: The output that is the embedding, float32 ``[batch, dim]``, or
             ``[batch, rows * columns, dim]`` where there is a grid.
-        pooling: modes, joined with ``+`` when their vectors are concatenated; ``patch`` where
+        pooling: Modes, joined with ``+`` when their vectors are concatenated; ``patch`` where
             nothing is pooled.
-        normalize: whether the graph ends in L2 normalization.
-        input: how raw items become the graph's inputs; its type follows from the modality.
-        grid: rows and columns of an image's patches, each of which has a vector, row by row; None
-            for one vector an item.
+        normalize: Whether the graph ends in L2 normalization.
+        input: How raw items become the graph's inputs; its type follows from the modality.
+        grid: Rows and columns of an image's patches, each of which has a vector, row by row; None
+            for one vector per item.
     """
 
     modality: Modality
@@ -251,15 +251,15 @@ class Tower:
 
 @dataclass(frozen=True)
 class Head:
-    """A graph behind a tower, for a task of its own.
+    """A graph that reads a tower's outputs, for a task of its own.
 
     Attributes:
         task: ``segment``: points and boxes on an image to masks.
-        modality: of the tower.
-        features: outputs of the tower that are inputs of the graph, under the same names.
-        inputs: names of the graph's other inputs.
-        outputs: names of the graph's outputs.
-        variants: the graphs, as a bundle's; each runs behind any of the tower's.
+        modality: The modality of the tower.
+        features: Outputs of the tower that are inputs of the graph, under the same names.
+        inputs: Names of the graph's other inputs.
+        outputs: Names of the graph's outputs.
+        variants: The graphs, as a bundle's; each runs with any of the tower's.
     """
 
     task: Name
@@ -283,17 +283,17 @@ class Manifest:
     """What a bundle is; the only contract between the exporter and the runtime.
 
     Attributes:
-        source: where the weights came from.
-        packages: versions that the export ran with.
-        model_type: architecture, as in the model's ``config.json``.
-        dim: length of an embedding.
-        matryoshka_dims: shorter lengths that the model was trained for.
-        towers: the encoders, one a modality; all give vectors in the same space.
-        files: the other files that the runtime needs, by path.
-        variants: the graphs.
-        fmrt_version: that wrote the bundle.
-        schema_version: of this file.
-        heads: further graphs, one a task.
+        source: The origin of the weights.
+        packages: Versions that the export ran with.
+        model_type: Architecture, as in the model's ``config.json``.
+        dim: Length of an embedding.
+        matryoshka_dims: Shorter lengths that the model was trained for.
+        towers: The encoders, one a modality; all give vectors in the same space.
+        files: The other files that the runtime needs, by path.
+        variants: The graphs.
+        fmrt_version: The version of fmrt that wrote the bundle.
+        schema_version: The version of this file's form.
+        heads: Further graphs, one a task.
     """
 
     source: Source
@@ -350,7 +350,7 @@ class Manifest:
         """The encoder of a modality; None for the only one, or the one of texts.
 
         Raises:
-            OptionError: the bundle has none.
+            OptionError: The bundle has none.
         """
         if modality is None:
             modality = "text" if "text" in self.modalities else self.modalities[0]
@@ -363,7 +363,7 @@ class Manifest:
         """The graph for a task.
 
         Raises:
-            OptionError: the bundle has none.
+            OptionError: The bundle has none.
         """
         for head in self.heads:
             if head.task == task:
@@ -375,7 +375,7 @@ class Manifest:
         """How texts become model inputs.
 
         Raises:
-            OptionError: the bundle does not embed texts.
+            OptionError: The bundle does not embed texts.
         """
         found = self.tower("text").input
         assert isinstance(found, TextInput)  # noqa: S101  # by its modality
@@ -391,9 +391,9 @@ class Manifest:
         """Read ``directory``'s ``fmrt.json``.
 
         Raises:
-            BundleNotFoundError: there is none.
-            SchemaVersionError: a newer fmrt wrote it.
-            BundleCorruptError: it is not a manifest.
+            BundleNotFoundError: There is none.
+            SchemaVersionError: A newer fmrt wrote it.
+            BundleCorruptError: It is not a manifest.
         """
         return cls.from_bytes(manifest_bytes(directory), directory / MANIFEST_FILE)
 
@@ -404,8 +404,8 @@ class Manifest:
         Unknown keys are ignored.
 
         Raises:
-            SchemaVersionError: a newer fmrt wrote it.
-            BundleCorruptError: it is not a manifest; says which field has which wrong value.
+            SchemaVersionError: A newer fmrt wrote it.
+            BundleCorruptError: It is not a manifest; says which field has which wrong value.
         """
         raw = _parsed(data, path)
         version = raw.get("schema_version")
@@ -426,8 +426,8 @@ def manifest_bytes(directory: Path) -> bytes:
     """Content of a bundle's ``fmrt.json``.
 
     Raises:
-        BundleNotFoundError: there is none.
-        BundleCorruptError: it is no regular file, too large, or cannot be read.
+        BundleNotFoundError: There is none.
+        BundleCorruptError: It is no regular file, too large, or cannot be read.
     """
     try:
         return read_regular(directory / MANIFEST_FILE, MOST_BYTES)

@@ -1,4 +1,4 @@
-"""Which files a graph reads beside its own, found without the onnx package.
+"""Which files a graph reads besides its own, found without the onnx package.
 
 ONNX Runtime opens whatever file a graph names as the place of its weights. So the names are read
 here first, in a walk over the protobuf messages that can hold one (onnx.proto3); weights in the
@@ -42,7 +42,7 @@ def external_locations(path: Path) -> frozenset[str]:
     """Names of the files with a graph's weights, as the graph says them: relative to its folder.
 
     Raises:
-        MalformedGraphError: the file is no ONNX graph, or holds compiled code.
+        MalformedGraphError: The file is no ONNX graph, or holds compiled code.
     """
     if not path.stat().st_size:
         raise MalformedGraphError("it is empty")
@@ -97,7 +97,7 @@ def _fields(data: mmap.mmap, place: int, end: int) -> Iterator[tuple[int, int, i
 
 
 def _varint(data: mmap.mmap, place: int, end: int) -> tuple[int, int]:
-    """A number of 7 bits a byte, and where it ends."""
+    """A number of 7 bits per byte, and where it ends."""
     value = shift = 0
     while place < end and shift <= _MOST_SHIFT:
         byte = data[place]

@@ -1,4 +1,4 @@
-"""What happens to vectors behind the graph: truncation, normalization, output precision."""
+"""What happens to vectors after the graph: truncation, normalization, output precision."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LARGEST_HALF = float(np.finfo(np.float16).max)
 
 @dataclass(frozen=True)
 class Precision:
-    """An output precision: its dtype, elements a dimension, and the conversion.
+    """An output precision: its dtype, elements per dimension, and the conversion.
 
     ``encode`` takes vectors ``[..., dim]`` and the scale that maps them to [-1, 1].
     """
@@ -70,10 +70,10 @@ class Postprocess:
     """The steps asked for, in order: cut to ``dim``, L2-normalize, convert.
 
     Attributes:
-        dim: dimensions kept.
-        normalize: whether to bring each vector to unit length.
-        precision: of the result.
-        scale: component that int8's 127 stands for, one for the bundle, so that a vector does not
+        dim: Dimensions kept.
+        normalize: Whether to bring each vector to unit length.
+        precision: The precision of the result.
+        scale: Component that int8's 127 stands for, one for the bundle, so that a vector does not
             depend on its batch mates.
     """
 
@@ -114,15 +114,15 @@ def make_postprocess(
     """Check the options against a bundle and build the steps.
 
     Args:
-        dim: the bundle's dimensions.
-        normalized: whether its graph ends in L2 normalization.
-        truncate_dim: dimensions to keep, or None for all.
+        dim: The bundle's dimensions.
+        normalized: Whether its graph ends in L2 normalization.
+        truncate_dim: Dimensions to keep, or None for all.
         normalize: True or False, or None to do as the model does.
-        precision: a key of `PRECISIONS`.
-        reference: gives the bundle's reference vectors, ``[..., dim]``, which set int8's scale.
+        precision: A key of `PRECISIONS`.
+        reference: Gives the bundle's reference vectors, ``[..., dim]``, which set int8's scale.
 
     Raises:
-        OptionError: an option that is unknown or impossible for this bundle.
+        OptionError: An option that is unknown or impossible for this bundle.
     """
     if precision not in PRECISIONS:
         raise OptionError(f"precision={precision!r}; choose from: {', '.join(PRECISIONS)}")

@@ -10,9 +10,9 @@ class Progress:
     """Counts items on standard error.
 
     Args:
-        total: items to come, or None when nobody knows.
+        total: Items to come, or None when nobody knows.
         show: True or False, or None for only on a terminal.
-        unit: what an item is called.
+        unit: The word for an item.
     """
 
     def __init__(self, total: int | None, show: bool | None = None, unit: str = "text") -> None:

@@ -22,7 +22,7 @@ class Prompt:
 
     Attributes:
         points: ``(x, y)`` of each.
-        labels: of each point, 1 on the object or 0 off it; default all 1.
+        labels: The label of each point, 1 on the object or 0 off it; default all 1.
         box: ``(x0, y0, x1, y1)`` around the object, the upper left corner first.
     """
 
@@ -34,11 +34,11 @@ class Prompt:
         """Points ``[n, 2]`` in the image, box corners last, and their labels ``[n]``.
 
         Args:
-            height: of the image.
-            width: of the image.
+            height: The height of the image.
+            width: The width of the image.
 
         Raises:
-            InputError: no prompt, outside of the image, or malformed.
+            InputError: No prompt, outside of the image, or malformed.
         """
         points, labels = _points(self.points, self.labels)
         _check_inside(points, height, width, "point")

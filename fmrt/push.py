@@ -46,16 +46,16 @@ def push_bundle(
     that the hub has already are not sent again, so that a push that broke off goes on.
 
     Args:
-        bundle: its directory.
+        bundle: Its directory.
         repository: ``owner/name``; made where it is not there yet.
-        private: whether a repository that is made is private.
-        revision: the branch; default the main one.
-        message: of the commit.
+        private: Whether a repository that is made is private.
+        revision: The branch; default the main one.
+        message: The message of the commit.
 
     Raises:
-        BundleError: not a bundle, or corrupt.
-        HubError: the hub does not take it, or has another content afterwards.
-        OptionError: an argument that makes no sense.
+        BundleError: Not a bundle, or corrupt.
+        HubError: The hub does not take it, or has another content afterwards.
+        OptionError: An argument that makes no sense.
     """
     checked(revision=revision, message=message)
     (private,) = checked(private=private)
@@ -81,7 +81,7 @@ def check_files(bundle: Bundle) -> None:
     """Compare every file of the manifest with its hash.
 
     Raises:
-        BundleCorruptError: one is missing or another.
+        BundleCorruptError: One is missing or another.
     """
     for variant in bundle.manifest.graphs:
         bundle.graph(variant)
@@ -159,7 +159,7 @@ def _answers(repository: str) -> Iterator[None]:
     """Turn whatever the hub's client raises into one line about a push.
 
     Raises:
-        HubError: the body failed.
+        HubError: The body failed.
     """
     from huggingface_hub.errors import HFValidationError  # noqa: PLC0415
 

@@ -47,14 +47,14 @@ class Share:
     """Which items of a window are computed, and how the others get their vectors.
 
     Args:
-        count: items.
-        keys: of the items, or None to compute every one.
-        memories: asked in this order, each for what those before it do not know.
+        count: Items.
+        keys: The keys of the items, or None to compute every one.
+        memories: Asked in this order, each for what those before it do not know.
 
     Attributes:
-        distinct: how many items differ.
-        first: of each distinct one, the first item that equals it, int64 ``[distinct]``.
-        rows: of the distinct ones, those to compute, int64.
+        distinct: How many items differ.
+        first: The first item that equals each distinct one, int64 ``[distinct]``.
+        rows: The distinct ones that are to be computed, int64.
     """
 
     def __init__(

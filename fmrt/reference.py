@@ -30,9 +30,9 @@ class Reference:
     """Items with the vectors that PyTorch gave them.
 
     Attributes:
-        items: raw: a text without its prompt, or the bytes of an image or sound file.
-        prompts: the prompt in front of each.
-        lengths: positions that the model computes for each, int64 ``[n]``.
+        items: Raw: a text without its prompt, or the bytes of an image or sound file.
+        prompts: The prompt before each.
+        lengths: Positions that the model computes for each, int64 ``[n]``.
         embeddings: float32 ``[n, dim]``.
     """
 
@@ -47,9 +47,9 @@ class HeadReference:
     """Inputs of a head with what PyTorch gave for them.
 
     Attributes:
-        items: of the task, as JSON; those about an image name it by its place among the tower's
-            reference items.
-        outputs: by name, each ``[n, ...]``.
+        items: The task's items, as JSON; those about an image name it by its place among the
+            tower's reference items.
+        outputs: The outputs by name, each ``[n, ...]``.
     """
 
     items: list[dict[str, Any]]
@@ -84,7 +84,7 @@ def read_reference(path: Path, manifest: Manifest, tower: Tower) -> Reference:
     """The reference items of a tower, once the manifest says of them what was exported.
 
     Raises:
-        BundleCorruptError: the file is malformed, without items, or made with other options.
+        BundleCorruptError: The file is malformed, without items, or made with other options.
     """
     with _opened(path) as file:
         _check_towers(file, manifest)
@@ -103,7 +103,7 @@ def read_head_reference(path: Path, head: Head) -> HeadReference:
     """The reference items of a head and PyTorch's outputs.
 
     Raises:
-        BundleCorruptError: the file is malformed or without items.
+        BundleCorruptError: The file is malformed or without items.
     """
     with _opened(path) as file:
         entries = file.entries(head.task, _HeadEntry)
@@ -190,7 +190,7 @@ def _check_numbers(embeddings: NDArray[np.float32], lengths: NDArray[np.int64]) 
 
 
 def _check_prompts(prompts: Sequence[str], tower: Tower) -> None:
-    """Every prompt of the manifest must be in front of some item: else nothing is known of it."""
+    """Every prompt of the manifest must be before some item: else nothing is known of it."""
     if not isinstance(tower.input, TextInput):
         return
     for name, prompt in tower.input.prompts.items():

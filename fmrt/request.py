@@ -17,10 +17,10 @@ class Request:
     """Options that a model can follow; made by `make_request`.
 
     Attributes:
-        options: as they were given.
-        tower: that embeds the items.
-        prompt: text before every item, ``""`` for none.
-        post: from the model's vectors to those of the result.
+        options: The options as they were given.
+        tower: The tower that embeds the items.
+        prompt: Text before every item, ``""`` for none.
+        post: The function from the model's vectors to those of the result.
     """
 
     options: EmbedOptions
@@ -33,7 +33,7 @@ def make_request(bundle: Bundle, options: EmbedOptions = DEFAULTS) -> Request:
     """Look options up in a bundle; no graph is loaded.
 
     Raises:
-        OptionError: an option makes no sense for this model.
+        OptionError: An option makes no sense for this model.
     """
     tower = bundle.manifest.tower(options.modality)
     post = make_postprocess(
@@ -51,7 +51,7 @@ def prompt_text(tower: Tower, options: EmbedOptions) -> str:
     """The text that goes before every item of a tower.
 
     Raises:
-        OptionError: the model has no such prompt, or takes none.
+        OptionError: The model has no such prompt, or takes none.
     """
     name, given = options.prompt_name, options.prompt
     if not isinstance(tower.input, TextInput):

@@ -1,4 +1,4 @@
-"""Length-aware batches under a token budget, a worker a core, results in input order."""
+"""Length-aware batches under a token budget, one worker per core, results in input order."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BATCH_TOKENS = 512
 WINDOW_ITEMS = 8192
 # Batches at a window's end are not made smaller than this part of the budget.
 SMALLEST_SHARE = 8
-# What a batch costs beside its tokens, as a part of the budget.
+# What a batch costs besides its tokens, as a part of the budget.
 BATCH_COST = 1 / 128
 
 
@@ -48,11 +48,11 @@ def plan_batches(
     costs least: where the next row is much shorter, it would be padding for the most part.
 
     Args:
-        lengths: tokens of each row, int64 ``[n]``.
-        batch_tokens: the budget.
-        longest_padded: tokens of the longest row that may share a batch with rows of other
+        lengths: Tokens of each row, int64 ``[n]``.
+        batch_tokens: The budget.
+        longest_padded: Tokens of the longest row that may share a batch with rows of other
             lengths; None for any.
-        workers: that take batches at the same time.
+        workers: The number of threads that take batches at the same time.
     """
     if len(lengths) == 1:
         return [np.zeros(1, np.int64)]
@@ -145,7 +145,7 @@ class _Task(Generic[R]):
         """The call's result, or what it raised.
 
         Raises:
-            ProcessError: in a process that was forked meanwhile, where nobody makes the call.
+            ProcessError: In a process that was forked meanwhile, where nobody makes the call.
         """
         if self._process != os.getpid():
             raise ProcessError(
@@ -175,8 +175,8 @@ class Workers:
     """Threads over one shared session; windows of jobs overlap, results keep their order.
 
     Args:
-        count: threads.
-        ahead: items that `map` takes ahead of its results; default 4 a thread.
+        count: Threads.
+        ahead: Items that `map` takes ahead of its results; default 4 a thread.
     """
 
     def __init__(self, count: int, ahead: int | None = None) -> None:

@@ -37,8 +37,8 @@ class EncodedImage:
     """An image as the decoder reads it; it serves any number of prompts.
 
     Attributes:
-        features: by name, float32 ``[1, ...]``.
-        frame: where the image lies in ``pixel_values``.
+        features: The features by name, float32 ``[1, ...]``.
+        frame: The place of the image in ``pixel_values``.
     """
 
     features: Mapping[str, Floats]
@@ -55,10 +55,10 @@ class Segmentation:
     """The masks of one prompt, in the model's own order: from a part of the object to all of it.
 
     Attributes:
-        scores: the model's estimate of each mask's overlap with the object (IoU), float32 ``[n]``.
-        logits: of each mask in the model's resolution, above 0 on the object, float32
+        scores: The model's estimate of each mask's overlap with the object (IoU), float32 ``[n]``.
+        logits: The logits of each mask in the model's resolution, above 0 on the object, float32
             ``[n, h, w]``.
-        frame: where the image lies in ``pixel_values``.
+        frame: The place of the image in ``pixel_values``.
     """
 
     scores: Floats
@@ -85,18 +85,18 @@ class SegmentEngine:
     """A loaded encoder and decoder of a bundle that segments.
 
     Args:
-        bundle: where the files are; each is checked against its hash.
-        variant: a name, or None for the provider's own fp32 one. Of the decoder it is the one of
+        bundle: The bundle with the files; each is checked against its hash.
+        variant: A name, or None for the provider's own fp32 one. Of the decoder it is the one of
             this name, if there is one.
         provider: ``cpu``, ``cuda`` or ``auto``.
-        threads: inside an operator; default one a core this process may use.
-        decoder: name of the decoder's variant, when it is not to follow ``variant``.
-        limits: of the memory that an image may take while it is decoded.
+        threads: Inside an operator; default one a core this process may use.
+        decoder: Name of the decoder's variant, when it is not to follow ``variant``.
+        limits: The limits of the memory that an image may take while it is decoded.
 
     Raises:
-        BundleError: missing, corrupt, or no such variant.
-        ProviderError: the provider cannot be had.
-        OptionError: the bundle does not segment.
+        BundleError: Missing, corrupt, or no such variant.
+        ProviderError: The provider cannot be had.
+        OptionError: The bundle does not segment.
         MissingExtraError: Pillow is not installed.
     """
 
@@ -158,7 +158,7 @@ class SegmentEngine:
         """Encode an image, as `fmrt.preprocess.image.ImagePreprocessor.load` takes it.
 
         Raises:
-            InputError: it cannot be read.
+            InputError: It cannot be read.
         """
         from fmrt.preprocess.image import decoded  # noqa: PLC0415  # Pillow is an extra
 
@@ -173,7 +173,7 @@ class SegmentEngine:
         """The decoder's outputs for each prompt, ``[prompts, ...]`` each.
 
         Raises:
-            InputError: a prompt that makes no sense for this image; ``index`` is its place.
+            InputError: A prompt that makes no sense for this image; ``index`` is its place.
         """
         self._adapt()
         encoded = list(_encoded(prompts, image.frame))
@@ -188,7 +188,7 @@ class SegmentEngine:
         """The masks of each prompt.
 
         Raises:
-            InputError: as `outputs`.
+            InputError: As `outputs`.
         """
         if not prompts:
             return []

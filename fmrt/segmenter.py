@@ -23,22 +23,23 @@ class Segmenter:
     sessions again at its first call. It cannot be pickled.
 
     Args:
-        bundle: the directory that ``fmrt export`` wrote, or the ``owner/name`` of one on the
+        bundle: The directory that ``fmrt export`` wrote, or the ``owner/name`` of one on the
             Hugging Face hub, of which only the files of the chosen variant are downloaded.
-        variant: a name that ``fmrt info`` lists; default the provider's own fp32 graph.
-        provider: execution provider: ``cpu``, ``cuda``, or ``auto`` for the best one there is.
-        threads: inside an operator; default one a core this process may use.
-        verify: check one of the bundle's reference images at load, and refuse the bundle when its
+        variant: A name that ``fmrt info`` lists; default the provider's own fp32 graph.
+        provider: Execution provider: ``cpu``, ``cuda``, or ``auto`` for the best one there is.
+        threads: Inside an operator; default one a core this process may use.
+        verify: Check one of the bundle's reference images at load, and refuse the bundle when its
             masks and scores are not PyTorch's.
-        max_item_bytes: most memory to take for an image while it is decoded; a larger one is an
+        max_item_bytes: Most memory to take for an image while it is decoded; a larger one is an
             error, unless its file has a thirty-second of that. Default 200 MB.
-        sha256: of the bundle's manifest, as ``fmrt info`` prints it; another bundle is refused.
-        revision: branch, tag or commit of a bundle on the hub.
+        sha256: The SHA-256 of the bundle's manifest, as ``fmrt info`` prints it; another
+            bundle is refused.
+        revision: Branch, tag or commit of a bundle on the hub.
 
     Raises:
-        OptionError: a bundle that does not segment.
-        BundleError: not a bundle, corrupt, from a newer fmrt, or with wrong masks.
-        ProviderError: the provider is unknown or cannot be had.
+        OptionError: A bundle that does not segment.
+        BundleError: Not a bundle, corrupt, from a newer fmrt, or with wrong masks.
+        ProviderError: The provider is unknown or cannot be had.
 
     Example:
         >>> segmenter = Segmenter("bundle/")  # doctest: +SKIP
@@ -83,7 +84,7 @@ class Segmenter:
         """Load a bundle from a local directory or the Hugging Face hub, as the constructor does.
 
         Raises:
-            BundleNotFoundError: no such directory, and the hub does not give such a bundle.
+            BundleNotFoundError: No such directory, and the hub does not give such a bundle.
         """
         return cls(
             model,
@@ -98,10 +99,10 @@ class Segmenter:
         """Encode an image once, for any number of prompts. This takes most of the time.
 
         Args:
-            image: a path, a file's bytes, a ``PIL.Image.Image``, or uint8 ``[height, width, 3]``.
+            image: A path, a file's bytes, a ``PIL.Image.Image``, or uint8 ``[height, width, 3]``.
 
         Raises:
-            InputError: it cannot be read.
+            InputError: It cannot be read.
         """
         return self._engine.encode(image)
 
@@ -116,13 +117,13 @@ class Segmenter:
         """Segment one object.
 
         Args:
-            image: an `EncodedImage`, or what `encode` takes.
+            image: An `EncodedImage`, or what `encode` takes.
             points: ``(x, y)`` in pixels of the image, from its upper left corner.
-            labels: of each point, 1 on the object or 0 off it; default all 1.
+            labels: The label of each point, 1 on the object or 0 off it; default all 1.
             box: ``(x0, y0, x1, y1)`` around the object, the upper left corner first.
 
         Raises:
-            InputError: neither point nor box, one outside of the image, or malformed; an image
+            InputError: Neither point nor box, one outside of the image, or malformed; an image
                 that cannot be read.
         """
         return self.segment_prompts(image, [Prompt(points, labels, box)])[0]

@@ -35,15 +35,15 @@ class Parts:
     """What computes vectors, in one process.
 
     Attributes:
-        tower: that the graph is of.
-        variant: the graph.
-        shape: of an item's vector, or of its vectors.
-        preprocess: raw items to model inputs.
-        session: that batches run on.
-        workers: threads that run them.
-        loaders: threads that decode items.
-        alone: the session for few and short items, if there is one.
-        cache: vectors on disk.
+        tower: The graph's tower.
+        variant: The graph.
+        shape: The shape of an item's vector, or of its vectors.
+        preprocess: Raw items to model inputs.
+        session: The session that batches run on.
+        workers: Threads that run them.
+        loaders: Threads that decode items.
+        alone: The session for few and short items, if there is one.
+        cache: Vectors on disk.
     """
 
     tower: Tower
@@ -73,7 +73,7 @@ class Parts:
         """The vectors of one batch.
 
         Raises:
-            GraphError: they are not as many, or not of the shape, that the manifest says.
+            GraphError: They are not as many, or not of the shape, that the manifest says.
         """
         vectors = session.run(feeds)
         if vectors.shape != (rows, *self.shape):
@@ -90,10 +90,10 @@ class Truncation:
     """Counts what was cut in one stream.
 
     Attributes:
-        items: items seen.
-        cut: items that were longer than the model takes.
-        longest: length of the longest that was cut, before.
-        counted: whether that is known; else it is the least that it may be.
+        items: Items seen.
+        cut: Items that were longer than the model takes.
+        longest: Length of the longest that was cut, before.
+        counted: Whether that is known; else it is the least that it may be.
     """
 
     items: int = 0
@@ -159,15 +159,15 @@ class Stream(Generic[T]):
     """How one stream runs.
 
     Args:
-        parts: that compute.
-        raw_of: what to embed of an item.
+        parts: The parts that compute.
+        raw_of: The function that gives what to embed of an item.
         options: ``on_too_long`` and ``dedupe`` of these.
-        batch_tokens: most positions of a batch, padding included.
-        prompt: before every text.
-        truncation: counts what was cut.
-        on_error: takes each item that cannot be embedded, which is then left out.
-        alone: whether a stream of less than one batch may have all cores to itself.
-        group_of: of an item; see `Engine.stream`.
+        batch_tokens: Most positions of a batch, padding included.
+        prompt: The text before every text.
+        truncation: Counts what was cut.
+        on_error: Takes each item that cannot be embedded, which is then left out.
+        alone: Whether a stream of less than one batch may have all cores to itself.
+        group_of: The function that gives an item's group, see `Engine.stream`.
     """
 
     def __init__(

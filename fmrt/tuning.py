@@ -28,10 +28,10 @@ class Tuning:
     """Threads and batches; None where the session's or the scheduler's own default applies.
 
     Attributes:
-        batch_tokens: most positions of a batch, padding included.
-        workers: batches that run at the same time.
-        intra_op_threads: threads inside one operator of each of them.
-        query_threads: threads inside an operator of a batch that has all cores to itself, such as
+        batch_tokens: Most positions of a batch, padding included.
+        workers: Batches that run at the same time.
+        intra_op_threads: Threads inside one operator of each of them.
+        query_threads: Threads inside an operator of a batch that has all cores to itself, such as
             that of one search query. 1: no session of its own for these.
     """
 
@@ -79,9 +79,9 @@ def save_tuning(variant: Variant, tuning: Tuning, measured: dict[str, Any]) -> P
     """Write a measurement, all of it or nothing; returns the file.
 
     Args:
-        variant: that was measured.
-        tuning: the best.
-        measured: what it was chosen from, for people.
+        variant: The variant that was measured.
+        tuning: The best.
+        measured: The measurements that it was chosen from, for people.
     """
     file = tuning_file(variant)
     file.parent.mkdir(parents=True, exist_ok=True)

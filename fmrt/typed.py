@@ -1,6 +1,6 @@
 """JSON values to frozen dataclasses: each field checked against its annotation, errors with a path.
 
-What a field may hold beyond its type stands beside the type, as ``Annotated[int, Range(1, 10)]``.
+What a field may hold beyond its type stands with the type, as ``Annotated[int, Range(1, 10)]``.
 What fields say together is checked by a method ``contradictions`` of their class.
 """
 
@@ -39,8 +39,8 @@ class WrongValueError(ValueError):
     """A value that its field may not hold.
 
     Attributes:
-        where: path of the field, as ``towers[0].dim``.
-        reason: what is wrong, with the value.
+        where: Path of the field, as ``towers[0].dim``.
+        reason: The fault, with the value.
     """
 
     def __init__(self, where: str, reason: str) -> None:
@@ -138,7 +138,7 @@ class Count:
 
 @dataclass(frozen=True, eq=False)
 class Chosen:
-    """The class of an object, by the string in a field beside it."""
+    """The class of an object, by the string in another field."""
 
     field: str
     kinds: Mapping[str, type[Any]]
@@ -148,7 +148,7 @@ def decode(kind: type[T], value: object, where: str = "") -> T:
     """An object of ``kind``, a dataclass, from a parsed JSON value. Unknown keys are ignored.
 
     Raises:
-        WrongValueError: a value is missing, of another type, out of its range, or contradicts
+        WrongValueError: A value is missing, of another type, out of its range, or contradicts
             another one.
     """
     annotation: Any = kind

@@ -31,9 +31,10 @@ class Tolerance:
     """How far a precision's vectors may be from PyTorch's.
 
     Attributes:
-        max_abs_error: of a component, as a fraction of the largest reference component.
-        min_cosine: of the worst item.
-        mean_cosine: over all items.
+        max_abs_error: The largest error of a component, as a fraction of the largest reference
+            component.
+        min_cosine: The cosine of the worst item.
+        mean_cosine: The mean cosine over all items.
     """
 
     max_abs_error: float
@@ -81,8 +82,8 @@ def verify_bundle(
     Among all, one made for the provider that does not run there fails, and the others go on.
 
     Raises:
-        BundleError: a file is missing or corrupt, or there is no such variant.
-        ProviderError: the provider cannot be had, or does not run ``variant`` or a portable graph.
+        BundleError: A file is missing or corrupt, or there is no such variant.
+        ProviderError: The provider cannot be had, or does not run ``variant`` or a portable graph.
     """
     checked(variant=variant)
     bundle = Bundle.opened(bundle)
@@ -167,7 +168,7 @@ def check_quick(engine: Engine, bundle: Bundle) -> None:
     """Check a few short reference items.
 
     Raises:
-        VerificationError: the vectors are not PyTorch's.
+        VerificationError: The vectors are not PyTorch's.
     """
     reference = bundle.reference(engine.tower.modality)
     order = np.argsort(reference.lengths, kind="stable")
@@ -180,7 +181,7 @@ def check_quick_head(engine: SegmentEngine, bundle: Bundle) -> None:
     """Check the reference prompts of one reference image, and so the image's encoder too.
 
     Raises:
-        VerificationError: the outputs are not PyTorch's.
+        VerificationError: The outputs are not PyTorch's.
     """
     reference = bundle.head_reference(engine.head)
     image = reference.items[0]["image"]
@@ -210,8 +211,8 @@ def check_head(
     """Compare each of a head's outputs for its reference prompts, or some, with PyTorch's.
 
     Raises:
-        BundleCorruptError: a reference image or prompt makes no sense.
-        GraphError: the outputs have another shape than PyTorch's.
+        BundleCorruptError: A reference image or prompt makes no sense.
+        GraphError: The outputs have another shape than PyTorch's.
     """
     reference = reference or bundle.head_reference(engine.head)
     images = bundle.reference(engine.head.modality).items

@@ -56,11 +56,12 @@ def nothing() -> None:
 
 
 class PendingFile:
-    """A hidden file beside ``output``, open for writing, renamed onto it by ``commit``.
+    """A hidden file next to ``output``, open for writing, renamed onto it by ``commit``.
 
     Args:
-        output: path of the file.
-        follow: where it is a symbolic link, write what it points to, and do not replace the link.
+        output: Path of the file.
+        follow: Whether to write through a symbolic link: write what it points to, and do not
+            replace the link.
     """
 
     def __init__(self, output: str, *, follow: bool = True) -> None:
@@ -94,7 +95,7 @@ def write_whole(path: Path, content: bytes) -> None:
     """Write a file, all of it or nothing; a symbolic link of that name is replaced.
 
     Raises:
-        DataError: it cannot be written.
+        DataError: It cannot be written.
     """
     pending = PendingFile(str(path), follow=False)
     try:

@@ -33,32 +33,33 @@ class Bench:
     """What was measured; times in seconds, lengths in the model's positions (tokens, patches).
 
     Attributes:
-        variant: that was measured.
-        modality: of its tower.
-        provider: that it ran on.
-        cpu: name of the processor.
-        cores: that this process may use.
-        workers: batches at the same time.
-        intra_op_threads: threads inside an operator of each.
-        batch_tokens: most positions of a batch.
-        runtime: version of ONNX Runtime.
-        items: distinct ones.
-        positions: of all items, without padding.
-        seconds: of each round over all items.
-        items_per_second: of the median round.
-        positions_per_second: of the median round.
-        padding: part of the computed positions that is padding.
-        flops: of the matrix products of all items without padding.
-        peak_flops_per_second: of the fastest kernel at the model's shapes and in the variant's
-            precision, the best of all rounds; None where the model does not run on the CPU.
-        peak_kernel: its name.
-        peak_kernels: the best of all rounds of each kernel that was tried.
-        peak_fraction: part of ``peak_flops_per_second`` that was reached in the median round.
-        peak_error: why the peak is no bound; None when it is one.
-        environment: variables that choose the kernels of the libraries in this process.
-        latency: seconds of items embedded alone, by percentile.
-        latency_lengths: of those items.
-        latency_seconds: of each of them.
+        variant: The variant that was measured.
+        modality: The modality of its tower.
+        provider: The provider that it ran on.
+        cpu: Name of the processor.
+        cores: The cores that this process may use.
+        workers: Batches at the same time.
+        intra_op_threads: Threads inside an operator of each.
+        batch_tokens: Most positions of a batch.
+        runtime: Version of ONNX Runtime.
+        items: Distinct ones.
+        positions: The positions of all items, without padding.
+        seconds: The seconds of each round over all items.
+        items_per_second: The items per second in the median round.
+        positions_per_second: The positions per second in the median round.
+        padding: Part of the computed positions that is padding.
+        flops: The FLOPs of the matrix products of all items, without padding.
+        peak_flops_per_second: The speed of the fastest kernel at the model's shapes and in the
+            variant's precision, the best of all rounds; None where the model does not run on the
+            CPU.
+        peak_kernel: Its name.
+        peak_kernels: The best of all rounds of each kernel that was tried.
+        peak_fraction: Part of ``peak_flops_per_second`` that was reached in the median round.
+        peak_error: Why the peak is no bound; None when it is one.
+        environment: Variables that choose the kernels of the libraries in this process.
+        latency: Seconds of items embedded alone, by percentile.
+        latency_lengths: The lengths of those items.
+        latency_seconds: The seconds of each of them.
     """
 
     variant: str
@@ -94,11 +95,11 @@ def bench(
     """Measure an engine; the peak and the model take turns.
 
     Args:
-        engine: loaded.
-        bundle: that it was loaded from.
-        items: distinct, since equal texts are computed once.
-        rounds: over all items.
-        singles: how many items are embedded alone, each once.
+        engine: Loaded.
+        bundle: The bundle that it was loaded from.
+        items: Distinct, since equal texts are computed once.
+        rounds: The number of rounds over all items.
+        singles: How many items are embedded alone, each once.
     """
     lengths, padding = _lengths(engine, items)
     path = bundle.graph(engine.variant)

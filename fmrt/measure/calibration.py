@@ -31,8 +31,8 @@ class Tuned:
     """What is fastest, and what it was chosen from.
 
     Attributes:
-        tuning: the best.
-        measured: speeds relative to the first, by choice, for each of ``batch_tokens``,
+        tuning: The best.
+        measured: Speeds relative to the first, by choice, for each of ``batch_tokens``,
             ``threads`` (workers x threads inside operators) and ``query_threads``.
     """
 
@@ -46,13 +46,13 @@ def tune(
     """Measure on the CPU; choices take turns, and medians are compared.
 
     Args:
-        bundle: that holds the variant.
-        items: to measure with; as many are used as fit into a turn.
-        variant: a name; default the CPU's own fp32 one.
-        modality: of the tower; default the only one, or that of texts.
+        bundle: The bundle that holds the variant.
+        items: The items to measure with; as many are used as fit into a turn.
+        variant: A name; default the CPU's own fp32 one.
+        modality: The modality of the tower; default the only one, or that of texts.
 
     Raises:
-        OptionError: no items.
+        OptionError: No items.
     """
     if not items:
         raise OptionError("there is nothing to measure with; give a file with items")
@@ -87,8 +87,8 @@ def compare(ways: Mapping[K, Callable[[], object]], rounds: int = ROUNDS) -> dic
     """Speeds relative to the first way: medians of each round's ratio, after one round to warm up.
 
     Args:
-        ways: they take turns.
-        rounds: turns of each.
+        ways: They take turns.
+        rounds: Turns of each.
     """
     seconds: dict[K, list[float]] = {way: [] for way in ways}
     for _ in range(rounds + 1):

@@ -1,4 +1,4 @@
-"""A benchmark as a picture: latency by length, and computation beside the machine's peak."""
+"""A benchmark as a picture: latency by length, and computation next to the machine's peak."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def draw(found: Bench, file: Path) -> None:
     """Write a ``.png`` with matplotlib, or an ``.svg`` or ``.html`` that needs nothing.
 
     Raises:
-        OptionError: a ``.png`` without matplotlib.
+        OptionError: A ``.png`` without matplotlib.
     """
     if file.suffix == ".png":
         _png(found, file)

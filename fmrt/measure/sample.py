@@ -18,9 +18,9 @@ def sample_items(engine: Engine, bundle: Bundle, count: int) -> list[object]:
     """As many items, the same at every call; texts are random words, each text another.
 
     Args:
-        engine: whose modality.
-        bundle: with the reference items.
-        count: how many.
+        engine: The engine whose modality is sampled.
+        bundle: The bundle with the reference items.
+        count: How many.
     """
     reference = bundle.reference(engine.tower.modality).items
     if engine.tower.modality != "text":

@@ -33,7 +33,7 @@ MOST_COUNTED = 1 << 27
 # Added to a waveform's variance, as in transformers' Wav2Vec2FeatureExtractor.
 VARIANCE_GUARD = 1e-7
 # Samples after the last one wanted that soxr must see, so that none of those wanted changes: more
-# than its filter is long. At most rates a second is more.
+# than its filter is long. At most rates, one second is more.
 FILTER = 1024
 # Samples that are decoded at a time, of all channels.
 BLOCK = 1 << 18
@@ -46,7 +46,7 @@ class Waveform(NamedTuple):
 
     Attributes:
         samples: float32 ``[samples]``, mono, at the model's rate; as many as the model takes.
-        length: samples of the whole sound at that rate.
+        length: Samples of the whole sound at that rate.
     """
 
     samples: Samples
@@ -58,8 +58,8 @@ class Sound:
     """One sound, ready for the model.
 
     Attributes:
-        values: of the model's main input, float32, without the batch axis.
-        samples: of the sound at the model's rate, before it was cut.
+        values: The values of the model's main input, float32, without the batch axis.
+        samples: The sound's samples at the model's rate, before it was cut.
     """
 
     values: NDArray[np.float32]
@@ -71,9 +71,9 @@ class Sounds:
     """The sounds of one window.
 
     Attributes:
-        sounds: in the order of the items.
-        spec: of the manifest.
-        errors: sounds that cannot be embedded, by row.
+        sounds: The sounds, in the order of the items.
+        spec: The manifest's numbers.
+        errors: Sounds that cannot be embedded, by row.
     """
 
     sounds: Sequence[Sound]
@@ -128,9 +128,9 @@ class AudioPreprocessor:
     """Decodes with soundfile, resamples with soxr, and computes the model's features.
 
     Args:
-        spec: of the manifest.
-        spectrogram: computes features from the waveform; None for models that take the waveform.
-        limits: of the memory for sounds that are decoded at the same time.
+        spec: The manifest's numbers.
+        spectrogram: Computes features from the waveform; None for models that take the waveform.
+        limits: The limits of the memory for sounds that are decoded at the same time.
     """
 
     unit = "sound"
@@ -153,11 +153,11 @@ class AudioPreprocessor:
         """Decode a sound and compute the model's input.
 
         Args:
-            item: a path, a file's bytes, or float32 ``[samples]`` or ``[samples, channels]`` at the
+            item: A path, a file's bytes, or float32 ``[samples]`` or ``[samples, channels]`` at the
                 model's sampling rate.
 
         Raises:
-            InputError: not a sound, corrupt, empty, silent in its header, or too short.
+            InputError: Not a sound, corrupt, empty, silent in its header, or too short.
         """
         spec = self._spec
         samples, length = decode(item, spec.sampling_rate, spec.max_samples, self._budget)
@@ -203,13 +203,13 @@ def decode(item: object, rate: int, most: int, budget: Budget | None = None) -> 
     """The first ``most`` samples of a raw item; what follows is not decoded.
 
     Args:
-        item: a path, bytes, or an array, see `AudioPreprocessor.load`.
-        rate: samples a second to resample to; arrays must have it.
-        most: samples that the model takes.
-        budget: of memory; default one of its own.
+        item: A path, bytes, or an array, see `AudioPreprocessor.load`.
+        rate: The samples per second to resample to; arrays must have it.
+        most: Samples that the model takes.
+        budget: The budget of memory; default one of its own.
 
     Raises:
-        InputError: it is no sound that can be read.
+        InputError: It is no sound that can be read.
     """
     if isinstance(item, np.ndarray):
         return Waveform(_mono(_checked(item[:most] if item.ndim else item)), len(item))
@@ -320,7 +320,7 @@ def _read(sound: soundfile.SoundFile, wanted: int, room: int, limits: Limits) ->
     """Up to ``wanted`` samples, mono, block by block; the number in the header is not believed.
 
     Raises:
-        InputError: there are more than ``room``, which is what memory allows.
+        InputError: There are more than ``room``, which is what memory allows.
     """
     blocks: list[Samples] = [np.empty(0, np.float32)]
     done = 0

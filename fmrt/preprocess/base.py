@@ -43,13 +43,13 @@ class Preprocessor(Protocol):
     """Raw items to model inputs, in two steps: each item alone, then a window of them.
 
     Attributes:
-        unit: what an item is called in messages.
-        parallel: whether `load` is work enough to be spread over the cores.
-        padded: whether items of different lengths may share a batch, padded.
-        dedupe: whether equal items of a window are found unasked, as that costs next to nothing.
-        window_weight: most weight of a window.
-        limit: longest item that is not cut, as `Encoded.lengths`.
-        stride: what of a length makes one position for the model.
+        unit: The word for an item in messages.
+        parallel: Whether `load` is work enough to be spread over the cores.
+        padded: Whether items of different lengths may share a batch, padded.
+        dedupe: Whether equal items of a window are found unasked, as that costs next to nothing.
+        window_weight: Most weight of a window.
+        limit: Longest item that is not cut, as `Encoded.lengths`.
+        stride: The part of a length that makes one position for the model.
     """
 
     unit: str
@@ -64,7 +64,7 @@ class Preprocessor(Protocol):
         """Check or decode one item.
 
         Raises:
-            InputError: no model should see it.
+            InputError: No model should see it.
         """
 
     def weight(self, loaded: Any) -> int:  # noqa: ANN401  # what `load` returned

@@ -33,8 +33,9 @@ class Stream:
     """One sound of a file.
 
     Attributes:
-        file: what libsndfile reads.
-        frames: that must be there; None if that is what libsndfile says; 0 if nobody knows.
+        file: The source that libsndfile reads.
+        frames: The frames that must be there; None if that is what libsndfile says; 0 if nobody
+            knows.
     """
 
     file: BinaryIO
@@ -45,10 +46,10 @@ def streams(file: BinaryIO) -> list[Stream]:
     """The sounds of a file, which follow each other; nearly always one.
 
     Args:
-        file: seekable.
+        file: Seekable.
 
     Raises:
-        InputError: it is empty, or ends before its own end.
+        InputError: It is empty, or ends before its own end.
     """
     size = file.seek(0, io.SEEK_END)
     if not size:
@@ -92,7 +93,7 @@ def _spliced(file: BinaryIO, pieces: list[Piece] | None) -> BinaryIO:
 
 
 def _behind_tag(file: BinaryIO) -> int:
-    """Where a file begins behind an ID3v2 tag, if it has one (id3.org)."""
+    """Where a file begins after an ID3v2 tag, if it has one (id3.org)."""
     file.seek(0)
     head = file.read(10)
     if head[:3] != ID3 or len(head) < 10:  # noqa: PLR2004
@@ -108,13 +109,13 @@ class Chunks:
     """How a container names its parts.
 
     Attributes:
-        start: of the first chunk.
-        width: bytes of a chunk's size, which follows its name of four bytes.
-        order: of these bytes.
-        data: names that the chunk with the samples may have.
-        align: chunks begin at multiples of it.
-        name: bytes of a chunk's name; its first four are looked at.
-        whole: whether a chunk's size counts its name and itself.
+        start: The place of the first chunk.
+        width: Bytes of a chunk's size, which follows its name of four bytes.
+        order: The order of these bytes.
+        data: Names that the chunk with the samples may have.
+        align: Chunks begin at multiples of it.
+        name: Bytes of a chunk's name; its first four are looked at.
+        whole: Whether a chunk's size counts its name and itself.
     """
 
     start: int
@@ -228,7 +229,7 @@ OGG_PAGE = 65_307
 
 
 def _links(file: BinaryIO, size: int) -> list[tuple[int, int]]:
-    """Start and end of each link of a chain: pages that begin streams, behind others."""
+    """Start and end of each link of a chain: pages that begin streams, after others."""
     starts: list[int] = []
     began = False
     flags = 0

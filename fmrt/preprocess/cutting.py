@@ -4,7 +4,7 @@ A text is cut between two words, or where a sentence ends in a script without sp
 the tokenizer provably treats both sides apart:
 
 - Its normalizers change each character by itself and its near neighbours, and neither a space
-  between two letters nor what is beside it has such neighbours.
+  between two letters nor what is next to it has such neighbours.
 - Its pre-tokenizer splits there, whatever follows; or its model is a BPE or Unigram one, and no
   token of the vocabulary reaches over such a place. Merges, and the best segmentation, are then
   those of each side.
@@ -24,7 +24,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-# Bytes, each of which may be a token, of a character; and what may be put in front of a text.
+# Bytes, each of which may be a token, of a character; and what may be put before a text.
 MOST_TOKENS, IN_FRONT = 4, 8
 # How far to look for a place, in characters.
 NEAR = (256, 4096)
@@ -52,8 +52,8 @@ class Place:
     """A kind of place.
 
     Attributes:
-        before, after: patterns of what is on both sides.
-        samples: texts on both sides.
+        before, after: Patterns of what is on both sides.
+        samples: Texts on both sides.
     """
 
     before: str
@@ -86,8 +86,8 @@ class Cutter:
     """Cuts texts for a tokenizer.
 
     Args:
-        tokenizer: as it is used.
-        left: whether the tokenizer's truncation keeps a text's end.
+        tokenizer: The tokenizer, as it is used.
+        left: Whether the tokenizer's truncation keeps a text's end.
     """
 
     def __init__(self, tokenizer: Tokenizer, *, left: bool) -> None:

@@ -17,10 +17,10 @@ class Frame:
     """Where an image lies in ``pixel_values``; every size is ``(height, width)``.
 
     Attributes:
-        size: of the image.
-        resized: of the image in ``pixel_values``, in the upper left corner.
-        model: of ``pixel_values``.
-        padded: whether the rest of ``pixel_values`` is padding, however small.
+        size: The size of the image.
+        resized: The size of the image in ``pixel_values``, in the upper left corner.
+        model: The size of ``pixel_values``.
+        padded: Whether the rest of ``pixel_values`` is padding, however small.
     """
 
     size: Size

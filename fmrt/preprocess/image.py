@@ -33,7 +33,7 @@ CHANNELS = 3
 DEEP = (("I", "PPM"),)
 # Bytes of a pixel in Pillow's memory, by mode; all others take 4.
 MODE_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}
-# What decoders hold of a pixel beside that: nothing much, or a whole image in a form of their own.
+# What decoders hold of a pixel besides that: nothing much, or a whole image in a form of their own.
 STREAMED = frozenset({"BMP", "DIB", "GIF", "ICO", "PCX", "PNG", "PPM", "SGI", "TGA", "TIFF"})
 DECODER_BYTES = {"AVIF": 12, "WEBP": 16, "JPEG2000": 32}
 OTHER_BYTES = 16
@@ -55,7 +55,7 @@ class Images:
 
     Attributes:
         pixels: uint8, or float32 in [0, 255], each ``[height, width, 3]``.
-        spec: of the manifest.
+        spec: The manifest's numbers.
     """
 
     pixels: Sequence[Pixels]
@@ -97,8 +97,8 @@ class ImagePreprocessor:
     """Decodes, resizes and crops with Pillow.
 
     Args:
-        spec: of the manifest.
-        limits: of the memory for images that are decoded at the same time.
+        spec: The manifest's numbers.
+        limits: The limits of the memory for images that are decoded at the same time.
     """
 
     unit = "image"
@@ -117,14 +117,14 @@ class ImagePreprocessor:
         """Decode an image and bring it to the model's size.
 
         Args:
-            item: a path, a file's bytes, a ``PIL.Image.Image``, or uint8 ``[height, width]`` or
+            item: A path, a file's bytes, a ``PIL.Image.Image``, or uint8 ``[height, width]`` or
                 ``[height, width, 1, 3 or 4]``.
 
         Returns:
             uint8 ``[height, width, 3]`` (float32 where the model resizes floats).
 
         Raises:
-            InputError: not an image, corrupt, truncated, or too large for memory.
+            InputError: Not an image, corrupt, truncated, or too large for memory.
         """
         with opened(item, self._budget) as image:
             return self._cropped(self._resized(image))
@@ -174,7 +174,7 @@ def decoded(item: object, budget: Budget | None = None) -> Image.Image:
     """Upright RGB image of a raw item as `ImagePreprocessor.load` takes it, its first frame.
 
     Raises:
-        InputError: not an image, corrupt, truncated, or too large for memory.
+        InputError: Not an image, corrupt, truncated, or too large for memory.
     """
     with opened(item, budget or Budget()) as image:
         return image
@@ -218,7 +218,7 @@ def _checked_size(image: Image.Image, stored: int, limits: Limits) -> int:
     """Bytes that decoding takes, of a file of ``stored`` bytes.
 
     Raises:
-        InputError: more than the limits allow, or more pixels than `MAX_PIXELS`.
+        InputError: More than the limits allow, or more pixels than `MAX_PIXELS`.
     """
     if image.format in REFUSED:
         raise InputError(f"{image.format} files are not read; convert it to PNG")
@@ -304,7 +304,7 @@ def _from_bytes(data: bytes) -> tuple[Image.Image, int]:
 def _icon(data: bytes) -> Image.Image:
     """The largest picture of an ICO file, not decoded.
 
-    Image.open would decode it, whatever size it has beside the one that the directory states.
+    Image.open would decode it, whatever size it has besides the one that the directory states.
     """
     try:
         icons = IcoImagePlugin.IcoFile(io.BytesIO(data))
@@ -357,8 +357,8 @@ def center_crop(pixels: Pixels, size: tuple[int, int], *, half_even: bool = Fals
 
     Args:
         pixels: ``[height, width, channels]``.
-        size: height and width to keep.
-        half_even: round half a pixel to even, as torchvision's center_crop, and not down, as
+        size: Height and width to keep.
+        half_even: Round half a pixel to even, as torchvision's center_crop, and not down, as
             transformers'.
     """
     height, width = pixels.shape[:2]

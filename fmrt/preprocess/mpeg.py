@@ -13,7 +13,7 @@ from fmrt.preprocess.spliced import Piece
 
 # Of the frames that a header states, how many must be there.
 WHOLE = 0.95
-# Bytes that are searched for the next frame, behind what is none: a tag with a picture, say.
+# Bytes that are searched for the next frame, after what is none: a tag with a picture, say.
 MOST_BETWEEN = 1 << 24
 # kbit/s of layer III, by the index in a frame's header: of version 1, and of 2 and 2.5.
 BIT_RATES = (
@@ -38,9 +38,9 @@ class Frame:
     """A frame of layer III, as its header describes it.
 
     Attributes:
-        header: its four bytes.
-        length: of the frame, in bytes.
-        tag: place in the frame where a header of the whole file may be.
+        header: Its four bytes.
+        length: The length of the frame, in bytes.
+        tag: Place in the frame where a header of the whole file may be.
     """
 
     header: bytes
@@ -72,9 +72,9 @@ def mpeg_pieces(file: BinaryIO, start: int, size: int) -> tuple[list[Piece] | No
     """What an MP3 is to be read as, so that its number of frames is right.
 
     Args:
-        file: seekable.
-        start: of its frames, behind a tag.
-        size: of the file.
+        file: Seekable.
+        start: The place of its frames, after a tag.
+        size: The size of the file.
 
     Returns:
         Pieces, or None for the file as it is; and whether it has the frames that it states. None
@@ -146,7 +146,7 @@ def _next(file: BinaryIO, first: Frame, place: int) -> int | None:
 
 
 def _info(first: Frame, frames: int, size: int) -> bytes:
-    """A frame of silence whose header states the number of frames and of bytes behind it."""
+    """A frame of silence whose header states the number of frames and of bytes after it."""
     header = bytes([first.header[0], first.header[1] | 1, first.header[2] & 0x0D | 0x90])
     frame = Frame.of(header + first.header[3:])
     assert frame is not None  # noqa: S101  # it has a bit rate

@@ -38,10 +38,10 @@ class Spectrogram:
     Args:
         file: ``features.safetensors`` with ``window`` ``[frame]`` and ``mel_filters``
             ``[fft / 2 + 1, mels]``, float64.
-        parameters: of the manifest, see `fmrt.inputs.SpectrogramSpec`.
+        parameters: The manifest's numbers, see `fmrt.inputs.SpectrogramSpec`.
 
     Raises:
-        BundleCorruptError: the file is malformed, or does not go with the parameters.
+        BundleCorruptError: The file is malformed, or does not go with the parameters.
     """
 
     def __init__(self, file: Path, parameters: Mapping[str, Any]) -> None:

@@ -25,7 +25,7 @@ TYPE_BYTES = {
 }  # fmt: skip
 # Pillow reads a version whose bytes are exchanged, too.
 SWAPPED = 256
-# Of values, beside the size of the file itself, which whole files do not exceed.
+# Of values, besides the size of the file itself, which whole files do not exceed.
 MOST_BYTES = 8_000_000
 
 
@@ -48,7 +48,7 @@ def check_file(data: bytes) -> None:
     Looked at are the tags that Pillow reads when it opens a file: of TIFF, JPEG and AVIF.
 
     Raises:
-        InputError: they would.
+        InputError: They would.
     """
     if data.startswith(JPEG):
         segments = list(_segments(data))
@@ -72,7 +72,7 @@ def check_exif(info: Mapping[Any, Any]) -> None:
     """Refuse the EXIF of an image, as Pillow's ``info`` holds it, for the same reason.
 
     Raises:
-        InputError: as of `check_file`.
+        InputError: As of `check_file`.
     """
     _check(info.get("exif", b""))
     if RAW_EXIF in info:

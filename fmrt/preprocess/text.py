@@ -41,15 +41,15 @@ class Tokens:
     """Token ids of some texts, unpadded.
 
     Attributes:
-        ids: all texts' ids one after the other, int64 ``[sum(lengths)]``.
-        type_ids: their token types, same shape, or None when all are 0.
-        lengths: tokens of each text, int64 ``[n]``.
-        untruncated: tokens of each text before it was cut, int64 ``[n]``; of a text that was cut
+        ids: All texts' ids one after the other, int64 ``[sum(lengths)]``.
+        type_ids: Their token types, same shape, or None when all are 0.
+        lengths: Tokens of each text, int64 ``[n]``.
+        untruncated: Tokens of each text before it was cut, int64 ``[n]``; of a text that was cut
             before it was tokenized, those of its part.
-        errors: texts that cannot be embedded, by row.
-        pad_token_id: fills ``input_ids`` behind the last token.
-        counted: whether no text was cut before it was tokenized.
-        starts: offset of each text's ids, int64 ``[n]``.
+        errors: Texts that cannot be embedded, by row.
+        pad_token_id: Fills ``input_ids`` after the last token.
+        counted: Whether no text was cut before it was tokenized.
+        starts: Offset of each text's ids, int64 ``[n]``.
     """
 
     ids: NDArray[np.int64]
@@ -74,7 +74,7 @@ class Tokens:
         lengths = self.lengths[rows][:, None]
         columns = np.arange(int(lengths.max()))
         mask = columns < lengths
-        # Behind its end, a row reads its last token again, which the padding replaces.
+        # After its end, a row reads its last token again, which the padding replaces.
         places = self.starts[rows][:, None] + np.minimum(columns, lengths - 1)
         types = np.zeros(mask.shape, np.int64) if self.type_ids is None else self.type_ids[places]
         return {
@@ -84,7 +84,7 @@ class Tokens:
         }
 
     def keys(self, rows: NDArray[np.int64]) -> list[bytes]:
-        """The token ids, and the token types behind them."""
+        """The token ids, and the token types after them."""
         own = self._bytes(self.ids, rows)
         if self.type_ids is None:
             return own
@@ -101,15 +101,15 @@ class TextPreprocessor:
     """Tokenizes as the model's Hugging Face tokenizer does, without transformers.
 
     Args:
-        tokenizer_file: a ``tokenizer.json``.
-        spec: of the manifest.
+        tokenizer_file: A ``tokenizer.json``.
+        spec: The manifest's numbers.
 
     Raises:
-        BundleCorruptError: the file is not a tokenizer, or the special tokens that it adds are
+        BundleCorruptError: The file is not a tokenizer, or the special tokens that it adds are
             more than ``max_length``.
 
     Attributes:
-        vocab_size: token ids that the graph knows are below; None if the tokenizer has no others.
+        vocab_size: Token ids that the graph knows are below; None if the tokenizer has no others.
     """
 
     unit = "text"
@@ -164,7 +164,7 @@ class TextPreprocessor:
     def encode(
         self, loaded: Sequence[str], prompt: str = "", on_too_long: str = "truncate"
     ) -> Tokens:
-        """Tokenize checked texts, with ``prompt`` in front of each.
+        """Tokenize checked texts, with ``prompt`` before each.
 
         A text over ``max_length`` tokens is cut, or an error under ``on_too_long="error"``; one
         without any token, or with one that the model does not know, is an error. A long text is
@@ -232,7 +232,7 @@ class TextPreprocessor:
         """About ``reach`` characters of a text, or more, or all of it, with the prompt.
 
         Raises:
-            InputError: as of `check_text`, or the text is too long to be tokenized as a whole.
+            InputError: As of `check_text`, or the text is too long to be tokenized as a whole.
         """
         while reach < min(len(text), MAX_CHARACTERS):
             part, unsure = self._cutter.cut(text, reach)
@@ -318,10 +318,10 @@ class TextPreprocessor:
         return len(ids) - int(closes)
 
     def token_count(self, texts: Iterable[object], prompt: str) -> int:
-        """Tokens of texts together, each with ``prompt`` in front and with special tokens, uncut.
+        """Tokens of texts together, each with ``prompt`` before it and with special tokens, uncut.
 
         Raises:
-            InputError: an item that is no text.
+            InputError: An item that is no text.
         """
         uncut = Tokenizer.from_str(self._tokenizer.to_str())
         uncut.no_truncation()
@@ -417,9 +417,9 @@ class _Part(NamedTuple):
     """What is tokenized of a long text.
 
     Attributes:
-        text: with the prompt, where that is not cut off.
-        reach: characters that were asked for, or None for the whole text.
-        unsure: tokens that are not those of the whole text, see `Cutter.cut`.
+        text: The text with the prompt, if that is not cut off.
+        reach: Characters that were asked for, or None for the whole text.
+        unsure: Tokens that are not those of the whole text, see `Cutter.cut`.
     """
 
     text: str
@@ -464,11 +464,11 @@ def check_text(text: object, start: int = 0) -> str:
     """Return ``text``, or raise when no model should see it.
 
     Args:
-        text: anything.
-        start: characters that come before it.
+        text: Anything.
+        start: Characters that come before it.
 
     Raises:
-        InputError: not a string, a NUL character, or a lone surrogate (invalid UTF-8).
+        InputError: Not a string, a NUL character, or a lone surrogate (invalid UTF-8).
     """
     if not isinstance(text, str):
         raise InputError(
