@@ -48,7 +48,7 @@ def openvino_kernel(precision: str) -> Kernel:
     """OpenVINO's product with constant weights, in ``f32`` or ``bf16``.
 
     Raises:
-        ImportError: openvino is not installed.
+        ImportError: The package openvino is not installed.
     """
     import openvino  # noqa: PLC0415  # no dependency of ours
     from openvino import opset13  # noqa: PLC0415

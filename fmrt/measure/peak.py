@@ -23,8 +23,8 @@ class Peak:
     """A process that multiplies when asked.
 
     Args:
-        products: rows, inner size and columns of the products, which take turns.
-        cores: products at the same time.
+        products: Rows, inner size and columns of the products, which take turns.
+        cores: Products at the same time.
         precision: ``fp32``, ``bf16`` or ``int8``.
     """
 

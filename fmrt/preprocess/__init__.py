@@ -18,8 +18,8 @@ def make_preprocessor(bundle: Bundle, tower: Tower, limits: Limits = DEFAULT) ->
     """The preprocessor of a tower; ``limits`` are those of an item's memory.
 
     Raises:
-        BundleError: a file that it needs is missing or corrupt.
-        MissingExtraError: a package that it needs is not installed.
+        BundleError: A file that it needs is missing or corrupt.
+        MissingExtraError: A package that it needs is not installed.
     """
     spec = tower.input
     if isinstance(spec, TextInput):

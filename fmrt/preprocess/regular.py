@@ -13,7 +13,7 @@ def open_regular(path: str | Path) -> BinaryIO:
     """Open the file of an item.
 
     Raises:
-        InputError: there is none, or it is no regular file, or it cannot be read.
+        InputError: There is none, or it is no regular file, or it cannot be read.
     """
     try:
         kind = unusual_kind(path)

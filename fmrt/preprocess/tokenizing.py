@@ -17,7 +17,7 @@ def failing() -> Iterator[None]:
     """Raise ours for what the library raises.
 
     Raises:
-        TokenizerFailedError: with what the library said.
+        TokenizerFailedError: The library failed; holds what it said.
     """
     try:
         yield

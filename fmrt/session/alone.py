@@ -19,7 +19,7 @@ class Alone:
     meanwhile waits for it.
 
     Args:
-        open_session: opens it.
+        open_session: Opens it.
     """
 
     def __init__(self, open_session: Callable[[], Session]) -> None:
@@ -35,7 +35,7 @@ class Alone:
         """The session, or None while it is not open or another caller has it: two would be slower.
 
         Raises:
-            FmrtError: it could not be opened.
+            FmrtError: It could not be opened.
         """
         opened = self._start()
         if opened is None or not opened.done() or not self._in_use.acquire(blocking=False):

@@ -60,15 +60,15 @@ def create(
     """Load a graph, on this provider or not at all.
 
     Args:
-        path: the ``.onnx`` file.
-        provider: that runs it.
-        options: of the session, ``ort.SessionOptions``.
+        path: The ``.onnx`` file.
+        provider: The provider that runs it.
+        options: The options of the session, ``ort.SessionOptions``.
         given: ONNX Runtime's name of the provider with its options; nothing where ``options``
             hold it.
 
     Raises:
         BundleCorruptError: ONNX Runtime cannot load the graph.
-        ProviderError: the session did not get its provider.
+        ProviderError: The session did not get its provider.
     """
     try:
         with native.running():
@@ -116,7 +116,7 @@ def check_outputs(session: OrtSession, names: Iterable[str]) -> None:
     """Compare the outputs that a manifest states with a loaded graph's.
 
     Raises:
-        GraphError: the graph has not such an output, or its values are no floats.
+        GraphError: The graph has no such output, or its values are no floats.
     """
     types = {output.name: output.type for output in session.get_outputs()}
     for name in names:
@@ -129,7 +129,7 @@ def check_inputs(session: OrtSession, stated: Iterable[str]) -> None:
     """Compare the inputs that a manifest states with a loaded graph's.
 
     Raises:
-        GraphError: the graph has not such an input, or needs another one.
+        GraphError: The graph has no such input, or needs another one.
     """
     needed = {i.name for i in session.get_inputs()}
     known = needed | {i.name for i in session.get_overridable_initializers()}

@@ -63,13 +63,13 @@ class DeviceSession:
     """One graph on one device; `run` is safe from many threads, of which ``streams`` compute.
 
     Args:
-        session: of ONNX Runtime, on that device.
-        output: name of the output to compute.
-        device: where its tensors live.
-        streams: batches at a time.
-        graphs: whether the session records CUDA graphs; then with one stream only.
-        batch_tokens: most positions of a batch by default.
-        window_items: items that are sorted by length together.
+        session: The session of ONNX Runtime, on that device.
+        output: Name of the output to compute.
+        device: Where its tensors live.
+        streams: Batches at a time.
+        graphs: Whether the session records CUDA graphs; then with one stream only.
+        batch_tokens: Most positions of a batch by default.
+        window_items: Items that are sorted by length together.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class DeviceSession:
         """Raise unless the graph has these inputs, and needs no others.
 
         Raises:
-            GraphError: it has not.
+            GraphError: It has none of that name.
         """
         check_inputs(self._session, names)
 

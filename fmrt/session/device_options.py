@@ -10,8 +10,8 @@ class DeviceOptions:
     """What a user may say about GPUs; without effect on the CPU.
 
     Attributes:
-        memory_limit: most bytes that ONNX Runtime takes of each device's memory; None for all.
-        cuda_graphs: record a CUDA graph for each shape of images and of few short texts: less work
+        memory_limit: Most bytes that ONNX Runtime takes of each device's memory; None for all.
+        cuda_graphs: Record a CUDA graph for each shape of images and of few short texts: less work
             for the CPU per batch, one batch at a time.
     """
 

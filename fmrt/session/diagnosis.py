@@ -52,8 +52,8 @@ def load_problem(library: str, install: str) -> str | None:
     """Why a provider's library or its first device cannot be had, and what to do; None if it can.
 
     Args:
-        library: name without ``lib`` and ending.
-        install: what to do when one of CUDA's libraries is missing.
+        library: Name without ``lib`` and ending.
+        install: What to do when one of CUDA's libraries is missing.
     """
     text = _load_error(library)
     if text is not None:

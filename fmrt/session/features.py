@@ -25,16 +25,16 @@ class FeatureSession:
     `run` is safe from many threads and releases the GIL.
 
     Args:
-        path: the ``.onnx`` file.
-        target: from `resolve_provider`.
-        intra_op_threads: threads inside one operator.
-        inputs: names that the graph must have, and no others.
-        outputs: names that it must give.
+        path: The ``.onnx`` file.
+        target: The target from `resolve_provider`.
+        intra_op_threads: Threads inside one operator.
+        inputs: Names that the graph must have, and no others.
+        outputs: Names that it must give.
 
     Raises:
         BundleCorruptError: ONNX Runtime cannot load the graph.
-        GraphError: its inputs or outputs are others.
-        ProviderError: the session did not get its provider.
+        GraphError: Its inputs or outputs are others.
+        ProviderError: The session did not get its provider.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class FeatureSession:
         """Some outputs of one batch, by name; unknown feeds are dropped.
 
         Raises:
-            DeviceMemoryError: the batch does not fit the memory.
+            DeviceMemoryError: The batch does not fit the memory.
         """
         used = {name: feeds[name] for name in self._inputs & feeds.keys()}
         try:

@@ -28,8 +28,8 @@ class Products:
     """The matrix products of one run.
 
     Attributes:
-        flops: of all of them; a multiplication and an addition are two.
-        weights: rows, inner size and columns of those with weights that are known ahead.
+        flops: The flops of all of them; a multiplication and an addition are two.
+        weights: Rows, inner size and columns of those with weights that are known ahead.
     """
 
     flops: float

@@ -27,12 +27,12 @@ class HostSession:
     """One graph; `run` is safe from many threads and releases the GIL.
 
     Args:
-        session: of ONNX Runtime.
-        output: name of the output to compute.
-        workers: batches to run at the same time; None for one per core.
+        session: The session of ONNX Runtime.
+        output: Name of the output to compute.
+        workers: Batches to run at the same time; None for one per core.
 
     Raises:
-        GraphError: the graph has not such an output.
+        GraphError: The graph has no such output.
     """
 
     batch_tokens: int | None = None
@@ -66,7 +66,7 @@ class HostSession:
         """Raise unless the graph has these inputs, and needs no others.
 
         Raises:
-            GraphError: it has not.
+            GraphError: It has none of that name.
         """
         check_inputs(self._session, names)
 

@@ -47,12 +47,12 @@ class Memory:
         """The result of a batch, computed at once or in parts; the rows keep their order.
 
         Args:
-            compute: a batch's result, float32 ``[batch, dim]``.
-            feeds: the batch.
-            recover: frees what can be freed, between a failure and the next attempt.
+            compute: A batch's result, float32 ``[batch, dim]``.
+            feeds: The batch.
+            recover: Frees what can be freed, between a failure and the next attempt.
 
         Raises:
-            DeviceMemoryError: one row alone does not fit.
+            DeviceMemoryError: One row alone does not fit.
         """
         rows = _rows(feeds)
         if self._limit is None or rows == 1 or _size(feeds) <= self._limit:

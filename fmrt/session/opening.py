@@ -21,17 +21,17 @@ def open_session(
     """Load a graph on every device of a target.
 
     Args:
-        path: the ``.onnx`` file.
-        target: from `resolve_provider`.
-        output: name of the output to compute.
-        options: of GPUs.
-        inputs: names that the graph must have, and no others; None for any.
-        intra_op_threads: threads inside one operator on the CPU; 1 when callers run in parallel.
+        path: The ``.onnx`` file.
+        target: The target from `resolve_provider`.
+        output: Name of the output to compute.
+        options: The options of GPUs.
+        inputs: Names that the graph must have, and no others; None for any.
+        intra_op_threads: Threads inside one operator on the CPU; 1 when callers run in parallel.
 
     Raises:
         BundleCorruptError: ONNX Runtime cannot load the graph.
-        GraphError: its inputs or its output are others.
-        ProviderError: the session did not get its provider.
+        GraphError: Its inputs or its output are others.
+        ProviderError: The session did not get its provider.
     """
     wanted = options or DeviceOptions()
     sessions = [

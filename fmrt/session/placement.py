@@ -17,8 +17,8 @@ class Placement:
     """Operators of a graph by the provider that runs them.
 
     Attributes:
-        wanted: the provider that was asked for.
-        nodes: of each provider, how many of each operator.
+        wanted: The provider that was asked for.
+        nodes: How many nodes of each operator each provider runs.
     """
 
     wanted: str
@@ -48,12 +48,12 @@ def node_placement(path: Path, target: Target) -> Placement:
     """Load a graph and ask ONNX Runtime where its nodes, after its own fusions, are to run.
 
     Args:
-        path: the ``.onnx`` file.
-        target: from `resolve_provider`; its first device.
+        path: The ``.onnx`` file.
+        target: The target from `resolve_provider`; its first device.
 
     Raises:
         BundleCorruptError: ONNX Runtime cannot load the graph.
-        ProviderError: the provider cannot be had, or this ONNX Runtime does not tell (before 1.24).
+        ProviderError: The provider cannot be had, or this ONNX Runtime does not tell (before 1.24).
     """
     options = session_options(record_placement=True)
     session = target.provider.start(path, options, target.devices[0])

@@ -15,8 +15,8 @@ def product_runner(graph: bytes, x: NDArray[Any]) -> Callable[[], object]:
     """A call that runs a graph of one input on one thread of the CPU, its memory bound.
 
     Args:
-        graph: a serialized ONNX model.
-        x: its only input.
+        graph: A serialized ONNX model.
+        x: Its only input.
     """
     providers = ["CPUExecutionProvider"]
     session = ort.InferenceSession(graph, session_options(), providers=providers)

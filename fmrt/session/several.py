@@ -16,10 +16,10 @@ class Session(Protocol):
     """What the engine asks of a session.
 
     Attributes:
-        workers: batches to run at the same time; None for one a core.
-        batch_tokens: most positions of a batch by default; None for the scheduler's own default.
-        window_items: items to sort by length together; None for the scheduler's own default.
-        longest_padded: positions of the longest item that may share a batch with items of other
+        workers: Batches to run at the same time; None for one a core.
+        batch_tokens: Most positions of a batch by default; None for the scheduler's own default.
+        window_items: Items to sort by length together; None for the scheduler's own default.
+        longest_padded: Positions of the longest item that may share a batch with items of other
             lengths; None for any.
     """
 
@@ -35,7 +35,7 @@ class Session(Protocol):
         """Raise unless the graph has these inputs, and needs no others.
 
         Raises:
-            GraphError: it has not.
+            GraphError: It has none of that name.
         """
 
     def in_child(self) -> Session | None:
@@ -46,7 +46,7 @@ class SeveralSessions:
     """The same graph on several devices.
 
     Args:
-        sessions: one a device, at least one.
+        sessions: One a device, at least one.
     """
 
     def __init__(self, sessions: Sequence[Session]) -> None:
@@ -73,7 +73,7 @@ class SeveralSessions:
         """Raise unless the graph has these inputs, and needs no others.
 
         Raises:
-            GraphError: it has not.
+            GraphError: It has none of that name.
         """
         for session in self._sessions:
             session.check_inputs(names)

@@ -56,7 +56,7 @@ def _up(number: int, step: int) -> int:
 
 
 def _padded(feeds: Feeds, rows: int, length: int) -> Feeds:
-    """Zeros behind each text, and the last text again until there are ``rows``."""
+    """Zeros after each text, and the last text again until there are ``rows``."""
     shape = feeds[MASK].shape
     if (rows, length) == shape:
         return feeds

@@ -48,8 +48,8 @@ class Target:
     """A provider and the devices of it to run on.
 
     Attributes:
-        provider: from `every_provider`.
-        devices: indices, one session each; of the CPU always ``(0,)``.
+        provider: The provider from `every_provider`.
+        devices: Indices, one session each; of the CPU always ``(0,)``.
     """
 
     provider: Provider
@@ -89,8 +89,8 @@ def resolve_provider(spec: str) -> Target:
             CUDA.
 
     Raises:
-        OptionError: no text.
-        ProviderError: unknown, or it cannot be had, with the reason and what to do.
+        OptionError: No text.
+        ProviderError: Unknown, or it cannot be had, with the reason and what to do.
     """
     checked(provider=spec)
     if spec == "auto":

@@ -22,11 +22,11 @@ class Provider:
     """An execution provider of ONNX Runtime.
 
     Attributes:
-        name: what ``provider=`` and ``--provider`` take.
+        name: What ``provider=`` and ``--provider`` take.
         ort_name: ONNX Runtime's name.
-        install: the command that installs it.
-        precisions: those that need no asking, best first; a bundle's variant is chosen by them.
-        on_host: whether batches are computed by the cores that this process runs on.
+        install: The command that installs it.
+        precisions: Those that need no asking, best first; a bundle's variant is chosen by them.
+        on_host: Whether batches are computed by the cores that this process runs on.
         disabled: ONNX Runtime's fusions that are slower than what they replace.
     """
 
@@ -62,7 +62,7 @@ class Provider:
 
         Raises:
             BundleCorruptError: ONNX Runtime cannot load the graph.
-            ProviderError: the session did not get this provider.
+            ProviderError: The session did not get this provider.
         """
         given = [(self.ort_name, self.options(device, wanted))]
         return create(path, self, options, given)
@@ -73,15 +73,15 @@ class Provider:
         """A graph on one device.
 
         Args:
-            path: the ``.onnx`` file.
-            output: name of the output to compute.
-            device: index, below the number of `device_names`.
-            wanted: what the user says about devices.
-            intra_op_threads: threads inside one operator, where cores compute.
+            path: The ``.onnx`` file.
+            output: Name of the output to compute.
+            device: Index, below the number of `device_names`.
+            wanted: What the user says about devices.
+            intra_op_threads: Threads inside one operator, where cores compute.
 
         Raises:
             BundleCorruptError: ONNX Runtime cannot load the graph.
-            ProviderError: the session did not get this provider.
+            ProviderError: The session did not get this provider.
         """
         raise NotImplementedError
 
@@ -89,11 +89,11 @@ class Provider:
         """Indices of the devices that a user names.
 
         Args:
-            spec: all of what the user wrote, for the error.
+            spec: All of what the user wrote, for the error.
             devices: ``""`` for the first, ``all``, or indices joined with commas.
 
         Raises:
-            ProviderError: a device is named that there is not.
+            ProviderError: A device is named that there is not.
         """
         names = self.device_names()
         wanted = range(len(names)) if devices == "all" else map(int, (devices or "0").split(","))

@@ -20,7 +20,7 @@ class Cuda(Provider):
     """A provider whose library of the ONNX Runtime wheel is loaded when a session starts.
 
     Attributes:
-        library: its name without ``lib`` and ending.
+        library: Its name without ``lib`` and ending.
     """
 
     precisions: tuple[str, ...] = ("fp16", "fp32")

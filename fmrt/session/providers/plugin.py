@@ -47,7 +47,7 @@ class Plugin(Provider):
     """A provider of an installed package.
 
     Attributes:
-        package: that is imported for it.
+        package: The package that is imported for it.
     """
 
     package: str = ""
