@@ -15,8 +15,8 @@ def export_model(model: str | Path, out: str | Path, **options: Any) -> Bundle:
 
     Raises:
         MissingExtraError: torch, transformers or another package of ``fmrt[export]`` is missing.
-        ExportError: the model cannot be exported, with the reason.
-        QuantizationError: a quantized variant is not good enough; the bundle has the others.
+        ExportError: The model cannot be exported, with the reason.
+        QuantizationError: A quantized variant is not good enough; the bundle has the others.
     """
     with needing("Exporting a model", "export"):
         from fmrt.export import export_model as run  # noqa: PLC0415
@@ -27,8 +27,8 @@ def quantize_bundle(bundle: str | Path, schemes: str | Sequence[str], **options:
     """Add quantized variants to a bundle; see `fmrt.export.quantize_bundle` for the options.
 
     Raises:
-        MissingExtraError: a package of ``fmrt[quantize]`` is missing.
-        QuantizationError: a variant is not good enough; the error names those that were added.
+        MissingExtraError: A package of ``fmrt[quantize]`` is missing.
+        QuantizationError: A variant is not good enough; the error names those that were added.
     """
     with needing("Quantizing a bundle", "quantize"):
         from fmrt.export import quantize_bundle as run  # noqa: PLC0415

@@ -22,7 +22,7 @@ def unusual_kind(path: str | Path) -> str | None:
     """What a path is, if no regular file, such as ``a named pipe``; None if it is one.
 
     Raises:
-        OSError: there is nothing of that name, or it cannot be looked at.
+        OSError: There is nothing of that name, or it cannot be looked at.
     """
     if "\0" in str(path):
         raise OSError(errno.EINVAL, "its name holds a NUL character")

@@ -19,7 +19,7 @@ def items_of(items: object) -> Iterable[Any]:
     A set is refused: it has no order, and rows could not be told apart.
 
     Raises:
-        InputError: one item alone, a mapping, a table, a set, or nothing to iterate over.
+        InputError: One item alone, a mapping, a table, a set, or nothing to iterate over.
     """
     if isinstance(items, list | tuple):
         return items

@@ -27,11 +27,11 @@ class _State:
     """What is in progress in this process.
 
     Attributes:
-        running: calls in progress; a list, as its operations are atomic.
-        may_run: cleared while the process is forked, or ends.
-        last: the only thread that may still call, at the end of the process.
-        forking: held during a fork.
-        adapting: held while an object is made fit for a forked process.
+        running: Calls in progress; a list, as its operations are atomic.
+        may_run: Cleared while the process is forked, or ends.
+        last: The only thread that may still call, at the end of the process.
+        forking: Held during a fork.
+        adapting: Held while an object is made fit for a forked process.
     """
 
     def __init__(self) -> None:
@@ -88,7 +88,7 @@ def refuse_forked_device(provider: str) -> None:
     """Raise for what was loaded on another provider than the CPU in the parent of this process.
 
     Raises:
-        ProcessError: it was.
+        ProcessError: It was.
     """
     if provider != "cpu":
         raise ProcessError(

@@ -174,6 +174,6 @@ def checked(**values: Any) -> list[Any]:
     """The values of options, in their order; NumPy's numbers as Python's.
 
     Raises:
-        OptionError: one has a wrong type or is out of range; it is named and quoted.
+        OptionError: One has a wrong type or is out of range; it is named and quoted.
     """
     return [OPTIONS[name](name, value) for name, value in values.items()]

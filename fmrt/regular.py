@@ -27,8 +27,8 @@ def read_regular(path: Path, most: int) -> bytes:
     """Content of a regular file; no device, FIFO or folder is read, nor more than ``most`` bytes.
 
     Raises:
-        FileNotFoundError, NotADirectoryError: there is no such file.
-        BundleCorruptError: it is no regular file, too large, or cannot be read.
+        FileNotFoundError, NotADirectoryError: There is no such file.
+        BundleCorruptError: It is no regular file, too large, or cannot be read.
     """
     try:
         with os.fdopen(_regular(path), "rb") as file:
