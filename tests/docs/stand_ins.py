@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 import torch
+from PIL import Image
 
 import fmrt
 from tests.export.models import MINILM, TINY, save_tiny
@@ -40,6 +41,10 @@ def texts(path: Path) -> None:
 
 def photo(path: Path) -> None:
     path.write_bytes(photographs()[0])
+
+
+def large_photo(path: Path) -> None:
+    Image.new("RGB", (800, 600), (90, 120, 60)).save(path)
 
 
 def photos(path: Path) -> None:
@@ -94,7 +99,7 @@ STAND_INS: dict[str, Callable[[Path], object]] = {
     "texts.txt": texts,
     "texts.jsonl": texts,
     "FILE": texts,
-    "photo.jpg": photo,
+    "photo.jpg": large_photo,
     "one.jpg": photo,
     "two.png": photo,
     "photos/": photos,
