@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
 # Blocks that are run, and blocks that only show something.
 RUN = ("sh", "console", "python")
-SHOWN = ("text", "{eval-rst}", "{include}", "{toctree}")
+SHOWN = ("text", "diff", "{eval-rst}", "{include}", "{toctree}")
 # Reasons in `<!-- not run: REASON -->`, in the line before a block.
 REASONS = (
     "needs a GPU",

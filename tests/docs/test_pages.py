@@ -36,7 +36,7 @@ if sys.platform == "win32":
     pytest.skip("blocks are written for a POSIX shell", allow_module_level=True)
 
 # The others, which export a model each, or measure.
-FAST = ("README", "bundle", "command-line", "jobs", "providers", "python")
+FAST = ("README", "CONTRIBUTING", "bundle", "command-line", "jobs", "providers", "python")
 NUMBER = r"[-+.\de]+"
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 
