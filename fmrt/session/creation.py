@@ -11,15 +11,11 @@ import onnxruntime as ort
 
 from fmrt import native
 from fmrt.errors import BundleCorruptError, GraphError, ProviderError, quoted, said
+from fmrt.session.log import FATAL, silent
 from fmrt.session.ort_types import OrtOptions, OrtSession
 
 if TYPE_CHECKING:
     from fmrt.session.providers.base import Provider
-
-# Of the library's own logger, which no session's options keep from standard error. What fails is an
-# exception with the reason, and `diagnosis` asks the loader of libraries before a session does.
-FATAL = 4
-ort.set_default_logger_severity(FATAL)
 
 # What CUDA says of itself in ONNX Runtime's exceptions.
 _CUDA_FAILURE = re.compile(r"CUDA failure (\d+): ([^;]+)")
@@ -71,7 +67,7 @@ def create(
         ProviderError: The session did not get its provider.
     """
     try:
-        with native.running():
+        with native.running(), silent():
             session = ort.InferenceSession(
                 path,
                 options,

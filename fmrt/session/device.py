@@ -22,6 +22,7 @@ from fmrt import native
 from fmrt.errors import FmrtError
 from fmrt.session.creation import check_inputs, check_outputs, not_run
 from fmrt.session.host import input_names
+from fmrt.session.log import silent
 from fmrt.session.memory import Memory
 from fmrt.session.ort_types import OrtRunOptions, OrtSession, OrtValue
 from fmrt.session.pinned import page_locked
@@ -123,7 +124,8 @@ class DeviceSession:
         feeds, recurs = bucketed(feeds) if self._graphs else (aligned(feeds), False)
         stream = self._streams.get()
         try:
-            return stream.run(feeds, record=recurs)[:rows]
+            with silent():
+                return stream.run(feeds, record=recurs)[:rows]
         finally:
             self._streams.put(stream)
 

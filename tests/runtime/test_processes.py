@@ -301,8 +301,11 @@ if __name__ == "__main__":
 
 
 @posix
-@pytest.mark.parametrize("form", FORKS)
-@pytest.mark.parametrize("workers", [None, 1])
+@pytest.mark.parametrize(
+    ("form", "workers"),
+    # Without threads of ours there is nothing to renew: two forms tell whether that works.
+    [*((form, None) for form in FORKS), ("os.fork", 1), ("a pool by fork", 1)],
+)
 def test_an_embedder_works_in_every_kind_of_child(
     form: str, workers: int | None, tiny_bundle: Path, tmp_path: Path
 ) -> None:
@@ -310,6 +313,45 @@ def test_an_embedder_works_in_every_kind_of_child(
     done = run(script(tmp_path, body, workers), tiny_bundle)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
+
+
+@posix
+def test_a_device_of_the_parent_is_refused_in_a_child(tiny_bundle: Path, tmp_path: Path) -> None:
+    """Sessions over CPU memory stand for those of GPUs, as in test_device.py."""
+    body = """
+    from pathlib import Path
+    import fmrt.engine
+    from fmrt.errors import ProcessError
+    from fmrt.session.creation import session_options
+    from fmrt.session.device import Device, DeviceSession
+    from fmrt.session.providers import CPU
+    from fmrt.session.several import SeveralSessions
+
+    def opened(path, *_):
+        start = lambda: CPU.start(path, session_options())
+        return SeveralSessions(
+            [DeviceSession(start(), "sentence_embedding", Device("cpu", 0)) for _ in range(2)]
+        )
+
+    fmrt.engine.open_session = opened
+    e = fmrt.Embedder(sys.argv[1])
+    list(e._engines.values())[0].provider = "cuda:0,1"
+    use()
+    child = os.fork()
+    if child == 0:
+        try:
+            use()
+        except ProcessError as error:
+            os._exit(7 if "loaded on cuda:0,1 before fork()" in str(error) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    use()
+    child = os.fork()
+    if child == 0:
+        sys.exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    """
+    done = run(script(tmp_path, body), tiny_bundle)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_pickles_and_copies_say_what_to_do(tiny_bundle: Path) -> None:

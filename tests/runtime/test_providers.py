@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
@@ -243,6 +244,40 @@ def test_nothing_is_printed_when_cuda_is_asked_for(capfd: pytest.CaptureFixture[
         warnings.simplefilter("ignore", ProviderWarning)
         resolve_provider("auto")
     assert capfd.readouterr() == ("", "")
+
+
+# An affinity with a core that no machine has: ONNX Runtime's own logger says so, whatever the
+# session's severity is.
+LOGS = """
+import sys
+from pathlib import Path
+import onnxruntime as ort
+from fmrt.session.creation import create, session_options
+from fmrt.session.providers import CPU
+
+graph = Path(sys.argv[1])
+options = session_options(2)
+options.add_session_config_entry("session.intra_op_thread_affinities", "9999")
+
+def own():
+    ort.InferenceSession(graph, options)
+
+create(graph, CPU, options)
+print("none of ours is heard", file=sys.stderr)
+if "own" in sys.argv:
+    own()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="affinities are checked on Linux alone")
+def test_onnx_runtime_is_silent_in_our_calls_alone(tiny_bundle: Path) -> None:
+    heard = {}
+    for who in ("ours", "own"):
+        command = [sys.executable, "-c", LOGS, tiny_bundle / "onnx/model.onnx", who]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        heard[who] = done.stderr
+    assert heard["ours"] == "none of ours is heard\n"
+    assert "affinity" in heard["own"].removeprefix(heard["ours"])
 
 
 PLUGIN = """

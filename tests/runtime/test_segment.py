@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -291,6 +294,48 @@ def test_both_graphs_come_from_the_hub(
 def test_a_bundle_of_texts_does_not_segment(tiny_bundle: Path) -> None:
     with pytest.raises(OptionError, match="bag-of-words model cannot segment; it only embeds"):
         fmrt.Segmenter(tiny_bundle)
+
+
+FORKED = """
+import os, sys
+import numpy as np
+import fmrt
+
+segmenter = fmrt.Segmenter(sys.argv[1])
+picture = np.full((40, 30, 3), (255, 0, 0), np.uint8)
+image = segmenter.encode(picture)
+
+def found(image):
+    return segmenter.segment(image, points=[(8, 4)]).logits
+
+want = found(image)
+
+def same():
+    assert np.array_equal(found(image), want)  # features that the parent computed
+    assert np.array_equal(found(segmenter.encode(picture)), want)
+
+child = os.fork()
+if child == 0:
+    same()
+    sys.exit(7)
+same()
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+segmenter._engine.provider = "cuda"
+child = os.fork()
+if child == 0:
+    try:
+        found(image)
+    except fmrt.errors.ProcessError as error:
+        os._exit(7 if "loaded on cuda before fork()" in str(error) else 1)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_forked_process_segments(bundle: Path) -> None:
+    command = [sys.executable, "-c", FORKED, bundle]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_it_embeds_too(bundle: Path) -> None:

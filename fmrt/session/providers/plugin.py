@@ -21,6 +21,7 @@ import onnxruntime as ort
 from fmrt.session.creation import create, session_options
 from fmrt.session.device_options import DeviceOptions
 from fmrt.session.host import HostSession
+from fmrt.session.log import silent
 from fmrt.session.ort_types import OrtDevice, OrtOptions, OrtSession
 from fmrt.session.providers.base import DEFAULT, Provider
 from fmrt.session.several import Session
@@ -120,7 +121,8 @@ def _registered(package: str) -> str | None:
     """Register a package's library with ONNX Runtime; why that failed, or None."""
     try:
         path = importlib.import_module(package).get_library_path()
-        ort.register_execution_provider_library(package, path)
+        with silent():
+            ort.register_execution_provider_library(package, path)
     except Exception as e:  # the package's own errors, and ONNX Runtime's
         return str(e).strip().partition("\n")[0]
     return None
