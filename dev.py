@@ -2,9 +2,9 @@
 """Set-up, demonstration and tests of fmrt in one file, with nothing installed but Python.
 
 python3 dev.py demo     export all-MiniLM-L6-v2, verify it, embed a corpus, search in it
-python3 dev.py test     the tests; then from the built wheel, without torch and with the oldest
-                        versions that pyproject.toml allows, the runtime's tests and fmrt verify
-                        of freshly exported bundles; test -m slow runs the slow tests alone
+python3 dev.py test     the tests; then, from the built wheel, the runtime's tests with the oldest
+                        versions that pyproject.toml allows, and what each extra promises, see
+                        tests/wheel; test -m slow runs the slow tests alone
 python3 dev.py check    lint, types, import layers
 python3 dev.py docs     the documentation site, into build/docs; a dead link fails
 python3 dev.py attack   the fuzzers, see tests/attack/fuzz.py, and what they found: attack [SECONDS]
@@ -35,9 +35,6 @@ DEMO = ROOT / "demo"
 SUPPORTED = ((3, 11), (3, 13))
 TORCH_CPU_HOST = "download.pytorch.org"
 HUB_HOST = "huggingface.co"
-# What the runtime can have, and what its own tests need beside.
-RUNTIME_EXTRAS = ("parquet", "image", "audio")
-RUNTIME_TESTS = ("hypothesis", "onnx", "psutil", "pytest")
 
 
 def main() -> int:
@@ -93,7 +90,7 @@ def test(*arguments: str) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     run(python(), "-m", "pytest", "--numprocesses", "auto", "--dist", "worksteal", *arguments)
     if not arguments:
-        test_wheel()
+        run(python(), "-m", "tests.wheel")
 
 
 def attack(*arguments: str) -> None:
@@ -140,46 +137,6 @@ def bench(*suites: str) -> None:
         results = f"--benchmark-json=benchmarks/results/{name}.json"
         run(python(), "-m", "pytest", f"benchmarks/suites/test_{name}.py", results)
     run(python(), "-m", "benchmarks.report")
-
-
-def test_wheel() -> None:
-    """Try the wheel with the oldest versions allowed, in an environment of its own.
-
-    Away from the checkout: tests/runtime, then every variant of freshly exported bundles.
-    """
-    with tempfile.TemporaryDirectory() as name:
-        place = Path(name)
-        environment, bundles = place / "venv", place / "bundles"
-        run(python(), "-m", "tests.export.bundles", str(bundles))
-        run(python(), "-m", "build", "--wheel", "--outdir", name, ".")
-        wheel = next(place.glob("*.whl"))
-        versions = place / "oldest.txt"
-        versions.write_text(oldest(), encoding="utf-8")
-        venv.create(environment, with_pip=True)
-        extras = ",".join(RUNTIME_EXTRAS)
-        install(environment, f"{wheel}[{extras}]", *RUNTIME_TESTS, versions=versions)
-        shutil.copytree(ROOT / "tests/runtime", place / "tests")
-        shutil.copy(ROOT / "pyproject.toml", place)
-        run(python(environment), "-m", "pytest", "-p", "no:cacheprovider", "tests", cwd=place)
-        for bundle in sorted(bundles.iterdir()):
-            fmrt("verify", str(bundle), environment=environment, cwd=place)
-
-
-def oldest() -> str:
-    """The pinned versions, but the runtime's requirements at their lower bounds."""
-    import tomllib  # noqa: PLC0415  # an older Python gets as far as main's message
-
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = [project["optional-dependencies"][extra] for extra in RUNTIME_EXTRAS]
-    bounds = [line.replace(">=", "==") for line in sum(extras, project["dependencies"])]
-    names = {package(line) for line in bounds}
-    pinned = CONSTRAINTS.read_text(encoding="utf-8").splitlines()
-    return "\n".join([*(line for line in pinned if package(line) not in names), *bounds, ""])
-
-
-def package(requirement: str) -> str:
-    """Normalized name in front of ``==``."""
-    return requirement.partition("==")[0].replace("_", "-").lower()
 
 
 def set_up() -> None:

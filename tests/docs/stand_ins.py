@@ -98,7 +98,6 @@ STAND_INS: dict[str, Callable[[Path], object]] = {
     "patches": patch_bundle,
     "texts.txt": texts,
     "texts.jsonl": texts,
-    "FILE": texts,
     "photo.jpg": large_photo,
     "one.jpg": photo,
     "two.png": photo,

@@ -19,6 +19,7 @@ from tests.export.audio import AUDIO, save_audio
 from tests.export.models import TINY, save_tiny
 from tests.export.test_towers import save as save_towers
 from tests.export.vision import VISION, save_vision
+from tests.wheel.promises import NONE, PROMISES
 
 ROOT = Path(__file__).parents[2]
 # Exports one directory after the other, without some modules, and prints what became of each.
@@ -158,3 +159,8 @@ def test_an_installed_fmrt_owns_no_other_name() -> None:
         set(),  # an editable install that lists no files
     )
     assert fmrt.__name__ == "fmrt"
+
+
+def test_each_extra_is_tried_from_the_wheel() -> None:
+    tried = {name for extras in PROMISES for name in extras.split(",")}
+    assert tried == {NONE, *EXTRAS}
