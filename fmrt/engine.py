@@ -75,16 +75,19 @@ class Engine:
         self.provider = target.spec
         self.preprocess = make_preprocessor(bundle, self.tower, limits)
         graph, tower = bundle.checked_graph(self.variant), self.tower
+        wanted = dataclasses.replace(
+            device_options or DeviceOptions(), precision=self.variant.precision
+        )
 
         def opened(threads: int) -> Session:
             output, inputs = tower.embedding_output, tower.inputs
             return graph.use(
-                lambda path: open_session(path, target, output, device_options, inputs, threads)
+                lambda path: open_session(path, target, output, wanted, inputs, threads)
             )
 
         self._open = opened
         self.on_host = target.provider.on_host
-        self.tuning = tuning or (load_tuning(self.variant) if self.on_host else Tuning())
+        self.tuning = tuning or (load_tuning(self.variant) if target.provider.tuned else Tuning())
         self._cache_directory: Path | None = None
         self._parts = self._start(self._open(self.tuning.intra_op_threads or 1))
         self._process = os.getpid()

@@ -12,6 +12,7 @@ EXTRAS: dict[str, frozenset[str]] = {
     "parquet": frozenset({"pyarrow"}),
     "image": frozenset({"PIL"}),
     "audio": frozenset({"soundfile", "soxr"}),
+    "openvino": frozenset({"openvino"}),
     "quantize": frozenset({"onnx", "onnx_ir", "onnxscript"}),
     "export": frozenset(
         {

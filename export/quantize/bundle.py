@@ -19,9 +19,9 @@ from fmrt.card import renew_card
 from fmrt.checked import place_inside
 from fmrt.cores import cpu_name
 from fmrt.engine import Engine
-from fmrt.errors import ExportError, FmrtError, OptionError, QuantizationError, said
+from fmrt.errors import ExportError, FmrtError, OptionError, ProviderError, QuantizationError, said
 from fmrt.export.graph_file import write_graph
-from fmrt.export.quantize.context import Context, Made
+from fmrt.export.quantize.context import Context, Made, Score
 from fmrt.export.quantize.copying import own_copy
 from fmrt.export.quantize.items import Items, given_items, own_items
 from fmrt.export.quantize.refusal import why_refused
@@ -30,7 +30,7 @@ from fmrt.export.quantize.steps import padding_moves
 from fmrt.export.rewrite import pack_for_cuda
 from fmrt.manifest import Manifest, Parity, Quality, Tower, Variant
 from fmrt.options import checked, file_path
-from fmrt.verify import check
+from fmrt.verify import check, measure
 from fmrt.whole_file import write_whole
 
 Report = Callable[[str], None]
@@ -198,9 +198,66 @@ def _stem(bundle: Bundle, modality: str) -> str:
 
 def _variants(context: Context, form: Form, work: Path) -> list[Variant]:
     """A variant made, measured, and written to ``work``, and the packed one that goes with it."""
+    if form.make is None:
+        return [_of_the_same_graph(context, form)]
     made = form.make(context)
     variant = _measured_variant(context, form, made, work)
     return [variant, *_packed(context, variant, made.model, work)]
+
+
+def _of_the_same_graph(context: Context, form: Form) -> Variant:
+    """The base's graph in a precision of the form's provider, measured there."""
+    bundle, modality = context.bundle, context.tower.modality
+    base = _base(bundle, form, modality)
+    blank = dataclasses.replace(
+        base, name=form.variant, provider=form.provider, precision=form.precision
+    )
+    blank = dataclasses.replace(blank, parity=None, checked_on=None, quality=None)
+    variants = (*bundle.manifest.variants, blank)
+    variants = (*(v for v in variants if v == blank or v.name != blank.name),)
+    trial = Bundle(bundle.path, dataclasses.replace(bundle.manifest, variants=variants))
+    try:
+        speed, parity, score = _beside_fp32(context, form, trial)
+    except ProviderError as e:
+        raise ExportError(f"{form.variant} is computed by {form.provider}: {e}") from e
+    if score.mean < context.target:
+        raise ExportError(_below(form, score, context.target))
+    items = len(context.items.held_out)
+    quality = Quality(items, score.mean, score.worst, 0, 0, speed, cpu_name())
+    return dataclasses.replace(blank, parity=parity, checked_on=form.provider, quality=quality)
+
+
+def _below(form: Form, score: Score, target: float) -> str:
+    return f"{form.variant} reaches a mean cosine of {score.mean:.6f}, below {target}"
+
+
+def _beside_fp32(context: Context, form: Form, trial: Bundle) -> tuple[float, Parity, Score]:
+    """Speed as a multiple of the CPU's fp32 variant, parity with PyTorch, and cosines with fp32.
+
+    Raises:
+        ExportError: the vectors are not PyTorch's.
+        ProviderError: the provider cannot be had.
+    """
+    modality, items = context.tower.modality, context.items.held_out
+    engines = [
+        Engine(trial, form.variant, form.provider, modality),
+        Engine(trial, modality=modality),
+    ]
+    try:
+        report = check(engines[0], trial.reference(modality))
+        if not report.passed:
+            worst = report.parity.min_cosine
+            raise ExportError(f"{form.variant} fails: worst cosine with PyTorch {worst:.6f}")
+        found = measure(*(engine.vectors(items) for engine in engines))
+        ratios = []
+        for _ in range(ROUNDS):
+            seconds = [_seconds(engine, items) for engine in engines]
+            ratios.append(seconds[1] / seconds[0])
+        score = Score(found.mean_cosine, found.min_cosine)
+        return statistics.median(ratios), report.parity, score
+    finally:
+        for engine in engines:
+            engine.close()
 
 
 def _packed(context: Context, variant: Variant, model: ir.Model, work: Path) -> list[Variant]:
@@ -223,9 +280,7 @@ def _measured_variant(context: Context, form: Form, made: Made, work: Path) -> V
     written = write_graph(made.model, work, blank, mapped=form.mapped)
     score = context.score(made.model)
     if score.mean < context.target:
-        raise ExportError(
-            f"{form.variant} reaches a mean cosine of {score.mean:.6f}, below {context.target}"
-        )
+        raise ExportError(_below(form, score, context.target))
     own_provider = form.provider in ("any", "cpu")
     trial = _trial(context.bundle, written, work)
     if form.rounds and (padding_moves(context, made.model) or _padding_matters(context, trial)):
@@ -327,6 +382,8 @@ def _put_in_place(bundle: Bundle, made: Sequence[Variant], work: Path) -> None:
         dataclasses.replace(manifest, variants=rest).write(bundle.path)
     for variant in made:
         for name in (*variant.external, variant.file):
+            if not (work / name).exists():
+                continue  # a graph that is there already, computed in another precision
             place = place_inside(bundle.path, name, folder=True)
             place.parent.mkdir(exist_ok=True)
             (work / name).replace(place)

@@ -27,6 +27,9 @@ class Form:
         rounds: whether activations are rounded, so that other last bits in front of a step could
             change a vector: whether padding does that is tried.
         mapped: whether the weights go to a file of their own, to be mapped into memory.
+
+    A form without ``make`` is the base's own graph, which its provider computes in another
+    precision.
     """
 
     variant: str
@@ -34,7 +37,7 @@ class Form:
     provider: str
     precision: str
     base: str
-    make: Callable[[Context], Made]
+    make: Callable[[Context], Made] | None
     rounds: bool = False
     mapped: bool = False
 
@@ -50,12 +53,14 @@ SCHEMES: dict[str, tuple[Form, ...]] = {
         Form("q8", "_quantized", "any", "int8", "any", standard_int8, rounds=True),
     ),
     "int4": (Form("q4", "_q4", "any", "int4", "any", weights_in_4_bits, mapped=True),),
+    "bf16": (Form("bf16", "", "openvino", "bf16", "any", None),),
 }
 
 # Names of other tools, and of this table's own variants, for a scheme.
 ALIASES = {
     "float16": "fp16",
     "half": "fp16",
+    "bfloat16": "bf16",
     "quantized": "int8",
     "8bit": "int8",
     "4bit": "int4",

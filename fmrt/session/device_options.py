@@ -7,13 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class DeviceOptions:
-    """What a user may say about GPUs; without effect on the CPU.
+    """What a user may say about a device, and what is known of the graph that goes there.
 
     Attributes:
         memory_limit: Most bytes that ONNX Runtime takes of each device's memory; None for all.
         cuda_graphs: Record a CUDA graph for each shape of images and of few short texts: less work
             for the CPU per batch, one batch at a time.
+        precision: of the variant, for providers that choose what they compute in.
     """
 
     memory_limit: int | None = None
     cuda_graphs: bool = False
+    precision: str = "fp32"

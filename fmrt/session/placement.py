@@ -59,7 +59,7 @@ def node_placement(path: Path, target: Target) -> Placement:
     session = target.provider.start(path, options, target.devices[0])
     if not hasattr(session, "get_provider_graph_assignment_info"):
         raise ProviderError(
-            "this ONNX Runtime does not tell where nodes run; a newer one does: "
+            f"provider {target.name!r} does not tell where nodes run, or a newer one does: "
             f"{target.provider.install} -U"
         )
     ours = {provider.ort_name: provider.name for provider in every_provider().values()}

@@ -24,7 +24,7 @@ import fmrt
 import fmrt.export.quantize.bundle as quantizing
 from benchmarks.scripts.saturation import largest_error, rounded
 from fmrt.cli import main
-from fmrt.errors import ExportError, FmrtError, OptionError, QuantizationError
+from fmrt.errors import ExportError, FmrtError, OptionError, QuantizationError, VariantNotFoundError
 from fmrt.export import export_model
 from fmrt.export.quantize import SCHEMES, named_schemes, quantize_bundle
 from fmrt.export.quantize.int4 import BLOCK, round_blocks
@@ -43,7 +43,7 @@ from tests.export.vision import VISION, save_vision
 LINES = [
     f"{a} {b} number {i}" for i in range(12) for a in ("one", "a red") for b in ("cat", "tree")
 ]
-ALL = ("fp16-cpu", "fp16-cuda", "fp16-portable", "int8-cpu", "q8", "q4")
+ALL = ("fp16-cpu", "fp16-cuda", "fp16-portable", "int8-cpu", "q8", "q4", "bf16")
 ON_CPU = ("fp16-cpu", "fp16-portable", "int8-cpu", "q8", "q4")
 # A random model of 32 features, whose few numbers are all outliers.
 LOW = 0.9
@@ -231,6 +231,21 @@ def test_norms_add_the_biases_of_products_with_a_scale_a_row(bundle: Path) -> No
     assert adds
     constants = [constant(value) for node in adds for value in node.inputs]
     assert not [array for array in constants if array is not None]
+
+
+def test_bf16_is_the_portable_graph_and_taken_only_when_asked_for(bundle: Path) -> None:
+    variants = {v.name: v for v in fmrt.Bundle.open(bundle).manifest.variants}
+    found = variants["bf16"]
+    assert (found.file, found.sha256) == (variants["fp32"].file, variants["fp32"].sha256)
+    assert (found.provider, found.checked_on) == ("openvino", "openvino")
+    with fmrt.Embedder(bundle, provider="openvino") as embedder:
+        assert embedder.variant == "fp32"
+    with pytest.raises(VariantNotFoundError, match="bf16"):
+        fmrt.Embedder(bundle, variant="bf16")
+    with fmrt.Embedder(bundle, provider="openvino", variant="bf16") as embedder:
+        near = embedder.embed(LINES, on_too_long="truncate")
+    exact = embed(bundle, "fp32", LINES)
+    assert ((near * exact).sum(1) > 0.999 * np.linalg.norm(near, axis=1)).all()
 
 
 def test_4_bit_weights_are_mapped(bundle: Path) -> None:

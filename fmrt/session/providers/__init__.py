@@ -17,6 +17,7 @@ from fmrt.session.diagnosis import has_nvidia_driver
 from fmrt.session.providers.base import Provider
 from fmrt.session.providers.cpu import SLOW_CPU_FUSIONS, Cpu
 from fmrt.session.providers.cuda import INSTALL_CUDA, Cuda
+from fmrt.session.providers.openvino import OpenVino
 from fmrt.session.providers.plugin import plugins
 from fmrt.session.providers.tensorrt import TensorRt
 
@@ -39,6 +40,7 @@ PROVIDERS: dict[str, Provider] = {
         CPU,
         CUDA,
         TensorRt("tensorrt", "TensorrtExecutionProvider", f"{INSTALL_CUDA} tensorrt"),
+        OpenVino("openvino", "OpenVINO", 'pip install "fmrt[openvino]"'),
     )
 }
 
@@ -96,7 +98,7 @@ def resolve_provider(spec: str) -> Target:
     if spec == "auto":
         return _automatic()
     name, _, devices = spec.partition(":")
-    provider = PROVIDERS.get(name) or plugins().get(name)
+    provider = _named(name)
     if provider is None or (devices and provider is CPU):
         known = ", ".join(every_provider())
         raise ProviderError(
@@ -111,6 +113,12 @@ def resolve_provider(spec: str) -> Target:
     if problem is not None:
         raise ProviderError(f"provider {spec!r} cannot be had: {problem}")
     return Target(provider, provider.choose(spec, devices))
+
+
+def _named(name: str) -> Provider | None:
+    """The provider of a name; of two, such as OpenVINO and its plug-in, one that can be had."""
+    found = [p for p in (PROVIDERS.get(name), plugins().get(name)) if p is not None]
+    return next((p for p in found if p.problem() is None), found[0] if found else None)
 
 
 _warned: set[str] = set()

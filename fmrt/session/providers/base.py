@@ -27,6 +27,7 @@ class Provider:
         install: The command that installs it.
         precisions: Those that need no asking, best first; a bundle's variant is chosen by them.
         on_host: Whether batches are computed by the cores that this process runs on.
+        tuned: Whether ``fmrt tune`` measures it.
         disabled: ONNX Runtime's fusions that are slower than what they replace.
     """
 
@@ -35,6 +36,7 @@ class Provider:
     install: str
     precisions: tuple[str, ...] = ("fp32",)
     on_host: bool = False
+    tuned: bool = False
     disabled: tuple[str, ...] = ()
 
     def problem(self) -> str | None:

@@ -23,6 +23,7 @@ class Cpu(Provider):
     """ONNX Runtime's own kernels, one session whatever the number of cores."""
 
     on_host: bool = True
+    tuned: bool = True
     disabled: tuple[str, ...] = SLOW_CPU_FUSIONS
 
     def device_names(self) -> list[str]:

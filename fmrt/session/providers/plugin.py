@@ -66,8 +66,8 @@ class Plugin(Provider):
 
     def options(self, device: int, wanted: DeviceOptions) -> dict[str, str]:
         """Those that keep fp32 graphs in fp32."""
-        del device, wanted
-        return dict(EXACT.get(self.name, {}))
+        del device
+        return {} if wanted.precision == "bf16" else dict(EXACT.get(self.name, {}))
 
     def start(
         self,
