@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmrt.data import Record, Writer, open_writer
-from fmrt.data._writers import STDOUT
+from fmrt.data._outputs import STDOUT
 from fmrt.data.lines import LinesWriter, lines_path
 from fmrt.data.lock import locked_output
 from fmrt.data.provenance import sidecar, sidecar_path
@@ -68,7 +68,7 @@ class Output:
         self._writer.write(vectors, [record.kept for record in records])
         self._rows += len(records)
         if self._lines is not None:
-            self._lines.write([record.number for record in records])
+            self._lines.add([record.number for record in records])
 
     def commit(self, *, skipped: bool) -> Path | None:
         """Give the files their names, the vectors' last; return the line numbers' if there are any.

@@ -8,8 +8,9 @@ vectors come from. pyarrow is imported only when a parquet file is named.
 
 from fmrt.data._embeddings import read_embeddings
 from fmrt.data._formats import read_records
+from fmrt.data._output_format import Writer
+from fmrt.data._outputs import open_writer
 from fmrt.data._records import BadRecord, PassedOver, Record, Records
-from fmrt.data._writers import Writer, open_writer
 from fmrt.data.provenance import read_provenance
 
 __all__ = [

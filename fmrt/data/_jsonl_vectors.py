@@ -14,55 +14,37 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fmrt.data._npy import check_vectors
-from fmrt.data._pyarrow import EMBEDDING
+from fmrt.data._output_format import (
+    EMBEDDING,
+    Embeddings,
+    FileWriter,
+    Form,
+    OutputFormat,
+    Stated,
+)
 from fmrt.data._source import reading
 from fmrt.errors import DataError
-from fmrt.whole_file import PendingFile, nothing, writing
+from fmrt.whole_file import nothing
 from fmrt.words import one_line, shown
 
-EXTENSION = ".jsonl"
 
-
-class JsonlWriter:
+class JsonlWriter(FileWriter):
     """Writes the kept columns of a row, then its vector; numbers are exact."""
-
-    def __init__(
-        self,
-        output: str,
-        shape: tuple[int, ...],
-        dtype: np.dtype[Any],
-        keep: tuple[str, ...],
-        like: str | None = None,  # noqa: ARG002  # the writers are made alike
-        provenance: Mapping[str, Any] | None = None,  # noqa: ARG002  # in a file beside it
-    ) -> None:
-        self._lines = _Lines(shape, dtype, keep)
-        self._pending = PendingFile(output)
 
     def write(self, vectors: NDArray[Any], kept: Sequence[Mapping[str, object]]) -> None:
         """Append ``vectors`` [n, *shape]."""
-        data = self._lines.of(vectors, kept)
-        with writing(self._pending.output):
-            self._pending.file.write(data)
-
-    def commit(self, before: Callable[[], None] = nothing) -> None:
-        """Give the file its name."""
-        self._pending.commit(before)
-
-    def abort(self) -> None:
-        """Remove the unfinished file; after ``commit``, do nothing."""
-        self._pending.abort()
+        self._append(_lines(self._form, vectors, kept))
 
 
 class StdoutWriter:
     """The same to standard output, as vectors come; what is written cannot be taken back."""
 
-    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any], keep: tuple[str, ...]) -> None:
-        self._lines = _Lines(shape, dtype, keep)
+    def __init__(self, form: Form) -> None:
+        self._form = form
 
     def write(self, vectors: NDArray[Any], kept: Sequence[Mapping[str, object]]) -> None:
         """Print ``vectors`` [n, *shape]."""
-        data = self._lines.of(vectors, kept)
+        data = _lines(self._form, vectors, kept)
         sys.stdout.flush()  # of what was printed as text
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
@@ -75,22 +57,17 @@ class StdoutWriter:
         """Do nothing."""
 
 
-class _Lines:
-    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any], keep: tuple[str, ...]) -> None:
-        if EMBEDDING in keep:
-            raise DataError(f"cannot keep {EMBEDDING!r}: the vectors are written under that name")
-        self._shape, self._dtype, self._keep = shape, dtype, keep
+def _lines(form: Form, vectors: NDArray[Any], kept: Sequence[Mapping[str, object]]) -> bytes:
+    form.check(vectors, len(kept))
+    rows = zip(vectors.tolist(), kept, strict=True)
+    return b"".join(
+        _line({**{name: _plain(row[name], name) for name in form.keep}, EMBEDDING: vector})
+        for vector, row in rows
+    )
 
-    def of(self, vectors: NDArray[Any], kept: Sequence[Mapping[str, object]]) -> bytes:
-        check_vectors(vectors, (len(kept), *self._shape), self._dtype)
-        rows = zip(vectors.tolist(), kept, strict=True)
-        return b"".join(
-            self._line({**{name: _plain(row[name], name) for name in self._keep}, EMBEDDING: v})
-            for v, row in rows
-        )
 
-    def _line(self, row: Mapping[str, object]) -> bytes:
-        return json.dumps(row, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+def _line(row: Mapping[str, object]) -> bytes:
+    return json.dumps(row, separators=(",", ":"), allow_nan=False).encode() + b"\n"
 
 
 def _plain(value: object, column: str) -> object:
@@ -116,19 +93,14 @@ def _plain(value: object, column: str) -> object:
     )
 
 
-def read_jsonl_vectors(
-    path: str, columns: Sequence[str], dtype: str | None
-) -> tuple[NDArray[Any], dict[str, list[object]]]:
-    """Vectors [n, dim], and the columns that every row has.
-
-    Args:
-        path: of the file.
-        columns: names of those to return.
-        dtype: of the vectors when they were written; None for float32, or int64 of whole numbers.
+def _read(path: str, columns: Sequence[str], stated: Stated) -> Embeddings:
+    """The vectors, in the dtype stated beside them; else float32, or int64 of whole numbers.
 
     Raises:
         DataError: a line is no such row, or has another number of dimensions than the first.
     """
+    found = stated()
+    dtype = None if found is None else found["dtype"]
     vectors: list[NDArray[Any]] = []
     kept: dict[str, list[object]] = {name: [] for name in columns}
     for number, row in _rows(path):
@@ -165,3 +137,13 @@ def _vector(path: str, number: int, row: Mapping[str, Any], dtype: str | None) -
     if vector.ndim != 1 or vector.dtype.kind not in "fi":
         raise DataError(f"{EMBEDDING!r} of {shown(path)} line {number} is no list of numbers")
     return vector.astype(dtype or (np.float32 if vector.dtype.kind == "f" else np.int64))
+
+
+def _count(path: str) -> tuple[list[int], None]:
+    with Path(path).open("rb") as file:
+        return [sum(1 for _ in file)], None
+
+
+JSONL = OutputFormat(
+    ".jsonl", JsonlWriter, _read, keeps_columns=True, shape_of=_count, to_stdout=StdoutWriter
+)

@@ -3,70 +3,74 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fmrt.whole_file import PendingFile, nothing, writing
+from fmrt.data._output_format import (
+    Embeddings,
+    FileWriter,
+    Form,
+    OutputFormat,
+    Stated,
+    patches,
+)
+from fmrt.errors import DataError
+from fmrt.words import one_line, shown
+
+_NUMBERS = "fiu"
+_MATRIX = 2
 
 
-class NpyWriter:
+class NpyWriter(FileWriter):
     """Writes vectors as one array [rows, *shape]; ``kept`` is ignored, there is no place for it."""
 
-    def __init__(
-        self,
-        output: str,
-        shape: tuple[int, ...],
-        dtype: np.dtype[Any],
-        keep: tuple[str, ...],  # noqa: ARG002  # empty; the writers are made alike
-        like: str | None = None,  # noqa: ARG002
-        provenance: Mapping[str, Any] | None = None,  # noqa: ARG002  # in a file beside it
-    ) -> None:
-        self._shape = shape
-        self._dtype = dtype
+    def __init__(self, output: str, form: Form) -> None:
+        super().__init__(output, form)
         self._rows = 0
-        self._pending = PendingFile(output)
-        self._write(self._header())
+        self._append(self._header())
 
-    def write(self, vectors: NDArray[Any], kept: Sequence[Mapping[str, object]]) -> None:
+    def write(self, vectors: NDArray[Any], kept: Sequence[object]) -> None:
         """Append ``vectors`` [n, *shape]."""
-        check_vectors(vectors, (len(kept), *self._shape), self._dtype)
-        self._write(np.ascontiguousarray(vectors).data)
+        self._form.check(vectors, len(kept))
+        self._append(np.ascontiguousarray(vectors).data)
         self._rows += len(vectors)
 
-    def commit(self, before: Callable[[], None] = nothing) -> None:
-        """Write the number of rows into the header and give the file its name."""
-        with writing(self._pending.output):
-            self._pending.file.seek(0)
-            self._pending.file.write(self._header())
-        self._pending.commit(before)
-
-    def abort(self) -> None:
-        """Remove the unfinished file; after ``commit``, do nothing."""
-        self._pending.abort()
-
-    def _write(self, data: bytes | memoryview) -> None:
-        with writing(self._pending.output):
-            self._pending.file.write(data)
+    def _finish(self) -> None:
+        """Write the number of rows into the header."""
+        self._pending.file.seek(0)
+        self._pending.file.write(self._header())
 
     def _header(self) -> bytes:
-        return npy_header((self._rows, *self._shape), self._dtype)
+        """The array's header, padded so that its length stays while the first axis grows."""
+        header = io.BytesIO()
+        shape = (self._rows, *self._form.shape)
+        facts = {"descr": self._form.dtype.str, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(header, facts)
+        return header.getvalue()
 
 
-def npy_header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
-    """An array's header, padded so that its length stays while the first axis grows."""
-    header = io.BytesIO()
-    facts = {"descr": dtype.str, "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(header, facts)
-    return header.getvalue()
+def _read(path: str, _: Sequence[str], __: Stated) -> Embeddings:
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as e:
+        raise DataError(f"cannot read {shown(path)} as .npy: {one_line(e)}") from e
+    if isinstance(array, np.ndarray) and array.ndim == _MATRIX + 1:
+        raise patches(path)
+    if (
+        not isinstance(array, np.ndarray)
+        or array.ndim != _MATRIX
+        or array.dtype.kind not in _NUMBERS
+    ):
+        raise DataError(f"{shown(path)} is not an array of numbers [rows, dim]")
+    return array, {}
 
 
-def check_vectors(vectors: NDArray[Any], shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-    """Raise ``ValueError`` unless ``vectors`` has this shape and ``dtype``."""
-    if vectors.shape != shape or vectors.dtype != dtype:
-        raise ValueError(
-            f"vectors are {vectors.dtype} {list(vectors.shape)}; the writer takes {dtype} "
-            f"{list(shape)}"
-        )
+def _shape_of(path: str) -> tuple[list[int], str]:
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    return list(array.shape), str(array.dtype)
+
+
+NPY = OutputFormat(".npy", NpyWriter, _read, keeps_columns=False, shard=True, shape_of=_shape_of)

@@ -11,8 +11,6 @@ from fmrt.errors import DataError
 from fmrt.extras import needing
 from fmrt.words import one_line, shown
 
-EMBEDDING = "embedding"
-
 
 def pyarrow() -> ModuleType:
     """Return pyarrow with its parquet module loaded, or raise ``MissingExtraError``."""

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fmrt.data.shard import EXTENSIONS, Shard
+from fmrt.data._outputs import shard_formats
+from fmrt.data.shard import Shard
 from fmrt.errors import DataError
 from fmrt.words import one_line, shown
 
@@ -85,10 +86,10 @@ def extension_of(settings: Mapping[str, Any]) -> str:
     Raises:
         ValueError: it has an unknown one.
     """
-    extension = f".{settings.get('shard_format')}"
-    if extension not in EXTENSIONS:
-        raise ValueError(f"shard_format is {settings.get('shard_format')!r:.40}")
-    return extension
+    name = settings.get("shard_format")
+    if not isinstance(name, str) or name not in shard_formats():
+        raise ValueError(f"shard_format is {name!r:.40}")
+    return f".{name}"
 
 
 def version_of(head: Any) -> int:  # noqa: ANN401  # JSON

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fmrt.data._npy import npy_header
+from fmrt.data._npy import NpyWriter
+from fmrt.data._output_format import Form
+from fmrt.data._outputs import format_of
 from fmrt.data.index import read_index
 from fmrt.errors import DataError
-from fmrt.whole_file import PendingFile, nothing, writing
 from fmrt.words import one_line, shown
 
 _LINE = np.dtype("<i8")
@@ -19,37 +20,21 @@ _LINE = np.dtype("<i8")
 
 def lines_path(vectors: str) -> Path | None:
     """Path of the line numbers of ``vectors``; None for a format that can hold them itself."""
-    path = Path(vectors)
-    return path.with_suffix(".lines.npy") if path.suffix.lower() == ".npy" else None
+    known = format_of(vectors)
+    if known is None or known.keeps_columns:
+        return None
+    return Path(vectors).with_suffix(".lines.npy")
 
 
-class LinesWriter:
+class LinesWriter(NpyWriter):
     """Appends line numbers to an int64 array [rows] that has its name only after ``commit``."""
 
     def __init__(self, path: Path) -> None:
-        self._rows = 0
-        self._pending = PendingFile(str(path))
-        self._header()
+        super().__init__(str(path), Form((), _LINE))
 
-    def write(self, numbers: Sequence[int]) -> None:
+    def add(self, numbers: Sequence[int]) -> None:
         """Append the line numbers of the next rows."""
-        with writing(self._pending.output):
-            self._pending.file.write(np.array(numbers, _LINE).data)
-        self._rows += len(numbers)
-
-    def commit(self, before: Callable[[], None] = nothing) -> None:
-        """Write the number of rows into the header and give the file its name."""
-        self._header()
-        self._pending.commit(before)
-
-    def abort(self) -> None:
-        """Remove the unfinished file; after ``commit``, do nothing."""
-        self._pending.abort()
-
-    def _header(self) -> None:
-        with writing(self._pending.output):
-            self._pending.file.seek(0)
-            self._pending.file.write(npy_header((self._rows,), _LINE))
+        self.write(np.array(numbers, _LINE), numbers)
 
 
 def read_lines(vectors: str, rows: int) -> NDArray[np.int64] | None:

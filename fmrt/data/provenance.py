@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from fmrt.data._jsonl_vectors import EXTENSION
-from fmrt.data._pyarrow import pyarrow, reading_parquet
+from fmrt.data._output_format import OutputFormat, Provenance
+from fmrt.data._outputs import format_of
 from fmrt.data.index import read_index, read_regular
 from fmrt.errors import DataError
 from fmrt.whole_file import PendingFile, writing
 from fmrt.words import one_line, shown
 
-# In the metadata of a parquet schema.
-KEY = b"fmrt"
 # Fields that `fmrt search` uses, and what they are.
 _TYPES: dict[str, tuple[type, ...]] = {
     "space": (str,),
@@ -27,14 +22,13 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "truncate_dim": (int, type(None)),
 }
 
-_WITH_SIDECAR = (".npy", EXTENSION)
-Provenance = Mapping[str, Any]
-
 
 def sidecar_path(vectors: str) -> Path | None:
     """``v.npy.json`` of ``v.npy``; None for a format that holds provenance itself."""
-    path = Path(vectors)
-    return path.with_name(f"{path.name}.json") if path.suffix.lower() in _WITH_SIDECAR else None
+    path, known = Path(vectors), format_of(vectors)
+    if known is None or known.provenance is not None:
+        return None
+    return path.with_name(f"{path.name}.json")
 
 
 def sidecar(path: Path, provenance: Provenance) -> PendingFile:
@@ -49,11 +43,6 @@ def sidecar(path: Path, provenance: Provenance) -> PendingFile:
     return pending
 
 
-def metadata(provenance: Provenance | None) -> dict[bytes, bytes] | None:
-    """The metadata of a parquet schema."""
-    return None if provenance is None else {KEY: json.dumps(provenance).encode()}
-
-
 def read_provenance(path: str) -> dict[str, Any] | None:
     """Where the vectors of a file, or of a folder of shards, come from; None if nothing says so.
 
@@ -62,20 +51,20 @@ def read_provenance(path: str) -> dict[str, Any] | None:
     """
     if Path(path).is_dir():
         return _checked(path, read_index(path).provenance)
-    if Path(path).suffix.lower() == ".parquet":
-        with reading_parquet(path):
-            found = (pyarrow().parquet.read_schema(path).metadata or {}).get(KEY)
-        return None if found is None else _checked(path, _parsed(path, found))
-    beside = sidecar_path(path)
-    if beside is None or not beside.exists():
+    known = format_of(path)
+    if known is None:
         return None
-    return _of_sidecar(path, str(beside))
+    if known.provenance is not None:
+        found = known.provenance(path)
+        return None if found is None else _checked(path, _parsed(path, found))
+    beside = f"{path}.json"
+    return _of_sidecar(path, known, beside) if Path(beside).exists() else None
 
 
-def _of_sidecar(path: str, beside: str) -> dict[str, Any] | None:
+def _of_sidecar(path: str, known: OutputFormat, beside: str) -> dict[str, Any] | None:
     try:
         content = read_regular(Path(beside))
-        form = _form_of(path)
+        form = ([], None) if known.shape_of is None else known.shape_of(path)
     except (OSError, ValueError, EOFError) as e:
         raise DataError(f"cannot read {shown(beside)}: {one_line(e)}") from e
     found = _checked(beside, _parsed(beside, content))
@@ -87,15 +76,6 @@ def _of_sidecar(path: str, beside: str) -> dict[str, Any] | None:
                 f"{form[0]}: remove it, or embed again"
             )
     return found
-
-
-def _form_of(path: str) -> tuple[list[int], str | None]:
-    """Shape and dtype of an array; of JSON lines their number alone, and None."""
-    if Path(path).suffix.lower() == EXTENSION:
-        with Path(path).open("rb") as file:
-            return [sum(1 for _ in file)], None
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
-    return list(array.shape), str(array.dtype)
 
 
 def _parsed(where: str, content: bytes) -> object:

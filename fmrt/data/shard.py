@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from fmrt.bundle import record_of
+from fmrt.data._outputs import shard_formats
 from fmrt.manifest import FileRecord
 
-EXTENSIONS = (".npy", ".parquet")
-_NAME = re.compile(r"shard-\d{5,}(\.lines)?\.(npy|parquet)")
+_NAME = re.compile(r"shard-\d{5,}(\.lines)?\.(?P<format>\w+)")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MOST = (1 << 63) - 1
 
@@ -24,7 +24,8 @@ def shard_name(number: int, extension: str) -> str:
 
 def is_shard_name(name: str) -> bool:
     """Whether a job may have written a file of that name."""
-    return _NAME.fullmatch(name) is not None
+    found = _NAME.fullmatch(name)
+    return found is not None and found["format"] in shard_formats()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Shard:
         number = whole(values, "number")
         records = whole(values, "records", 1)
         rows = whole(values, "rows", 0, records)
-        lined = version > 1 and extension == ".npy"
+        lined = version > 1 and not shard_formats()[extension[1:]].keeps_columns
         shard = cls(
             number,
             extension,

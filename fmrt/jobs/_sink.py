@@ -120,7 +120,7 @@ class ShardSink:
             return None
         lines = LinesWriter(target)
         try:
-            lines.write(self._numbers)
+            lines.add(self._numbers)
             lines.commit()
         finally:
             lines.abort()

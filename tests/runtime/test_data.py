@@ -446,7 +446,7 @@ def test_vectors_in_pieces_read_back_equal(extension, sizes, dim, dtype, tmp_pat
 
 
 def test_kept_columns_come_first_and_read_back(tmp_path, monkeypatch):
-    monkeypatch.setattr("fmrt.data._parquet_writer._GROUP_ROWS", 2)
+    monkeypatch.setattr("fmrt.data._parquet_vectors._GROUP_ROWS", 2)
     path = str(tmp_path / "a.parquet")
     kept = [
         {"id": i, "note": "x" if i < 3 else None, "m": {"k": [i], "e": ["x"][i:]}}
@@ -484,7 +484,7 @@ def test_kept_columns_come_first_and_read_back(tmp_path, monkeypatch):
     ],
 )
 def test_kept_values_of_two_types_name_the_column(tmp_path, monkeypatch, first, later, rows):
-    monkeypatch.setattr("fmrt.data._parquet_writer._GROUP_ROWS", rows)
+    monkeypatch.setattr("fmrt.data._parquet_vectors._GROUP_ROWS", rows)
     writer = open_writer(str(tmp_path / "a.parquet"), shape=(1,), dtype=F32, keep=["c"])
     with pytest.raises(DataError, match="kept column 'c'") as e:  # noqa: PT012
         writer.write(vectors(1, 1, F32), [{"c": first}])
