@@ -1,8 +1,9 @@
 """fmrt: export foundation models once, embed anywhere, fast.
 
-``Embedder`` runs a bundle on onnxruntime, without torch or transformers, as ``EmbedOptions`` say,
-and ``Segmenter`` one that segments images by ``Prompt``; ``export_model`` makes one (with the
-``export`` extra); ``Bundle`` is one on disk; ``verify_bundle`` checks one against PyTorch;
+``Embedder`` runs a bundle on onnxruntime, without torch or transformers, as ``EmbedOptions`` say.
+``embed_to_file`` and ``embed_to_folder`` embed a whole input, and ``search`` searches what they
+wrote. ``Segmenter`` runs a bundle that segments images by ``Prompt``. ``export_model`` makes a bundle
+(with the ``export`` extra); ``Bundle`` is one on disk; ``verify_bundle`` checks one against PyTorch;
 ``push_bundle`` publishes one.
 """
 
@@ -17,8 +18,11 @@ from fmrt.errors import FmrtError
 if TYPE_CHECKING:
     from fmrt._api import export_model, quantize_bundle
     from fmrt.bundle import Bundle
+    from fmrt.data import Reading
     from fmrt.embed_options import EmbedOptions
     from fmrt.embedder import Embedder
+    from fmrt.jobs import Embedded, embed_to_file, embed_to_folder
+    from fmrt.nearest import Hit, search
     from fmrt.prompt import Prompt
     from fmrt.push import push_bundle
     from fmrt.segment import Segmentation
@@ -28,30 +32,42 @@ if TYPE_CHECKING:
 __all__ = [
     "Bundle",
     "EmbedOptions",
+    "Embedded",
     "Embedder",
     "FmrtError",
+    "Hit",
     "ParityReport",
     "Prompt",
+    "Reading",
     "Segmentation",
     "Segmenter",
     "__version__",
+    "embed_to_file",
+    "embed_to_folder",
     "export_model",
     "push_bundle",
     "quantize_bundle",
+    "search",
     "verify_bundle",
 ]
 # Where each is that is imported when it is asked for, so that the command line starts quickly.
 _HOMES = {
     "Bundle": "bundle",
     "EmbedOptions": "embed_options",
+    "Embedded": "jobs",
     "Embedder": "embedder",
+    "Hit": "nearest",
     "ParityReport": "verify",
     "Prompt": "prompt",
+    "Reading": "data",
     "Segmentation": "segment",
     "Segmenter": "segmenter",
+    "embed_to_file": "jobs",
+    "embed_to_folder": "jobs",
     "export_model": "_api",
     "push_bundle": "push",
     "quantize_bundle": "_api",
+    "search": "nearest",
     "verify_bundle": "verify",
 }
 

@@ -170,8 +170,13 @@ SHOWN: Mapping[str, Shown] = {
 DEFAULTS = EmbedOptions()
 
 
-def takes_options(function: F) -> F:
-    """Show the options of `EmbedOptions` in a function's signature, instead of ``**changes``."""
+def takes_options(function: F, also: Callable[..., Any] | None = None) -> F:
+    """Show the options of `EmbedOptions` in a function's signature, instead of ``**changes``.
+
+    Args:
+        function: that takes them.
+        also: a function whose keyword arguments it takes too.
+    """
     signature = inspect.signature(function)
     own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
     options = [
@@ -180,6 +185,9 @@ def takes_options(function: F) -> F:
         )
         for field in dataclasses.fields(EmbedOptions)
     ]
+    if also is not None:
+        others = inspect.signature(also).parameters.values()
+        options += [p for p in others if p.kind is p.KEYWORD_ONLY and p.name not in NAMES]
     shown = signature.replace(parameters=[*own, *options])
     function.__signature__ = shown  # type: ignore[attr-defined]  # what inspect looks for
     return function

@@ -19,7 +19,7 @@ from fmrt.engine import Engine
 from fmrt.errors import ClosedError, OptionError, ProcessError, TruncationWarning
 from fmrt.items import items_of
 from fmrt.limits import DEFAULT, Limits
-from fmrt.manifest import Manifest
+from fmrt.manifest import Manifest, Variant
 from fmrt.options import checked
 from fmrt.progress import Progress
 from fmrt.request import Request, make_request, with_prompt
@@ -106,7 +106,7 @@ class Embedder(Encoding):
         device_options = DeviceOptions(gpu_mem_limit, cuda_graphs)
         tuning = Tuning.chosen(workers, intra_op_threads)
         (item_bytes,) = checked(max_item_bytes=max_item_bytes)
-        limits = Limits(item_bytes)
+        self._limits = limits = Limits(item_bytes)
         self._bundle = Bundle.opened(bundle, sha256, revision)
         self._lock = threading.Lock()
         self._engines: dict[str, Engine] = {}
@@ -302,7 +302,33 @@ class Embedder(Encoding):
     @property
     def batch_tokens(self) -> int:
         """Most tokens (patches, frames) of a batch, unless a call says otherwise."""
-        return self._engine(None, ()).batch_tokens
+        return self.batch_tokens_of(None)
+
+    def batch_tokens_of(self, modality: str | None) -> int:
+        """The same for a modality.
+
+        Raises:
+            OptionError: the tower of this modality is not loaded, or there is none.
+        """
+        return self._engine(modality, ()).batch_tokens
+
+    @property
+    def bundle(self) -> Bundle:
+        """The bundle that is loaded."""
+        return self._bundle
+
+    @property
+    def max_item_bytes(self) -> int:
+        """Most memory to take for an item while it is decoded."""
+        return self._limits.item_bytes
+
+    def variant_of(self, modality: str) -> Variant:
+        """The variant that embeds a modality.
+
+        Raises:
+            OptionError: the tower of this modality is not loaded, or there is none.
+        """
+        return self._engine(modality, ()).variant
 
     @property
     def variant(self) -> str:

@@ -158,6 +158,10 @@ class TruncationWarning(UserWarning):
     """Texts were cut to the model's ``max_length``; says how many and how long they were."""
 
 
+class DataWarning(UserWarning):
+    """What was decided about an input, passed over or skipped; a line each."""
+
+
 class ProviderWarning(UserWarning):
     """The CPU is used though there is a GPU, or a batch did not fit its memory; says why."""
 

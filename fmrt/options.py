@@ -151,6 +151,10 @@ OPTIONS: Mapping[str, Check] = {
     "raw_of": function,
     "on_error": optional(function),
     "group_of": optional(function),
+    # of jobs and of search
+    "warn": optional(function),
+    "shard_rows": optional(whole(MOST_TOKENS)),
+    "k": whole(MOST_TOKENS),
     # of the exporter
     "output": name_of,
     "pooling": optional(name_of),

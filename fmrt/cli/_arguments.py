@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from _typeshed import SupportsWrite
 
     from fmrt.bundle import Bundle
+    from fmrt.data import Reading
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[Parser]"
 
@@ -31,6 +32,7 @@ SEPARATOR = "--"  # after it, nothing is an option
 _MOST = 2**31 - 1
 _MOST_BYTES = 2**63 - 1
 _SHOWN = 60
+_READING = ("format", "column", "delimiter", "header")
 
 
 class Parser(argparse.ArgumentParser):
@@ -286,9 +288,11 @@ def add_reading(parser: Parser) -> None:
     )
 
 
-def reading_options(args: argparse.Namespace) -> dict[str, Any]:
-    """Options of `fmrt.data.read_records`, as `add_reading` added them."""
-    return {name: getattr(args, name) for name in ("format", "column", "delimiter", "header")}
+def reading_of(args: argparse.Namespace, **more: Any) -> Reading:
+    """How to read, as `add_reading` added it; and more of `fmrt.data.Reading`."""
+    from fmrt.data import Reading
+
+    return Reading(**{name: getattr(args, name) for name in _READING}, **more)
 
 
 def check_reading_is_used(args: argparse.Namespace) -> None:
@@ -297,7 +301,7 @@ def check_reading_is_used(args: argparse.Namespace) -> None:
     Raises:
         OptionError: so it is.
     """
-    given = [name for name, value in reading_options(args).items() if value not in (None, True)]
+    given = [name for name in _READING if getattr(args, name) not in (None, True)]
     if args.texts is None and given:
         name = "no-header" if given[0] == "header" else given[0]
         raise OptionError(f"--{name} says how to read --texts, which is not given")

@@ -6,9 +6,9 @@ import argparse
 import os
 import shlex
 import sys
-import time
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fmrt.cli._arguments import (
     Subparsers,
@@ -17,25 +17,17 @@ from fmrt.cli._arguments import (
     add_model,
     add_reading,
     byte_size,
-    open_bundle,
     options_of,
     positive,
-    reading_options,
+    reading_of,
 )
 from fmrt.cli._say import tell
+from fmrt.cli._status import DONE
 from fmrt.cli._text import shortened
-from fmrt.errors import DataError, quoted
-from fmrt.limits import Limits
-from fmrt.words import count
+from fmrt.errors import DataError, OptionError, quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from fmrt.bundle import Bundle
     from fmrt.cli._arguments import Parser
-    from fmrt.cli._input import Input
-    from fmrt.data import BadRecord, Record, Records
-    from fmrt.request import Request
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -76,8 +68,9 @@ def _add_files(parser: Parser) -> None:
     )
     parser.add_argument(
         "--shard-format",
-        choices=("npy", "parquet"),
-        help="of shards (default: npy, or parquet with --keep)",
+        metavar="F",
+        type=_shard_format,
+        help="of shards: npy or parquet (default: npy, or parquet with --keep)",
     )
     add_reading(parser)
     parser.add_argument(
@@ -134,35 +127,54 @@ def run(args: argparse.Namespace) -> int:
 
     Without success there is no output, unless it is a folder, which keeps its complete shards.
     """
-    from fmrt.cli._input import Input
-    from fmrt.cli._output import check_output
-    from fmrt.cli._shards import is_folder, run_shards
-    from fmrt.data import read_records
-    from fmrt.request import make_request
+    from fmrt.jobs import embed_to_file, embed_to_folder
 
     if args.quiet and args.progress is None:
         args.progress = False
     _check_given(args)
-    folder = is_folder(args)
-    if not folder:
-        check_output(args.output, args.keep, overwrite=args.overwrite)
-    bundle, args.provider = open_bundle(args)
-    args.modality = _modality(args, bundle)
-    records = read_records(
-        args.input,
-        keep=args.keep,
-        modality=args.modality,
-        limits=Limits(args.max_item_size),
-        **reading_options(args),
-    )
-    _report(records, args.input)
-    request = make_request(bundle, options_of(args))
-    skip = args.on_error == "skip"
-    paths = args.modality != "text"
-    source = Input(args.input, args.format, paths=paths, skip=skip, table=records.table)
-    if folder:
-        return run_shards(args, bundle, source, records, request)
-    return _run_file(args, bundle, source, records, request)
+    if _is_folder(args):
+        shards = {"shard_rows": args.shard_rows, "shard_format": args.shard_format}
+        embed_to_folder(args.bundle, args.input, args.output, **shards, **_how(args))
+    else:
+        embed_to_file(args.bundle, args.input, args.output, **_how(args))
+    return DONE
+
+
+def _how(args: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of the API that both forms of output have."""
+    return {
+        "options": options_of(args).but({"show_progress": args.progress}),
+        "reading": reading_of(args, keep=args.keep, on_error=args.on_error),
+        "overwrite": args.overwrite,
+        "report": partial(tell, args),
+        "warn": _warn,
+        "variant": args.variant,
+        "provider": args.provider,
+        "revision": args.revision,
+        "sha256": args.sha256,
+        "workers": args.workers,
+        "verify": not args.no_verify,
+        "gpu_mem_limit": args.gpu_mem_limit,
+        "cuda_graphs": args.cuda_graphs,
+        "cache": args.cache,
+        "max_item_bytes": args.max_item_size,
+    }
+
+
+def _is_folder(args: argparse.Namespace) -> bool:
+    """Whether the output is a folder of shards.
+
+    Raises:
+        OptionError: it is not, and there is an option of shards.
+    """
+    separators = tuple(filter(None, (os.sep, os.altsep)))
+    if args.output.endswith(separators) or Path(args.output).is_dir():
+        return True
+    if args.shard_rows or args.shard_format:
+        raise OptionError(
+            f"--shard-rows and --shard-format need a folder: say -o {args.output + os.sep!r}"
+        )
+    return False
 
 
 def _check_given(args: argparse.Namespace) -> None:
@@ -183,74 +195,13 @@ def _check_given(args: argparse.Namespace) -> None:
         args.fail("the following arguments are required: -o/--output (- for standard output)")
 
 
-def _modality(args: argparse.Namespace, bundle: Bundle) -> str:
-    """What the input holds: what was asked for, what it shows, or what the model embeds first."""
-    from fmrt.data._formats import modality_of
+def _shard_format(text: str) -> str:
+    from fmrt.data import shard_formats
 
-    several = bundle.manifest.modalities
-    if args.modality is None and args.format is None and len(several) > 1:
-        found = modality_of(args.input, several)
-        if found is not None:
-            _warn(f"{args.input!r} is taken for {found}; --modality says otherwise")
-            return found
-    return bundle.manifest.tower(args.modality).modality
-
-
-def _report(records: Records, source: str) -> None:
-    """Say what was chosen of an input, and what was left out."""
-    from fmrt.data._folder import described
-
-    for choice in records.choices:
-        _warn(choice)
-    if records.passed_over:
-        _warn(f"passed over {count(len(records.passed_over), 'file')} in {source!r}:")
-        for line in described(records.passed_over):
-            _warn(f"  {line}")
-
-
-def _run_file(
-    args: argparse.Namespace,
-    bundle: Bundle,
-    source: Input,
-    records: Iterator[Record | BadRecord],
-    request: Request,
-) -> int:
-    """Embed into one file."""
-    from fmrt.cli._output import opened
-    from fmrt.cli._stream import embed_stream, form_of, open_embedder, provenance, summary
-
-    with opened(
-        args.output,
-        shape=request.tower.shape(request.post.width),
-        dtype=request.post.precision.dtype,
-        keep=args.keep,
-        overwrite=args.overwrite,
-        skip=args.on_error == "skip",
-        provenance=provenance(args, bundle, request),
-    ) as output:
-        try:
-            with open_embedder(args, bundle) as embedder:
-                start = time.perf_counter()
-                embedded = embed_stream(
-                    args,
-                    embedder,
-                    source.usable(records),
-                    raw=source.raw,
-                    reject=source.reject,
-                    write=output.write,
-                )
-                seconds = time.perf_counter() - start
-        finally:
-            source.report_skipped()
-        if not embedded:
-            raise DataError(f"nothing embedded of {args.input!r}: every record was skipped")
-        lines = output.commit(skipped=source.skipped > 0)
-    form = form_of(request.tower, request.post.dim)
-    done = summary(embedded, args.modality, form, seconds)
-    tell(args, f"embedded {done} -> {'standard output' if args.output == '-' else args.output}")
-    if lines is not None:
-        tell(args, f"line numbers of the rows -> {lines}")
-    return 0
+    known = shard_formats()
+    if text not in known:
+        raise argparse.ArgumentTypeError(f"{text!r}; choose from: {', '.join(known)}")
+    return text
 
 
 def _warn(line: str) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from fmrt.cli._arguments import (
@@ -13,23 +14,16 @@ from fmrt.cli._arguments import (
     add_model,
     add_reading,
     check_reading_is_used,
-    open_bundle,
     options_of,
     positive,
-    reading_options,
+    reading_of,
 )
 from fmrt.cli._say import print_json
+from fmrt.cli._status import DONE
 from fmrt.cli._text import shortened, table
-from fmrt.errors import DataError, InputError
-from fmrt.words import count
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from fmrt.bundle import Bundle
-    from fmrt.cli._nearest import Hit
-    from fmrt.data import BadRecord, Record
+    from fmrt.nearest import Hit
 
 QUERY_OPTIONS = ("prompt_name", "prompt", "truncate_dim")
 _NUMBERS = ("rank", "score", "row")
@@ -81,124 +75,40 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         DataError: the vectors or texts cannot be used, or do not belong together.
     """
-    from fmrt.cli._nearest import check_vectors, nearest
-    from fmrt.data import read_embeddings, read_provenance, read_records
-    from fmrt.data.lines import read_lines
-    from fmrt.request import prompt_text
+    from fmrt.nearest import search
 
     check_reading_is_used(args)
-    vectors, columns = read_embeddings(args.embeddings, columns=("text",))
-    lines = read_lines(args.embeddings, len(vectors))
-    records = None
-    if args.texts is not None:
-        records = read_records(args.texts, **reading_options(args))
-    bundle, args.provider = open_bundle(args)
-    prompt_text(bundle.manifest.tower("text"), options_of(args))
-    if not args.ignore_provenance:
-        _check_provenance(args, bundle, read_provenance(args.embeddings))
-    check_vectors(args.embeddings, vectors, args.truncate_dim or bundle.manifest.dim)
-    hits = nearest(args.embeddings, vectors, _query(args, bundle), args.k)
-    if records is not None:
-        texts: list[str] | None = _texts(records, hits, lines, len(vectors))
-    else:
-        texts = [str(columns["text"][hit.row]) for hit in hits] if "text" in columns else None
+    hits = search(
+        args.bundle,
+        args.embeddings,
+        args.query,
+        options_of(args),
+        k=args.k,
+        texts=args.texts,
+        reading=reading_of(args),
+        check_provenance=not args.ignore_provenance,
+        variant=args.variant,
+        provider=args.provider,
+        revision=args.revision,
+        sha256=args.sha256,
+    )
     if args.json:
-        print_json({"query": args.query, "hits": _values(hits, texts, lines)})
+        print_json({"query": args.query, "hits": _values(hits)})
     elif args.quiet:
         print("\n".join(str(hit.row) for hit in hits))
     else:
-        print(_table(hits, texts))
-    return 0
+        print(_table(hits))
+    return DONE
 
 
-def _check_provenance(
-    args: argparse.Namespace, bundle: Bundle, provenance: Mapping[str, Any] | None
-) -> None:
-    """Compare with what made the vectors, and cut the query as they were; nothing if unknown.
-
-    Prompts, variants, precisions and modalities may differ: they are of one space.
-
-    Raises:
-        DataError: another model made the vectors.
-    """
-    from fmrt.jobs import space_of
-
-    if provenance is None:
-        return
-    if provenance["space"] != space_of(bundle.manifest):
-        raise DataError(
-            f"{args.embeddings!r} was embedded with {provenance['model']!r}, whose vectors "
-            f"those of {bundle.manifest.source.model!r} cannot be compared with: search with the "
-            "bundle that embedded it, or say --ignore-provenance"
-        )
-    if args.truncate_dim is None:
-        args.truncate_dim = provenance["truncate_dim"]
+def _values(hits: Sequence[Hit]) -> list[dict[str, Any]]:
+    return [{"rank": rank, **dataclasses.asdict(hit)} for rank, hit in enumerate(hits, 1)]
 
 
-def _query(args: argparse.Namespace, bundle: Bundle) -> NDArray[Any]:
-    from fmrt.embedder import Embedder
-
-    with Embedder(bundle, variant=args.variant, provider=args.provider) as embedder:
-        try:
-            return embedder.embed_query(args.query, options_of(args), show_progress=False)
-        except InputError as e:
-            raise InputError(f"the query: {e.reason}") from None
-
-
-def _texts(
-    records: Iterable[Record | BadRecord],
-    hits: Sequence[Hit],
-    lines: NDArray[np.int64] | None,
-    rows: int,
-) -> list[str]:
-    """Texts of the hits, read from the file that was embedded.
-
-    Args:
-        records: all records of the file.
-        hits: whose texts.
-        lines: the line of each row; None when every record has a row.
-        rows: how many rows there are.
-
-    Raises:
-        DataError: the file is not the one that was embedded.
-    """
-    wanted = {hit.row if lines is None else int(lines[hit.row]) for hit in hits}
-    found: dict[int, str] = {}
-    total = 0
-    for position, record in enumerate(records):
-        total += 1
-        key = position if lines is None else record.number
-        if key in wanted:
-            found[key] = str(getattr(record, "value", ""))
-    if lines is None and total != rows:
-        raise DataError(
-            f"--texts has {count(total, 'record')}, and there are {count(rows, 'vector')}: give "
-            "the file that was embedded"
-        )
-    if len(found) < len(wanted):
-        line = min(wanted - found.keys())
-        raise DataError(f"--texts has no record at line {line}: give the file that was embedded")
-    return [found[hit.row if lines is None else int(lines[hit.row])] for hit in hits]
-
-
-def _values(
-    hits: Sequence[Hit], texts: Sequence[str] | None, lines: NDArray[np.int64] | None
-) -> list[dict[str, Any]]:
-    return [
-        {
-            "rank": i + 1,
-            "row": hit.row,
-            "score": hit.score,
-            "line": None if lines is None else int(lines[hit.row]),
-            "text": None if texts is None else texts[i],
-        }
-        for i, hit in enumerate(hits)
-    ]
-
-
-def _table(hits: Sequence[Hit], texts: Sequence[str] | None) -> str:
+def _table(hits: Sequence[Hit]) -> str:
     cells = [(f"{i}", f"{hit.score:.4f}", f"{hit.row}") for i, hit in enumerate(hits, 1)]
-    if texts is None:
+    texts = [hit.text for hit in hits if hit.text is not None]
+    if len(texts) < len(hits):
         return table(_NUMBERS, cells, _NUMBERS)
     taken = len(table(_NUMBERS, cells, _NUMBERS).splitlines()[0]) + 2
     room = max(_LEAST_TEXT, shutil.get_terminal_size((_WIDTH, 0)).columns - taken)

@@ -10,11 +10,12 @@ from fmrt.cli._arguments import (
     add_reading,
     check_reading_is_used,
     positive,
-    reading_options,
+    reading_of,
 )
 from fmrt.cli._say import show
 from fmrt.cli._text import table
 from fmrt.errors import DataError
+from fmrt.limits import DEFAULT
 
 _TITLES = {
     "batch_tokens": "most tokens of a batch",
@@ -89,13 +90,13 @@ def items_of(args: argparse.Namespace, engine: object, bundle: object) -> list[o
     """
     from itertools import islice
 
-    from fmrt.data import Record, read_records
+    from fmrt.data import Record
     from fmrt.measure import sample_items
 
     check_reading_is_used(args)
     if args.texts is None:
         return sample_items(engine, bundle, args.items)  # type: ignore[arg-type]
-    records = read_records(args.texts, **reading_options(args))
+    records = reading_of(args).records(args.texts, "text", DEFAULT)
     texts = (r.value for r in records if isinstance(r, Record))
     items: list[object] = list(islice(dict.fromkeys(islice(texts, 4 * args.items)), args.items))
     if not items:

@@ -7,20 +7,28 @@ vectors come from. pyarrow is imported only when a parquet file is named.
 """
 
 from fmrt.data._embeddings import read_embeddings
-from fmrt.data._formats import read_records
+from fmrt.data._folder import described
+from fmrt.data._formats import modality_of, read_records
 from fmrt.data._output_format import Writer
-from fmrt.data._outputs import open_writer
+from fmrt.data._outputs import STDOUT, open_writer, shard_formats
+from fmrt.data._reading import AS_IT_SAYS, Reading
 from fmrt.data._records import BadRecord, PassedOver, Record, Records
 from fmrt.data.provenance import read_provenance
 
 __all__ = [
+    "AS_IT_SAYS",
+    "STDOUT",
     "BadRecord",
     "PassedOver",
+    "Reading",
     "Record",
     "Records",
     "Writer",
+    "described",
+    "modality_of",
     "open_writer",
     "read_embeddings",
     "read_provenance",
     "read_records",
+    "shard_formats",
 ]

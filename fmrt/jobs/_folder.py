@@ -79,6 +79,10 @@ class Folder:
                 )
             yield folder
 
+    def files(self) -> list[Path]:
+        """The job's files, sorted by name."""
+        return _ours(self.path)
+
     @property
     def rows(self) -> int:
         """Vectors in complete shards."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -20,8 +21,7 @@ import pytest
 from fmrt import Embedder, stream
 from fmrt.bundle import record_of
 from fmrt.cli import main
-from fmrt.cli._input import Input
-from fmrt.data._npy import NpyWriter
+from fmrt.data import Records
 from fmrt.manifest import REFERENCE_FILE, Manifest, Variant
 
 TEXTS = ["the cat sat", "", "a red dog", "日本 cat", "one two three"]
@@ -352,7 +352,7 @@ def test_interruption_leaves_nothing(tiny_bundle, place, capsys, monkeypatch):
         raise KeyboardInterrupt
 
     put_texts()
-    monkeypatch.setattr("fmrt.data._npy.NpyWriter.write", interrupt)
+    monkeypatch.setattr(os, "fsync", interrupt)
     assert main(["embed", str(tiny_bundle), "a.txt", "-o", "v.npy"]) == 130
     assert capsys.readouterr().err == "fmrt: interrupted\n"
     assert names(place) == ["a.txt"]
@@ -360,24 +360,25 @@ def test_interruption_leaves_nothing(tiny_bundle, place, capsys, monkeypatch):
 
 def test_a_slow_writer_holds_the_reader_back(tiny_bundle, place, monkeypatch):
     read, written, ahead = [0], [0], []
-    usable, write = Input.usable, NpyWriter.write
+    following = Records.__iter__
 
-    def counted(self, records):
-        for record in usable(self, records):
+    def counted(self):
+        for record in following(self):
             read[0] += 1
             yield record
 
-    def slow(self, vectors, kept):
-        time.sleep(0.01)
-        ahead.append(read[0] - written[0])
-        write(self, vectors, kept)
-        written[0] += len(vectors)
+    class Slow(io.BytesIO):
+        def write(self, data):
+            time.sleep(0.01)
+            ahead.append(read[0] - written[0])
+            written[0] += data.count(b"\n")
+            return len(data)
 
     monkeypatch.setattr(stream, "WINDOW_ITEMS", 10)
-    monkeypatch.setattr(Input, "usable", counted)
-    monkeypatch.setattr(NpyWriter, "write", slow)
+    monkeypatch.setattr(Records, "__iter__", counted)
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(Slow()))
     put("a.txt", "cat\n" * 400)
-    assert main(["embed", str(tiny_bundle), "a.txt", "-o", "v.npy"]) == 0
+    assert main(["embed", str(tiny_bundle), "a.txt", "-o", "-"]) == 0
     assert written[0] == 400
     # Two that are computed, one that waits, one that is written, and the next as it is read.
     assert 20 < max(ahead) <= 50
@@ -480,7 +481,7 @@ def test_search_finds_lines_where_some_were_skipped(tiny_bundle, place, capsys):
 def test_search_in_several_blocks_is_the_same(tiny_bundle, place, capsys, monkeypatch):
     vectors = np.random.default_rng(0).standard_normal((300, 12)).astype(np.float32)
     np.save("v.npy", vectors)
-    monkeypatch.setattr("fmrt.cli._nearest._BLOCK_ELEMENTS", 12 * 7)
+    monkeypatch.setattr("fmrt.nearest._BLOCK_ELEMENTS", 12 * 7)
     hits = found(capsys, tiny_bundle, "v.npy", "dog", "-k", 20)
     with Embedder(tiny_bundle) as embedder:
         query = embedder.embed_query("dog")

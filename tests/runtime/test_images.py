@@ -18,8 +18,11 @@ from PIL import Image  # noqa: E402
 import fmrt  # noqa: E402
 from fmrt.bundle import record_of  # noqa: E402
 from fmrt.cli import main  # noqa: E402
-from fmrt.data import read_embeddings, read_records  # noqa: E402
-from fmrt.data._formats import modality_of  # noqa: E402
+from fmrt.data import (  # noqa: E402
+    modality_of,
+    read_embeddings,
+    read_records,
+)
 from fmrt.errors import InputError, OptionError  # noqa: E402
 from fmrt.manifest import (  # noqa: E402
     REFERENCE_FILE,

@@ -34,7 +34,7 @@ MODULES = (
     "onnxruntime.capi._pybind_state",
     "tokenizers",
     "fmrt.engine",
-    "fmrt.cli._stream",
+    "fmrt.jobs",
 )
 MAIN = [sys.executable, "-m", "fmrt"]
 

@@ -11,8 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fmrt.data import Record, Writer, open_writer
-from fmrt.data._outputs import STDOUT
+from fmrt.data import STDOUT, Record, Writer, open_writer
 from fmrt.data.lines import LinesWriter, lines_path
 from fmrt.data.lock import locked_output
 from fmrt.data.provenance import sidecar, sidecar_path
@@ -45,6 +44,9 @@ class Output:
         lines: of the line of each row, where records may be skipped.
         provenance: where the vectors come from.
         form: shape of an item, and the dtype.
+
+    Attributes:
+        lines: where the line numbers go, if they have a file of their own.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Output:
         self._form = form
         self._rows = 0
         self._cleared = False
+        self.lines = lines_path(output)
 
     def write(self, records: Sequence[Record], vectors: NDArray[Any]) -> None:
         """Append the vectors of some records."""
@@ -70,30 +73,31 @@ class Output:
         if self._lines is not None:
             self._lines.add([record.number for record in records])
 
-    def commit(self, *, skipped: bool) -> Path | None:
-        """Give the files their names, the vectors' last; return the line numbers' if there are any.
+    def commit(self, *, skipped: bool) -> tuple[Path, ...]:
+        """Give the files their names, the vectors' last, and return them, the vectors' first.
 
         All are brought to the disk before the first of them gets its name. Vectors that are
         replaced go before that, so that none are ever beside another run's files.
         """
         if not _companions(self._output):
             self._writer.commit()
-            return None
+            return () if self._output == STDOUT else (Path(self._output),)
         with ExitStack() as stack:
             files: list[_File] = [self._writer]
             if self._lines is not None and skipped:
                 files.append(self._lines)
             if (path := sidecar_path(self._output)) is not None:
-                beside = sidecar(path, self._facts())
-                stack.callback(beside.abort)
-                files.append(beside)
+                facts = sidecar(path, self._facts())
+                stack.callback(facts.abort)
+                files.append(facts)
             try:
                 self._commit(files)
             except BaseException:
                 if self._cleared:
                     self._clear()
                 raise
-        return lines_path(self._output) if self._lines in files else None
+        beside = [*([self.lines] if self._lines in files else []), sidecar_path(self._output)]
+        return (Path(self._output), *(path for path in beside if path is not None))
 
     def _commit(self, files: Sequence[_File]) -> None:
         if files:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePath
 
 from fmrt.data import BadRecord, Record
@@ -18,7 +17,7 @@ class Input:
 
     Args:
         source: the input, for messages.
-        format: as ``--format`` gives it, or None.
+        format: as it was given, or None.
         paths: whether strings are paths, relative to the table that holds them, if it is one.
         skip: whether to go on after a bad record.
         table: whether records come from a table, as not from a folder.
@@ -77,12 +76,12 @@ class Input:
         if len(self._first_skipped) < _MOST_SHOWN:
             self._first_skipped.append(line)
 
-    def report_skipped(self) -> None:
-        """Name the first skipped records on standard error, and say how many there are."""
+    def report_skipped(self, warn: Callable[[str], None]) -> None:
+        """Name the first skipped records, and say how many there are."""
         for line in self._first_skipped:
-            print(f"fmrt: skipped {line}", file=sys.stderr)
+            warn(f"skipped {line}")
         if self.skipped:
-            print(f"fmrt: skipped {count(self.skipped, 'record')} in all", file=sys.stderr)
+            warn(f"skipped {count(self.skipped, 'record')} in all")
 
     def _where(self, record: Record | BadRecord) -> str:
         if not self._paths or isinstance(record, BadRecord) or isinstance(record.value, bytes):

@@ -1,0 +1,27 @@
+"""What a run has done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """What is there after a run.
+
+    Attributes:
+        rows: vectors in the output, those of earlier runs of a job too.
+        computed: vectors that this run has written.
+        shards: of a job; 0 for a file.
+        skipped: records without a vector.
+        seconds: from the first record to the last vector, of this run.
+        files: that hold the vectors and what belongs to them, in order; none on standard output.
+    """
+
+    rows: int
+    computed: int
+    shards: int
+    skipped: int
+    seconds: float
+    files: tuple[Path, ...]

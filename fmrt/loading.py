@@ -1,0 +1,99 @@
+"""A model as functions of the package take it: a bundle's place, a bundle, or an `Embedder`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fmrt.bundle import Bundle
+from fmrt.embed_options import EmbedOptions, takes_options
+from fmrt.embedder import Embedder
+from fmrt.errors import OptionError
+from fmrt.limits import DEFAULT
+from fmrt.manifest import Variant
+from fmrt.options import checked
+from fmrt.session import resolve_provider
+
+F = TypeVar("F", bound=Callable[..., Any])
+Given = str | Path | Bundle | Embedder
+_LOADING = frozenset(inspect.signature(Embedder).parameters) - {"bundle", "modality"}
+
+
+class Model:
+    """A model whose graph is not loaded yet, unless it was given as an `Embedder`.
+
+    Args:
+        given: a bundle's directory or its id on the hub, a bundle, or an `Embedder`.
+        arguments: of `Embedder`, by name, and options of embedding, which are left alone.
+
+    Attributes:
+        bundle: of the model.
+        provider: execution provider, with ``auto`` resolved.
+        max_item_bytes: most memory of an item while it is decoded.
+
+    Raises:
+        ProviderError: the provider is unknown or cannot be had.
+        BundleError: there is no such bundle or variant.
+        OptionError: an argument is for an `Embedder` that was given.
+    """
+
+    def __init__(self, given: Given, arguments: Mapping[str, Any]) -> None:
+        own = {name: value for name, value in arguments.items() if name in _LOADING}
+        self._ready, self._own = None, own
+        self.max_item_bytes: int = own.get("max_item_bytes", DEFAULT.item_bytes)
+        if isinstance(given, Embedder):
+            if own:
+                raise OptionError(f"{min(own)} is for a bundle, and an Embedder was given")
+            self._ready = given
+            self.bundle, self.provider = given.bundle, given.provider
+            self.max_item_bytes = given.max_item_bytes
+            return
+        pin, revision = own.pop("sha256", None), own.pop("revision", None)
+        variant, provider = checked(variant=own.get("variant"), provider=own.get("provider", "cpu"))
+        target = resolve_provider(provider)
+        self.provider = target.spec
+        if isinstance(given, Bundle):
+            self.bundle = Bundle.opened(given, pin, revision)
+        else:
+            self.bundle = Bundle.from_pretrained(str(given), revision, variant, target.name, pin)
+        self.bundle.variant(variant, target.name)
+
+    def variant(self, modality: str) -> Variant:
+        """The graph that embeds a modality."""
+        if self._ready is not None:
+            return self._ready.variant_of(modality)
+        name = self.provider.partition(":")[0]
+        return self.bundle.variant(self._own.get("variant"), name, modality)
+
+    @contextmanager
+    def embedder(self, modality: str | None = None) -> Iterator[Embedder]:
+        """The model, loaded; closed in the end unless it was given so.
+
+        Args:
+            modality: load only the tower of this one.
+        """
+        if self._ready is not None:
+            yield self._ready
+            return
+        arguments = {**self._own, "provider": self.provider, "modality": modality}
+        with Embedder(self.bundle, **arguments) as embedder:
+            yield embedder
+
+
+def options_in(options: EmbedOptions, arguments: Mapping[str, Any]) -> EmbedOptions:
+    """Options, changed by those among arguments that are not of `Embedder`.
+
+    Raises:
+        OptionError: a value is wrong.
+        TypeError: there is no argument of that name.
+    """
+    return options.but({n: value for n, value in arguments.items() if n not in _LOADING})
+
+
+def takes_model(function: F) -> F:
+    """Show arguments of `Embedder` and options of embedding in a function's signature."""
+    return partial(takes_options, also=Embedder)(function)
