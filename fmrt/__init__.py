@@ -2,9 +2,9 @@
 
 ``Embedder`` runs a bundle on onnxruntime, without torch or transformers, as ``EmbedOptions`` say.
 ``embed_to_file`` and ``embed_to_folder`` embed a whole input, and ``search`` searches what they
-wrote. ``Segmenter`` runs a bundle that segments images by ``Prompt``. ``export_model`` makes a bundle
-(with the ``export`` extra); ``Bundle`` is one on disk; ``verify_bundle`` checks one against PyTorch;
-``push_bundle`` publishes one.
+wrote. ``Segmenter`` runs a bundle that segments images by ``Prompt``. ``export_model`` makes a
+bundle (with the ``export`` extra); ``Bundle`` is one on disk; ``verify_bundle`` checks one against
+PyTorch; ``push_bundle`` publishes one.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from fmrt.embedder import Embedder
 from fmrt.errors import OptionError
 from fmrt.limits import DEFAULT
 from fmrt.manifest import Variant
-from fmrt.options import checked
+from fmrt.options import OPTIONS
 from fmrt.session import resolve_provider
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -42,7 +42,11 @@ class Model:
     """
 
     def __init__(self, given: Given, arguments: Mapping[str, Any]) -> None:
-        own = {name: value for name, value in arguments.items() if name in _LOADING}
+        own: dict[str, Any] = {
+            name: OPTIONS[name](name, value)
+            for name, value in arguments.items()
+            if name in _LOADING
+        }
         self._ready, self._own = None, own
         self.max_item_bytes: int = own.get("max_item_bytes", DEFAULT.item_bytes)
         if isinstance(given, Embedder):
@@ -53,8 +57,8 @@ class Model:
             self.max_item_bytes = given.max_item_bytes
             return
         pin, revision = own.pop("sha256", None), own.pop("revision", None)
-        variant, provider = checked(variant=own.get("variant"), provider=own.get("provider", "cpu"))
-        target = resolve_provider(provider)
+        variant = own.get("variant")
+        target = resolve_provider(own.get("provider", "cpu"))
         self.provider = target.spec
         if isinstance(given, Bundle):
             self.bundle = Bundle.opened(given, pin, revision)

@@ -16,6 +16,7 @@ from fmrt.data import (
     BadRecord,
     Reading,
     Record,
+    as_reading,
     read_embeddings,
     read_provenance,
 )
@@ -107,7 +108,8 @@ def search(
         OptionError: an option that makes no sense for this model.
         BundleError: as of `Embedder`.
     """
-    (k,) = checked(k=k)
+    k, _, _ = checked(k=k, texts=texts, check_provenance=check_provenance)
+    reading = as_reading(reading)
     options = options_in(options, arguments)
     found = _opened(vectors, check_provenance=check_provenance)
     records = None if texts is None else reading.records(str(texts), "text", DEFAULT)

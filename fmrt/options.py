@@ -123,6 +123,13 @@ def _encodable(place: str) -> bool:
     return True
 
 
+def character(name: str, value: object) -> str:
+    """What may stand between fields of a table."""
+    if not isinstance(value, str) or len(value) != 1 or value in '"\r\n\0':
+        raise OptionError(f"{name}={quoted(value)}; give one character")
+    return value
+
+
 def function(name: str, value: object) -> object:
     """Something to call."""
     if not callable(value):
@@ -154,7 +161,15 @@ OPTIONS: Mapping[str, Check] = {
     # of jobs and of search
     "warn": optional(function),
     "shard_rows": optional(whole(MOST_TOKENS)),
+    "shard_format": optional(name_of),
     "k": whole(MOST_TOKENS),
+    "texts": optional(file_path),
+    "check_provenance": flag,
+    # of reading
+    "format": optional(name_of),
+    "column": optional(text),
+    "delimiter": optional(character),
+    "header": flag,
     # of the exporter
     "output": name_of,
     "pooling": optional(name_of),

@@ -11,7 +11,7 @@ from fmrt.data._folder import described
 from fmrt.data._formats import modality_of, read_records
 from fmrt.data._output_format import Writer
 from fmrt.data._outputs import STDOUT, open_writer, shard_formats
-from fmrt.data._reading import AS_IT_SAYS, Reading
+from fmrt.data._reading import AS_IT_SAYS, Reading, as_reading
 from fmrt.data._records import BadRecord, PassedOver, Record, Records
 from fmrt.data.provenance import read_provenance
 
@@ -24,6 +24,7 @@ __all__ = [
     "Record",
     "Records",
     "Writer",
+    "as_reading",
     "described",
     "modality_of",
     "open_writer",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fmrt.data._formats import read_records
 from fmrt.data._records import Records
-from fmrt.errors import OptionError
+from fmrt.errors import OptionError, quoted
 from fmrt.limits import Limits
+from fmrt.options import checked, text
 
 ON_ERROR = ("fail", "skip")
 
@@ -27,27 +28,26 @@ class Reading:
         on_error: ``fail`` at a record that cannot be embedded, or ``skip`` it.
 
     Raises:
-        OptionError: ``on_error`` or ``keep`` has a wrong value.
+        OptionError: one of these has a wrong value.
     """
 
     format: str | None = None
     column: str | None = None
     delimiter: str | None = None
     header: bool = True
-    keep: Iterable[str] = ()
+    keep: Sequence[str] = ()
     on_error: str = "fail"
 
     def __post_init__(self) -> None:
-        if self.on_error not in ON_ERROR:
-            raise OptionError(f"on_error={self.on_error!r}; choose from: {', '.join(ON_ERROR)}")
-        if isinstance(self.keep, str):
-            raise OptionError(f"keep={self.keep!r} is one name; give a list of names")
-        object.__setattr__(self, "keep", tuple(dict.fromkeys(self.keep)))
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The columns to carry along, each once."""
-        return tuple(self.keep)
+        checked(format=self.format, column=self.column, delimiter=self.delimiter)
+        checked(header=self.header)
+        if not isinstance(self.on_error, str) or self.on_error not in ON_ERROR:
+            choices = ", ".join(ON_ERROR)
+            raise OptionError(f"on_error={quoted(self.on_error)}; choose from: {choices}")
+        if not isinstance(self.keep, list | tuple):
+            raise OptionError(f"keep={quoted(self.keep)}; give a list of names")
+        names = [text("keep", name) for name in self.keep]
+        object.__setattr__(self, "keep", tuple(dict.fromkeys(names)))
 
     def records(self, source: str, modality: str, limits: Limits) -> Records:
         """The records of an input, as of `fmrt.data.read_records`."""
@@ -55,12 +55,23 @@ class Reading:
             source,
             format=self.format,
             column=self.column,
-            keep=self.columns,
+            keep=self.keep,
             modality=modality,
             delimiter=self.delimiter,
             header=self.header,
             limits=limits,
         )
+
+
+def as_reading(value: object) -> Reading:
+    """A value that is how to read.
+
+    Raises:
+        OptionError: it is none.
+    """
+    if not isinstance(value, Reading):
+        raise OptionError(f"reading={quoted(value)}; give a Reading")
+    return value
 
 
 AS_IT_SAYS = Reading()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from fmrt.data import Reading, Records, described, modality_of
+from fmrt.data import Reading, Records, as_reading, described, modality_of
 from fmrt.embed_options import EmbedOptions
 from fmrt.errors import DataWarning
 from fmrt.jobs._input import Input
@@ -71,6 +71,7 @@ def make_run(
     """Open the bundle and the input; arguments are those of the public functions."""
     options = options_in(options, arguments)
     checked(report=report, warn=warn)
+    reading = as_reading(reading)
     warn = warn or partial(warn_user, category=DataWarning)
     model = Model(given, arguments)
     modality = _modality(model, source, options, reading, warn)

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fmrt.data import AS_IT_SAYS, STDOUT, Reading
+from fmrt.data import AS_IT_SAYS, STDOUT, Reading, as_reading
 from fmrt.embed_options import DEFAULTS, EmbedOptions
 from fmrt.errors import DataError
 from fmrt.jobs._output import Output, check_output, opened
@@ -14,6 +14,7 @@ from fmrt.jobs._result import Embedded
 from fmrt.jobs._run import Run, Say, make_run
 from fmrt.jobs._stream import embed_stream, summary
 from fmrt.loading import Given, takes_model
+from fmrt.options import checked
 
 
 @takes_model
@@ -52,14 +53,15 @@ def embed_to_file(
         OptionError: an option that makes no sense for this model.
         BundleError: as of `Embedder`.
     """
+    checked(overwrite=overwrite)
     source, output = str(source), str(output)
-    check_output(output, reading.columns, overwrite=overwrite)
+    check_output(output, as_reading(reading).keep, overwrite=overwrite)
     run = make_run(model, source, options, reading, report, warn, arguments)
     with opened(
         output,
         shape=run.shape,
         dtype=run.request.post.precision.dtype,
-        keep=run.reading.columns,
+        keep=run.reading.keep,
         overwrite=overwrite,
         skip=run.reading.on_error == "skip",
         provenance=run.provenance(),

@@ -73,9 +73,11 @@ def embed_to_folder(
         BundleError: as of `Embedder`.
     """
     source, folder = str(source), str(folder)
-    (shard_rows,) = checked(shard_rows=shard_rows)
+    shard_rows, _, _ = checked(
+        shard_rows=shard_rows, shard_format=shard_format, overwrite=overwrite
+    )
     run = make_run(model, source, options, reading, report, warn, arguments)
-    shard_format = _shard_format(shard_format, keeps=bool(reading.columns))
+    shard_format = _shard_format(shard_format, keeps=bool(reading.keep))
     fingerprint = Fingerprint(source, run.modality)
     with Folder.opened(Path(folder), overwrite=overwrite) as opened:
         settings = _settings(run, fingerprint, shard_rows, shard_format)
@@ -133,7 +135,7 @@ class _Job:
             extension=f".{self._settings['shard_format']}",
             shape=run.shape,
             dtype=run.request.post.precision.dtype,
-            keep=run.reading.columns,
+            keep=run.reading.keep,
             provenance=self._provenance,
             check=fingerprint.check,
         )
@@ -239,7 +241,7 @@ def _settings(
         Setting("column", "--column", reading.column),
         Setting("delimiter", "--delimiter", reading.delimiter),
         Setting("no_header", "--no-header", None if reading.header else True),
-        Setting("keep", "--keep", list(reading.columns)),
+        Setting("keep", "--keep", list(reading.keep)),
         *(_setting(name, getattr(run.request.options, name)) for name in SHOWN),
         Setting("shard_rows", "--shard-rows", shard_rows, SHARD_ROWS, kept=True),
         Setting(

@@ -44,6 +44,7 @@ WRONG = (
 )
 # What a call is about, and is no option of it.
 THINGS = {"self", "bundle", "items", "model", "text", "options", "image", "repository", "texts"}
+THINGS |= {"source", "output", "folder", "vectors", "query", "reading", "arguments"}
 CALLS = {
     "Embedder": fmrt.Embedder.__init__,
     "embed": fmrt.Embedder.embed,
@@ -52,8 +53,26 @@ CALLS = {
     "from_pretrained": fmrt.Embedder.from_pretrained,
     "token_count": fmrt.Embedder.token_count,
     "push_bundle": fmrt.push_bundle,
+    "embed_to_file": fmrt.embed_to_file,
+    "embed_to_folder": fmrt.embed_to_folder,
+    "search": fmrt.search,
+    "Reading": fmrt.Reading,
     "Segmenter": fmrt.Segmenter.__init__,
     "Segmenter.from_pretrained": fmrt.Segmenter.from_pretrained,
+}
+
+
+FUNCTIONS = {
+    "embed_to_file": lambda bundle, options: fmrt.embed_to_file(
+        bundle, "a.txt", "a.npy", **{"overwrite": True, **options}
+    ),
+    "embed_to_folder": lambda bundle, options: fmrt.embed_to_folder(
+        bundle, "a.txt", "folder", **{"overwrite": True, **options}
+    ),
+    "search": lambda bundle, options: fmrt.search(
+        bundle, np.eye(12, dtype="float32"), "cat", **options
+    ),
+    "Reading": lambda _, options: fmrt.Reading(**options),
 }
 
 
@@ -76,6 +95,8 @@ def called(call, tiny_bundle, embedder, **options):
         fmrt.Embedder.from_pretrained(str(tiny_bundle), **options).close()
     elif call == "push_bundle":
         fmrt.push_bundle(tiny_bundle, "no name of a repository", **options)
+    elif call in FUNCTIONS:
+        FUNCTIONS[call](tiny_bundle, options)
     elif call == "Segmenter":
         fmrt.Segmenter(tiny_bundle, **options)
     elif call == "Segmenter.from_pretrained":
@@ -98,7 +119,7 @@ def error_of(call, tiny_bundle, embedder, options):
 
 @pytest.mark.parametrize("call", CALLS)
 def test_every_option_is_in_the_table(call) -> None:
-    assert set(options_of(call)) <= OPTIONS
+    assert set(options_of(call)) <= OPTIONS | {"keep"}
 
 
 def test_every_option_of_everything_public_is_in_the_table() -> None:
@@ -113,8 +134,8 @@ def test_every_option_of_everything_public_is_in_the_table() -> None:
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY
     }
     assert {"workers", "batch_tokens", "threads", "private"} <= found
-    # What a prompt of a segmenter is, which has checks of its own.
-    assert found - OPTIONS == {"points", "labels", "box"}
+    # What a prompt of a segmenter is, and how to read: these have checks of their own.
+    assert found - OPTIONS == {"points", "labels", "box", "keep", "reading"}
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -122,6 +143,7 @@ def test_what_an_option_cannot_be_is_one_clear_error(
     call, tiny_bundle, embedder, tmp_path, monkeypatch
 ) -> None:
     monkeypatch.chdir(tmp_path)  # where a cache may be made
+    (tmp_path / "a.txt").write_text("cat\n")
     for option in options_of(call):
         for value in WRONG:
             error = error_of(call, tiny_bundle, embedder, {option: value})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import subprocess
 import sys
@@ -63,3 +64,24 @@ def test_every_error_is_ours_and_a_builtin_one() -> None:
     plain = {Exception, BaseException, object}
     for error in (e for e in ours if not e.__subclasses__()):
         assert [b for b in error.__mro__ if b.__module__ == "builtins" and b not in plain]
+
+
+def test_a_name_with_an_underscore_is_used_in_its_own_package_alone() -> None:
+    """`a.b._c` is imported by `a.b` and what is in it."""
+    (root,) = fmrt.__path__
+    wrong = []
+    for file in Path(root).rglob("*.py"):
+        importer = ".".join(("fmrt", *file.relative_to(root).with_suffix("").parts))
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("fmrt"):
+                continue
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            for name in names:
+                package, private, _ = name.partition("._")
+                if (
+                    private
+                    and not name.endswith("__")
+                    and not f"{importer}.".startswith(f"{package}.")
+                ):
+                    wrong.append(f"{importer} imports {name}")
+    assert not wrong
