@@ -76,12 +76,6 @@ def test_a_name_with_an_underscore_is_used_in_its_own_package_alone() -> None:
             if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("fmrt"):
                 continue
             names = [f"{node.module}.{alias.name}" for alias in node.names]
-            for name in names:
-                package, private, _ = name.partition("._")
-                if (
-                    private
-                    and not name.endswith("__")
-                    and not f"{importer}.".startswith(f"{package}.")
-                ):
-                    wrong.append(f"{importer} imports {name}")
+            private = [name for name in names if "._" in name and not name.endswith("__")]
+            wrong += [n for n in private if not importer.startswith(n.partition("._")[0])]
     assert not wrong
