@@ -99,7 +99,7 @@ def search(
             vectors, if there is one.
         reading: how ``texts`` is read.
         check_provenance: refuse vectors that say that another model made them.
-        arguments: options by their names, in place of those of ``options``; and arguments of
+        arguments: options by their names, instead of those of ``options``; and arguments of
             `Embedder` where ``model`` is a bundle.
 
     Raises:

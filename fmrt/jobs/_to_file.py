@@ -44,7 +44,7 @@ def embed_to_file(
         overwrite: replace the output.
         report: takes a line about what was done.
         warn: takes a line about what was chosen, passed over or skipped; default a `DataWarning`.
-        arguments: options by their names, in place of those of ``options``; and arguments of
+        arguments: options by their names, instead of those of ``options``; and arguments of
             `Embedder` where ``model`` is a bundle.
 
     Raises:
