@@ -20,7 +20,7 @@ PAGE = ROOT / "CONTRIBUTING.md"
 EXAMPLES = [block.text for block in blocks(PAGE) if block.language == "diff"]
 TEXTS = ("the cat sat", "a red dog ran")
 # Places that each example may cost: files that are new, and those that are there.
-COSTS = {"decimals": (0, 2), "coreml": (1, 1)}
+COSTS = {"decimals": (0, 2), "coreml": (1, 1), "fvecs": (1, 1)}
 
 
 @pytest.fixture(scope="module")
@@ -82,3 +82,14 @@ def test_the_provider_is_listed_and_can_be_named(patched: Path) -> None:
     assert coreml["onnxruntime"] == "CoreMLExecutionProvider"
     assert coreml["devices"] or "pip install onnxruntime, on macOS" in coreml["problem"]
     assert "coreml" in [one["name"] for one in found]
+
+
+def test_the_output_format_is_written_and_read(patched: Path) -> None:
+    for name in ("v.fvecs", "v.npy"):
+        run(patched, "embed", "bundle", "texts.txt", "-o", name)
+    raw = np.fromfile(patched / "v.fvecs", "<i4").reshape(len(TEXTS), -1)
+    want = np.load(patched / "v.npy")
+    assert (raw[:, 0] == want.shape[1]).all()
+    np.testing.assert_array_equal(raw[:, 1:].view("<f4"), want)
+    found = run(patched, "search", "bundle", "v.fvecs", TEXTS[1], "--json")
+    assert json.loads(found)["hits"][0]["row"] == 1

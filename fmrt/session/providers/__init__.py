@@ -71,8 +71,18 @@ class Target:
 
 
 def every_provider() -> dict[str, Provider]:
-    """The table's providers, then those of installed plug-ins, by name; the table's name wins."""
-    return {**PROVIDERS, **plugins(), **PROVIDERS}
+    """The table's providers, then those of installed plug-ins, by name.
+
+    Where both have a name, as OpenVINO and its plug-in, it is the table's, unless the plug-in's
+    alone can be had.
+    """
+    found = plugins()
+    replaced = {
+        name: found[name]
+        for name, provider in PROVIDERS.items()
+        if name in found and provider.problem() is not None and found[name].problem() is None
+    }
+    return {**PROVIDERS, **found, **PROVIDERS, **replaced}
 
 
 def preferred_precisions(name: str) -> tuple[str, ...]:
@@ -98,7 +108,7 @@ def resolve_provider(spec: str) -> Target:
     if spec == "auto":
         return _automatic()
     name, _, devices = spec.partition(":")
-    provider = _named(name)
+    provider = every_provider().get(name)
     if provider is None or (devices and provider is CPU):
         known = ", ".join(every_provider())
         raise ProviderError(
@@ -113,12 +123,6 @@ def resolve_provider(spec: str) -> Target:
     if problem is not None:
         raise ProviderError(f"provider {spec!r} cannot be had: {problem}")
     return Target(provider, provider.choose(spec, devices))
-
-
-def _named(name: str) -> Provider | None:
-    """The provider of a name; of two, such as OpenVINO and its plug-in, one that can be had."""
-    found = [p for p in (PROVIDERS.get(name), plugins().get(name)) if p is not None]
-    return next((p for p in found if p.problem() is None), found[0] if found else None)
 
 
 _warned: set[str] = set()
