@@ -27,18 +27,19 @@ class Model:
     """A model whose graph is not loaded yet, unless it was given as an `Embedder`.
 
     Args:
-        given: a bundle's directory or its id on the hub, a bundle, or an `Embedder`.
-        arguments: of `Embedder`, by name, and options of embedding, which are left alone.
+        given: A bundle's directory or its id on the hub, a bundle, or an `Embedder`.
+        arguments: The arguments of `Embedder`, by name, and options of embedding, which are left
+            alone.
 
     Attributes:
-        bundle: of the model.
-        provider: execution provider, with ``auto`` resolved.
-        max_item_bytes: most memory of an item while it is decoded.
+        bundle: The bundle of the model.
+        provider: Execution provider, with ``auto`` resolved.
+        max_item_bytes: Most memory of an item while it is decoded.
 
     Raises:
-        ProviderError: the provider is unknown or cannot be had.
-        BundleError: there is no such bundle or variant.
-        OptionError: an argument is for an `Embedder` that was given.
+        ProviderError: The provider is unknown or cannot be had.
+        BundleError: There is no such bundle or variant.
+        OptionError: An argument is for an `Embedder` that was given.
     """
 
     def __init__(self, given: Given, arguments: Mapping[str, Any]) -> None:
@@ -78,7 +79,7 @@ class Model:
         """The model, loaded; closed in the end unless it was given so.
 
         Args:
-            modality: load only the tower of this one.
+            modality: Load only the tower of this one.
         """
         if self._ready is not None:
             yield self._ready
@@ -92,8 +93,8 @@ def options_in(options: EmbedOptions, arguments: Mapping[str, Any]) -> EmbedOpti
     """Options, changed by those among arguments that are not of `Embedder`.
 
     Raises:
-        OptionError: a value is wrong.
-        TypeError: there is no argument of that name.
+        OptionError: A value is wrong.
+        TypeError: There is no argument of that name.
     """
     return options.but({n: value for n, value in arguments.items() if n not in _LOADING})
 

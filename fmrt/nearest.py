@@ -40,10 +40,11 @@ class Hit:
     """A row that is near to a query.
 
     Attributes:
-        row: of the vectors, from 0.
-        score: cosine similarity to the query.
-        line: of the row's record in the file that was embedded, where records were skipped.
-        text: that was embedded, where it is known.
+        row: The row of the vectors, from 0.
+        score: Cosine similarity to the query.
+        line: The line of the row's record in the file that was embedded, where records were
+            skipped.
+        text: The text that was embedded, where it is known.
     """
 
     row: int
@@ -57,11 +58,11 @@ class _Vectors:
     """What is searched.
 
     Attributes:
-        name: for messages.
+        name: The name for messages.
         matrix: ``[n, dim]``, which may be memory-mapped.
-        lines: the line of each row; None when every record has a row.
-        texts: of each row, where they are beside the vectors.
-        provenance: of the vectors, where it is known.
+        lines: The line of each row; None when every record has a row.
+        texts: The texts of each row, where they are next to the vectors.
+        provenance: The provenance of the vectors, where it is known.
     """
 
     name: str
@@ -90,23 +91,23 @@ def search(
     and the dimensions of the vectors.
 
     Args:
-        model: a bundle's directory or its id on the hub, a `Bundle`, or an `Embedder`.
-        vectors: a file or a folder that was written with the model, or an array ``[n, dim]``.
-        query: a text.
-        options: how to embed the query; see `EmbedOptions`.
-        k: at most this many rows.
-        texts: the file that was embedded, for the hits' texts; default the column "text" beside the
-            vectors, if there is one.
-        reading: how ``texts`` is read.
-        check_provenance: refuse vectors that say that another model made them.
-        arguments: options by their names, instead of those of ``options``; and arguments of
+        model: A bundle's directory or its id on the hub, a `Bundle`, or an `Embedder`.
+        vectors: A file or a folder that was written with the model, or an array ``[n, dim]``.
+        query: A text.
+        options: How to embed the query; see `EmbedOptions`.
+        k: The number at most this many rows.
+        texts: The file that was embedded, for the hits' texts; default the column "text" next to
+            the vectors, if there is one.
+        reading: How ``texts`` is read.
+        check_provenance: Refuse vectors that say that another model made them.
+        arguments: Options by their names, instead of those of ``options``; and arguments of
             `Embedder` where ``model`` is a bundle.
 
     Raises:
-        DataError: the vectors or texts cannot be used, or do not belong together.
-        InputError: the query cannot be embedded.
-        OptionError: an option that makes no sense for this model.
-        BundleError: as of `Embedder`.
+        DataError: The vectors or texts cannot be used, or do not belong together.
+        InputError: The query cannot be embedded.
+        OptionError: An option that makes no sense for this model.
+        BundleError: The bundle cannot be used, as in `Embedder`.
     """
     k, _, _ = checked(k=k, texts=texts, check_provenance=check_provenance)
     reading = as_reading(reading)
@@ -151,7 +152,7 @@ def _comparable(found: _Vectors, bundle: Bundle, options: EmbedOptions) -> Embed
     Prompts, variants, precisions and modalities may differ: they are of one space.
 
     Raises:
-        DataError: another model made the vectors.
+        DataError: Another model made the vectors.
     """
     made = found.provenance
     if made is None:
@@ -171,7 +172,7 @@ def check_vectors(path: str, vectors: NDArray[Any], dim: int) -> None:
     """Raise unless a query of ``dim`` dimensions can be compared with these vectors by cosine.
 
     Raises:
-        DataError: it cannot, with the reason.
+        DataError: It cannot, with the reason.
     """
     if vectors.dtype.kind != "f" and vectors.dtype != np.int8:
         # uint8 is offset, or eight dimensions a byte; nothing in the file tells which.
@@ -192,13 +193,13 @@ def nearest(path: str, vectors: NDArray[Any], query: NDArray[np.float32], k: int
     """Return the ``k`` rows with the highest cosine, best first, of equal ones the first row.
 
     Args:
-        path: where the vectors come from, for messages.
+        path: Where the vectors come from, for messages.
         vectors: ``[n, dim]``, which may be memory-mapped.
         query: ``[dim]``.
-        k: at most this many.
+        k: The number at most this many.
 
     Raises:
-        DataError: a row holds NaN or infinity.
+        DataError: A row holds NaN or infinity.
     """
     unit = query / max(float(np.linalg.norm(query)), 1e-30)
     rows, scores = np.empty(0, np.int64), np.empty(0, np.float32)
@@ -227,12 +228,12 @@ def _with_texts(records: Iterable[Record | BadRecord], hits: Sequence[Hit], rows
     """The hits with their texts, read from the file that was embedded.
 
     Args:
-        records: all records of the file.
-        hits: with their lines, unless every record has a row.
-        rows: how many rows there are.
+        records: All records of the file.
+        hits: The hits with their lines, unless every record has a row.
+        rows: How many rows there are.
 
     Raises:
-        DataError: the file is not the one that was embedded.
+        DataError: The file is not the one that was embedded.
     """
     by_line = hits[0].line is not None
     wanted = {_place(hit) for hit in hits}

@@ -11,7 +11,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status, see `fmrt.cli._status`.
 
     Args:
-        argv: arguments without the program's name; default those of the process, which then ends.
+        argv: Arguments without the program's name; default those of the process, which then ends.
     """
     with _process.prepared(ends=argv is None) as interruptible:
         from fmrt.cli import _program  # an interrupt while it loads is one line

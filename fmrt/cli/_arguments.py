@@ -39,8 +39,9 @@ class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line with the way out, as all errors of this program are.
 
     Attributes:
-        commands: of the program, by name; this parser is of one of them, or of the program itself.
-        may_follow: options that may be given without a value, and the pattern of a value: another
+        commands: The commands of the program, by name; this parser is of one of them, or of the
+            program itself.
+        may_follow: Options that may be given without a value, and the pattern of a value: another
             word that follows is the next argument, and none of the option's.
     """
 
@@ -299,7 +300,7 @@ def check_reading_is_used(args: argparse.Namespace) -> None:
     """Raise where it is said how to read ``--texts``, and there are none.
 
     Raises:
-        OptionError: so it is.
+        OptionError: So it is.
     """
     given = [name for name in _READING if getattr(args, name) not in (None, True)]
     if args.texts is None and given:
@@ -333,8 +334,8 @@ def open_bundle(args: argparse.Namespace) -> tuple[Bundle, str]:
         The bundle, and the provider with ``auto`` resolved.
 
     Raises:
-        ProviderError: the provider is unknown or cannot be had.
-        BundleError: there is no such bundle or variant.
+        ProviderError: The provider is unknown or cannot be had.
+        BundleError: There is no such bundle or variant.
     """
     from fmrt.bundle import Bundle
     from fmrt.session import resolve_provider

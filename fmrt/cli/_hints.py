@@ -11,8 +11,8 @@ class Hint(NamedTuple):
     """What stands here for an option of other tools.
 
     Attributes:
-        ours: options, or names of arguments, of which a command has one.
-        note: what else there is to say.
+        ours: Options, or names of arguments, of which a command has one.
+        note: What else there is to say.
     """
 
     ours: tuple[str, ...]
@@ -143,9 +143,9 @@ def about_flag(flag: str, own: Collection[str], others: Mapping[str, Collection[
     """One line about an option that a command has not.
 
     Args:
-        flag: the option.
-        own: the command's options, and names of its arguments.
-        others: those of the other commands, by their name.
+        flag: The option.
+        own: The command's options, and names of its arguments.
+        others: Those of the other commands, by their name.
     """
     line = f"unknown option {flag}"
     plain = flag.replace("_", "-")

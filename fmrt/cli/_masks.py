@@ -25,10 +25,10 @@ class MaskFile:
     """A mask on its way to a file.
 
     Attributes:
-        prompt, index: which prompt's, and which of its masks, both from 0.
-        score: the model's.
+        prompt, index: The prompt and index which prompt's, and which of its masks, both from 0.
+        score: The model's.
         mask: bool ``[height, width]``.
-        name: where it is, once written.
+        name: Where it is, once written.
     """
 
     prompt: int
@@ -48,7 +48,7 @@ def check_masks_output(output: str, args: argparse.Namespace, *, several: bool) 
 
     Raises:
         DataError: ``output`` is in the way.
-        OptionError: one file for several masks.
+        OptionError: One file for several masks.
     """
     path = Path(output)
     if path.suffix == PNG and several:

@@ -29,7 +29,7 @@ def prepared(*, ends: bool) -> Iterator[Interruptible]:
     raises KeyboardInterrupt: for work that has something to clean up.
 
     Args:
-        ends: whether the process ends after this; then Ctrl-C stays as it is here.
+        ends: Whether the process ends after this; then Ctrl-C stays as it is here.
     """
     _open_closed_files()
     given, sys.stderr = sys.stderr, cast("TextIO", _Unfailing(sys.stderr))

@@ -25,7 +25,7 @@ _QUALITY = (
 
 
 def variants_table(variants: Iterable[Variant]) -> str:
-    """Return a line a variant: what it is, its size with external weights, its parity.
+    """Return one line per variant: what it is, its size with external weights, its parity.
 
     Of quantized ones a second table says what they are worth on items that nothing was chosen on.
     """

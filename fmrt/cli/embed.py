@@ -165,7 +165,7 @@ def _is_folder(args: argparse.Namespace) -> bool:
     """Whether the output is a folder of shards.
 
     Raises:
-        OptionError: it is not, and there is an option of shards.
+        OptionError: It is not, and there is an option of shards.
     """
     separators = tuple(filter(None, (os.sep, os.altsep)))
     if args.output.endswith(separators) or Path(args.output).is_dir():
@@ -181,8 +181,8 @@ def _check_given(args: argparse.Namespace) -> None:
     """Raise unless there is an input, and an output is named.
 
     Raises:
-        DataError: there is no such input; what to do if it is a text itself.
-        SystemExit: no output.
+        DataError: There is no such input; what to do if it is a text itself.
+        SystemExit: No output.
     """
     text = args.input
     if text != "-" and not os.path.lexists(text) and (" " in text or not Path(text).suffix):

@@ -30,7 +30,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "--output",
         metavar="WHAT",
         default="pooled",
-        help="pooled for a vector an item, or patch for a vector a patch of an image "
+        help="pooled for one vector per item, or patch for one vector per patch of an image "
         "(default: pooled)",
     )
     parser.add_argument(
@@ -98,8 +98,8 @@ def run(args: argparse.Namespace) -> int:
     """Export, and print what was chosen, how close to PyTorch it is, and what to do next.
 
     Raises:
-        ExportError: the model cannot be exported.
-        QuantizationError: it is, but a quantized variant did not pass; the others were printed.
+        ExportError: The model cannot be exported.
+        QuantizationError: It is, but a quantized variant did not pass; the others were printed.
     """
     from fmrt.bundle import Bundle
 

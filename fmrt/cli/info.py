@@ -55,8 +55,8 @@ def run(args: argparse.Namespace) -> int:
     """Print what a bundle is and where its nodes run, or what this machine is.
 
     Raises:
-        OptionError: an option of bundles without a bundle, or the reverse.
-        ProviderError: a graph does not load on the provider; the others have been printed.
+        OptionError: An option of bundles without a bundle, or the reverse.
+        ProviderError: A graph does not load on the provider; the others have been printed.
     """
     if args.bundle is None or args.providers:
         return _machine(args)

@@ -54,7 +54,7 @@ def add_quality(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--calibration",
         metavar="FILE",
-        help="your own items to calibrate on: a text a line, or a folder of images or sounds "
+        help="your own items to calibrate on: one text per line, or a folder of images or sounds "
         "(default: the exporter's)",
     )
 
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     """Quantize, and print the bundle's variants and what to do next.
 
     Raises:
-        QuantizationError: a variant did not pass; those that did have been printed.
+        QuantizationError: A variant did not pass; those that did have been printed.
     """
     from fmrt._api import quantize_bundle
     from fmrt.bundle import Bundle

@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the nearest rows.
 
     Raises:
-        DataError: the vectors or texts cannot be used, or do not belong together.
+        DataError: The vectors or texts cannot be used, or do not belong together.
     """
     from fmrt.nearest import search
 

@@ -54,7 +54,7 @@ def add_parser(subparsers: Subparsers) -> None:
         help="write every mask of a prompt, from a part to the whole (default: the best by score)",
     )
     add_max_item_size(parser)
-    parser.add_argument("--npy", action="store_true", help="a .npy beside each .png")
+    parser.add_argument("--npy", action="store_true", help="a .npy next to each .png")
     parser.add_argument("--overwrite", action="store_true", help="replace masks in OUTPUT")
     parser.add_argument(
         "--threads", metavar="N", type=positive, help="inside an operator (default: one a core)"
@@ -113,12 +113,12 @@ def _numbers(text: str, count: int, form: str) -> tuple[float, ...]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Segment, write the masks, and print a line a mask.
+    """Segment, write the masks, and print one line per mask.
 
     Raises:
-        OptionError: no prompt, or a bundle that does not segment.
-        InputError: an image that cannot be read, or a prompt outside of it.
-        DataError: masks that cannot be written.
+        OptionError: No prompt, or a bundle that does not segment.
+        InputError: An image that cannot be read, or a prompt outside of it.
+        DataError: Masks that cannot be written.
     """
     prompts = _prompts(args)
     check_masks_output(args.output, args, several=args.all_masks or len(prompts) > 1)

@@ -86,7 +86,7 @@ def items_of(args: argparse.Namespace, engine: object, bundle: object) -> list[o
     """Distinct items of ``--texts``, or made ones.
 
     Raises:
-        DataError: the file has none that can be used.
+        DataError: The file has none that can be used.
     """
     from itertools import islice
 

@@ -44,11 +44,11 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print a line a variant.
+    """Print one line per variant.
 
     Raises:
-        VerificationError: a variant's vectors are not PyTorch's.
-        VariantNotFoundError: there is nothing to check.
+        VerificationError: A variant's vectors are not PyTorch's.
+        VariantNotFoundError: There is nothing to check.
     """
     from fmrt.bundle import Bundle
     from fmrt.session import resolve_provider

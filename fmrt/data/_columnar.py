@@ -15,7 +15,7 @@ def array_of(values: Sequence[object], kind: pa.DataType | None) -> pa.Array:
     """Return ``values`` as an array of ``kind``, or of the type inferred from them if None.
 
     Raises:
-        ValueError, TypeError, OverflowError, ArrowException: if a value does not fit.
+        ValueError, TypeError, OverflowError, ArrowException: If a value does not fit.
     """
     arrow = pyarrow()
     if kind is None:

@@ -74,7 +74,7 @@ def _head(numbered: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
 def _header(
     source: str, rows: Iterator[Row | BadRecord], wanted: Wanted
 ) -> tuple[list[str], Iterator[Row | BadRecord]]:
-    """Names of the columns, and the rows behind them; without a header, numbers from 1."""
+    """Names of the columns, and the rows after them; without a header, numbers from 1."""
     first = next(rows, None)
     if first is None:
         raise empty(source)

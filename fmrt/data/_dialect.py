@@ -50,13 +50,13 @@ def delimiter_of(source: str, lines: Sequence[str], usual: str, wanted: Wanted) 
     """Return what separates the fields of a file.
 
     Args:
-        source: the input, for messages.
-        lines: its first ones.
-        usual: what its name says.
-        wanted: the column that is asked for; a delimiter that was chosen is noted there.
+        source: The input, for messages.
+        lines: Its first ones.
+        usual: What its name says.
+        wanted: The column that is asked for; a delimiter that was chosen is noted there.
 
     Raises:
-        DataError: several are as likely, or the usual one leaves one column that another would cut.
+        DataError: Several are as likely, or the usual one leaves one column that another would cut.
     """
     readings = [_read(lines, delimiter) for delimiter in DELIMITERS]
     likely = [r for r in readings if len(r.header) > 1 and r.alike >= _MOST]
@@ -102,7 +102,7 @@ def check_header(source: str, header: Sequence[str], wanted: Wanted) -> None:
     """Refuse a single column whose name may be a text.
 
     Raises:
-        DataError: it may.
+        DataError: It may.
     """
     name = header[0].strip().casefold()
     if len(header) > 1 or wanted.column is not None or name in wanted.names:

@@ -22,13 +22,13 @@ def read_embeddings(path: str, *, columns: Sequence[str] = ()) -> Embeddings:
     """Return the vectors [n, dim] of ``path`` in their stored dtype, and the columns it has.
 
     Args:
-        path: a .npy file, which is memory-mapped; a .parquet or .jsonl file with a column
+        path: A .npy file, which is memory-mapped; a .parquet or .jsonl file with a column
             "embedding"; or a folder of shards, all of which are read into memory.
-        columns: names of columns to return as lists of n; those that do not exist are left out.
+        columns: Names of columns to return as lists of n; those that do not exist are left out.
 
     Raises:
-        DataError: if ``path`` is not such a file.
-        MissingExtraError: for parquet without pyarrow.
+        DataError: If ``path`` is not such a file.
+        MissingExtraError: The file is parquet, and pyarrow is not installed.
     """
     if Path(path).is_dir():
         return _read_folder(path, columns)

@@ -23,8 +23,8 @@ class Listing:
     """The files below a folder.
 
     Attributes:
-        paths: to be embedded, in order.
-        passed_over: the others, in order, with the reason.
+        paths: The paths to be embedded, in order.
+        passed_over: The others, in order, with the reason.
     """
 
     paths: list[Path] = field(default_factory=list)
@@ -32,12 +32,12 @@ class Listing:
 
 
 def read_files(source: str, media: Media, column: str | None, keep: Sequence[str]) -> Records:
-    """Return a record a file below ``source`` that can be embedded, in the order of paths.
+    """Return one record per file below ``source`` that can be embedded, in the order of paths.
 
     "path" can be kept: it is relative to ``source``.
 
     Raises:
-        DataError: there is no such file, or an option that a folder cannot follow.
+        DataError: There is no such file, or an option that a folder cannot follow.
     """
     if column is not None:
         raise DataError(f"{shown(source)} is no table; leave out --column")
@@ -59,7 +59,7 @@ def list_files(root: Path, media: Media) -> Listing:
     """List the files below a folder; links are followed, but no folder is listed twice.
 
     Raises:
-        DataError: a folder cannot be read.
+        DataError: A folder cannot be read.
     """
     listing = Listing()
     with reading(str(root)):

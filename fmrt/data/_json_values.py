@@ -23,12 +23,12 @@ def values(
     """Yield each value with the line that it starts on.
 
     Args:
-        source: the input, for messages.
-        lines: its lines with their numbers.
-        limits: of the memory of a line's values.
+        source: The input, for messages.
+        lines: Its lines with their numbers.
+        limits: The limits of the memory of a line's values.
 
     Raises:
-        DataError: it is no JSON, from there on.
+        DataError: It is no JSON, from there on.
     """
     text = _Text(source, lines, limits)
     array = text.next() == "["
@@ -75,7 +75,7 @@ class _Text:
                 return ""
 
     def skip(self) -> bool:
-        """Go behind the end of the array."""
+        """Go after the end of the array."""
         self.place += 1
         self.closed = True
         return True

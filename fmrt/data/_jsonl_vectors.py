@@ -94,10 +94,10 @@ def _plain(value: object, column: str) -> object:
 
 
 def _read(path: str, columns: Sequence[str], stated: Stated) -> Embeddings:
-    """The vectors, in the dtype stated beside them; else float32, or int64 of whole numbers.
+    """The vectors, in the dtype stated next to them; else float32, or int64 of whole numbers.
 
     Raises:
-        DataError: a line is no such row, or has another number of dimensions than the first.
+        DataError: A line is no such row, or has another number of dimensions than the first.
     """
     found = stated()
     dtype = None if found is None else found["dtype"]

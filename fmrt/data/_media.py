@@ -14,10 +14,11 @@ class Media:
     """Files of one modality.
 
     Attributes:
-        noun: what such a file is.
-        library: that reads it.
-        extensions: that promise such a file, with the dot: one that cannot be read is an error.
-        reads: whether a file of another extension is one, too.
+        noun: What such a file is.
+        library: The library that reads it.
+        extensions: The extensions that promise such a file, with the dot: one that cannot be read
+            is an error.
+        reads: Whether a file of another extension is one, too.
     """
 
     noun: str

@@ -1,4 +1,4 @@
-"""What an output format is: a file beside this one, and its row in `fmrt.data._outputs`."""
+"""What an output format is: a file next to this one, and its row in `fmrt.data._outputs`."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Form:
     """What an output holds.
 
     Attributes:
-        shape: of an item: ``(dim,)``, or ``(patches, dim)``.
-        dtype: of the components.
-        keep: names of the columns that are carried along.
-        like: another output, whose types of these columns to take.
-        provenance: where the vectors come from, for a format that holds it itself.
+        shape: The shape of an item: ``(dim,)``, or ``(patches, dim)``.
+        dtype: The dtype of the components.
+        keep: Names of the columns that are carried along.
+        like: Another output, whose types of these columns to take.
+        provenance: Where the vectors come from, for a format that holds it itself.
     """
 
     shape: tuple[int, ...]
@@ -68,21 +68,21 @@ class Writer(Protocol):
 class OutputFormat:
     """One output format.
 
-    Without columns, the lines of the rows go to a file beside it; without a place for provenance,
+    Without columns, the lines of the rows go to a file next to it; without a place for provenance,
     so does that.
 
     Attributes:
-        extension: of its files, with the dot.
-        open: takes the path and what the output holds.
-        read: takes the path, columns to return as lists where there are such, and what returns the
-            provenance beside the file; gives the vectors [n, dim] and the columns.
-        keeps_columns: whether it can carry columns along.
-        shard: whether a job's shards may be such files.
-        provenance: takes a path, and gives the JSON text that the file holds; None for a format
+        extension: The extension of its files, with the dot.
+        open: Takes the path and what the output holds.
+        read: Takes the path, columns to return as lists where there are such, and what returns the
+            provenance next to the file; gives the vectors [n, dim] and the columns.
+        keeps_columns: Whether it can carry columns along.
+        shard: Whether a job's shards may be such files.
+        provenance: Takes a path, and gives the JSON text that the file holds; None for a format
             without a place for it.
-        shape_of: takes a path, and gives shape and dtype of all that is in it, by which a file of
-            provenance beside it is known; or the number of rows alone, and None.
-        to_stdout: takes what the output holds; None for a format that is no stream.
+        shape_of: Takes a path, and gives shape and dtype of all that is in it, by which a file of
+            provenance next to it is known; or the number of rows alone, and None.
+        to_stdout: Takes what the output holds; None for a format that is no stream.
     """
 
     extension: str
@@ -99,8 +99,8 @@ class FileWriter:
     """What writers of files have in common.
 
     Args:
-        output: the path.
-        form: what it holds.
+        output: The path.
+        form: What it holds.
     """
 
     def __init__(self, output: str, form: Form) -> None:
@@ -126,7 +126,7 @@ class FileWriter:
 
 
 def patches(path: str) -> DataError:
-    """The error of a file with several vectors an item."""
+    """The error of a file with several vectors per item."""
     return DataError(
         f"{shown(path)} holds vectors of patches, several an image; export the model without "
         "--output patch for one"

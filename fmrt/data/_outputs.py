@@ -31,18 +31,18 @@ def open_writer(
     """Return a writer of vectors [n, *shape] to ``output``, a path or standard output.
 
     Args:
-        output: a .npy, .parquet or .jsonl path, where nothing is before the writer's ``commit``;
+        output: A .npy, .parquet or .jsonl path, where nothing is before the writer's ``commit``;
             or "-" for JSON lines on standard output, as the vectors come.
-        shape: of an item: ``(dim,)``, or ``(patches, dim)``.
-        dtype: of the components: float32, float16, int8 or uint8.
-        keep: names of the columns to carry along; .npy has no place for them.
-        overwrite: whether ``commit`` may replace a file.
-        like: another such output, whose types the kept columns get.
-        provenance: where the vectors come from, for .parquet; the others cannot hold it.
+        shape: The shape of an item: ``(dim,)``, or ``(patches, dim)``.
+        dtype: The dtype of the components: float32, float16, int8 or uint8.
+        keep: Names of the columns to carry along; .npy has no place for them.
+        overwrite: Whether ``commit`` may replace a file.
+        like: Another such output, whose types the kept columns get.
+        provenance: Where the vectors come from, for .parquet; the others cannot hold it.
 
     Raises:
-        DataError: if there can be no such output; later, from the writer, if writing fails.
-        MissingExtraError: for parquet without pyarrow.
+        DataError: If there can be no such output; later, from the writer, if writing fails.
+        MissingExtraError: The file is parquet, and pyarrow is not installed.
     """
     form = Form(shape, np.dtype(dtype), tuple(dict.fromkeys(keep)), like, provenance)
     known = _chosen(output)

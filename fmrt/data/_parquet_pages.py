@@ -53,7 +53,7 @@ def largest_value(
     """Bytes of about the largest value that a row group has in columns.
 
     Raises:
-        DataError: a page would take too much memory, or has no header that can be read.
+        DataError: A page would take too much memory, or has no header that can be read.
     """
     largest = 1
     most = Limits(max(1, limits.item_bytes // PAGE_SHARE))

@@ -145,7 +145,7 @@ def _record(
 
 
 def _with_file(row: dict[str, object], name: str) -> dict[str, object]:
-    """The row with bytes or a path in place of a struct of both."""
+    """The row with bytes or a path instead of a struct of both."""
     try:
         value = lookup(row, name)
     except KeyError:  # in a struct that is null

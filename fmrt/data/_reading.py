@@ -19,16 +19,16 @@ class Reading:
     """How an input is read, and what happens at a record that cannot be embedded.
 
     Attributes:
-        format: txt, jsonl, csv, tsv or parquet; default what the extension says, txt for "-".
-        column: the column to embed; default that named as the modality, "path" or "file_name", or
+        format: Txt, jsonl, csv, tsv or parquet; default what the extension says, txt for "-".
+        column: The column to embed; default that named as the modality, "path" or "file_name", or
             the only column of strings.
-        delimiter: a character between the fields of csv or tsv; default what the file shows.
-        header: whether csv or tsv begins with the names of its columns.
-        keep: columns to carry along; "line" is the record's number, "path" a file's.
+        delimiter: A character between the fields of csv or tsv; default what the file shows.
+        header: Whether csv or tsv begins with the names of its columns.
+        keep: Columns to carry along; "line" is the record's number, "path" a file's.
         on_error: ``fail`` at a record that cannot be embedded, or ``skip`` it.
 
     Raises:
-        OptionError: one of these has a wrong value.
+        OptionError: One of these has a wrong value.
     """
 
     format: str | None = None
@@ -67,7 +67,7 @@ def as_reading(value: object) -> Reading:
     """A value that is how to read.
 
     Raises:
-        OptionError: it is none.
+        OptionError: It is none.
     """
     if not isinstance(value, Reading):
         raise OptionError(f"reading={quoted(value)}; give a Reading")

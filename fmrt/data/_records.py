@@ -15,8 +15,8 @@ class Record(NamedTuple):
     Attributes:
         number: 1-based line of the file; the line where the record starts for csv, the row for
             parquet.
-        value: what to embed: a text, a path, or the bytes of a file.
-        kept: the columns asked to be carried along, by name.
+        value: What to embed: a text, a path, or the bytes of a file.
+        kept: The columns asked to be carried along, by name.
     """
 
     number: int
@@ -28,8 +28,8 @@ class BadRecord(NamedTuple):
     """One record of the input that holds nothing usable.
 
     Attributes:
-        number: as in ``Record``.
-        reason: what is wrong with it, on one line, without the position.
+        number: The number, as in ``Record``.
+        reason: What is wrong with it, on one line, without the position.
     """
 
     number: int
@@ -40,8 +40,8 @@ class PassedOver(NamedTuple):
     """A file or a folder in a folder that has no record.
 
     Attributes:
-        path: relative to the folder.
-        reason: in a few words.
+        path: Relative to the folder.
+        reason: The reason in a few words.
     """
 
     path: str
@@ -52,9 +52,9 @@ class Records(Iterator[Record | BadRecord]):
     """The records of an input, to be read once.
 
     Attributes:
-        choices: what was decided about the input that it does not say itself, a line each.
-        passed_over: files of a folder without a record.
-        table: whether records come from a table, and strings in it may be relative paths.
+        choices: What was decided about the input that it does not say itself, a line each.
+        passed_over: Files of a folder without a record.
+        table: Whether records come from a table, and strings in it may be relative paths.
     """
 
     def __init__(

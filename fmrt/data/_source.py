@@ -63,12 +63,12 @@ def numbered_lines(
     Files in UTF-16 or UTF-32, and files whose lines end with ``\r`` alone, are converted first.
 
     Args:
-        source: a path, or "-".
-        choices: takes a line for each such conversion that the file does not ask for itself.
-        limits: a line over ``limits.line_bytes`` is passed over, and a `LongLine` stands for it.
+        source: A path, or "-".
+        choices: Takes a line for each such conversion that the file does not ask for itself.
+        limits: A line over ``limits.line_bytes`` is passed over, and a `LongLine` stands for it.
 
     Raises:
-        DataError: at once, if it is no text; later, if reading fails halfway.
+        DataError: It is no text (at once), or reading fails halfway (later).
     """
     blocks = _blocks(source, [] if choices is None else choices, limits.line_bytes)
     next(blocks)

@@ -48,11 +48,11 @@ def as_utf8(stream: IO[bytes], choices: list[str]) -> IO[bytes]:
     r"""Return a stream of the text in UTF-8 without a byte order mark, in lines that end in ``\n``.
 
     Args:
-        stream: at its start.
-        choices: takes a line for what the file does not say itself.
+        stream: The stream at its start.
+        choices: Takes a line for what the file does not say itself.
 
     Raises:
-        NotTextError: it is no text.
+        NotTextError: It is no text.
     """
     head = _read(stream, HEAD)
     for start, what in _OTHERS:

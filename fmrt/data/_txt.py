@@ -1,4 +1,4 @@
-"""Plain text: one text a line."""
+"""Plain text: one text per line."""
 
 from __future__ import annotations
 

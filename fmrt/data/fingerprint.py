@@ -19,16 +19,16 @@ class Fingerprint:
     A file's content is its SHA-256; a folder's that of the paths, sizes and times of its files.
 
     Args:
-        source: a path.
-        modality: of the files that a folder is searched for.
+        source: A path.
+        modality: The modality of the files that a folder is searched for.
 
     Attributes:
-        name: last part of the path.
-        size: bytes, or files of a folder.
-        sha256: of the content.
+        name: Last part of the path.
+        size: Bytes, or files of a folder.
+        sha256: The sha256 of the content.
 
     Raises:
-        DataError: it is standard input, or cannot be read.
+        DataError: It is standard input, or cannot be read.
     """
 
     def __init__(self, source: str, modality: str = "text") -> None:
@@ -53,7 +53,7 @@ class Fingerprint:
         """Raise if a file has been written to since its content was hashed.
 
         Raises:
-            DataError: it has.
+            DataError: It has.
         """
         if self._seen is not None and self._state() != self._seen:
             raise DataError(f"{shown(self._source)} has changed while it was read")

@@ -30,7 +30,7 @@ def opened(values: Any) -> dict[str, Any]:  # noqa: ANN401  # JSON
     """The values of `sealed`.
 
     Raises:
-        ValueError: they are not as they were written.
+        ValueError: They are not as they were written.
     """
     if not isinstance(values, dict):
         raise ValueError(f"not an object: {values!r:.40}")  # noqa: TRY004  # of a file's content
@@ -50,11 +50,11 @@ class Index:
     """What ``index.json`` says of a complete job.
 
     Attributes:
-        version: of the file.
-        settings: that the vectors were made with.
-        shards: in order, without a gap.
-        rows: vectors in all.
-        provenance: of the vectors, None in a job of version 1.
+        version: The version of the file.
+        settings: The settings that the vectors were made with.
+        shards: The shards in order, without a gap.
+        rows: Vectors in all.
+        provenance: The provenance of the vectors, None in a job of version 1.
     """
 
     version: int
@@ -68,7 +68,7 @@ def read_index(folder: str) -> Index:
     """Read the index of a complete job.
 
     Raises:
-        DataError: there is none, or it is not as it was written.
+        DataError: There is none, or it is not as it was written.
     """
     path = Path(folder, INDEX)
     if not path.exists():
@@ -84,7 +84,7 @@ def extension_of(settings: Mapping[str, Any]) -> str:
     """Extension of a job's shards.
 
     Raises:
-        ValueError: it has an unknown one.
+        ValueError: It has an unknown one.
     """
     name = settings.get("shard_format")
     if not isinstance(name, str) or name not in shard_formats():
@@ -96,7 +96,7 @@ def version_of(head: Any) -> int:  # noqa: ANN401  # JSON
     """Version of a job's file, of which this is the beginning.
 
     Raises:
-        ValueError: another fmrt wrote it.
+        ValueError: Another fmrt wrote it.
     """
     version = head.get("version") if isinstance(head, dict) else None
     if type(version) is not int or not 1 <= version <= VERSION:
@@ -108,8 +108,8 @@ def read_regular(path: Path) -> bytes:
     """Content of a file that is no pipe or device, which might never end.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it is something else.
+        OSError: It cannot be read.
+        ValueError: It is something else.
     """
     if not path.is_file():
         raise ValueError("it is not a regular file")

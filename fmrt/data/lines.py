@@ -1,4 +1,4 @@
-"""``vectors.lines.npy`` beside ``vectors.npy``: the line of each row when records were skipped."""
+"""``vectors.lines.npy`` next to ``vectors.npy``: the line of each row when records were skipped."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def read_lines(vectors: str, rows: int) -> NDArray[np.int64] | None:
     """Return the line of each row of ``vectors``, int64 [rows], or None if none was skipped.
 
     Args:
-        vectors: a file of vectors, or a folder of shards.
-        rows: of the vectors.
+        vectors: A file of vectors, or a folder of shards.
+        rows: The rows of the vectors.
 
     Raises:
-        DataError: there is such a file, and it does not belong to these vectors.
+        DataError: There is such a file, and it does not belong to these vectors.
     """
     if Path(vectors).is_dir():
         return _of_shards(vectors)

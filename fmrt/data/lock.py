@@ -18,7 +18,7 @@ def locked_output(output: str) -> Iterator[None]:
     """Keep other processes off an output file until the end of the context, or of this process.
 
     Raises:
-        DataError: another process writes to it.
+        DataError: Another process writes to it.
     """
     target = Path(output).resolve()
     with _locked(target.parent, output, key_of(target)):
@@ -31,7 +31,7 @@ def locked_folder(folder: Path) -> Iterator[None]:
     """Keep other processes off a folder until the end of the context, or of this process.
 
     Raises:
-        DataError: another process writes to it.
+        DataError: Another process writes to it.
     """
     with _locked(folder, str(folder), _JOB):
         _remove_abandoned(folder)

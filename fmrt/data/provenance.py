@@ -47,7 +47,7 @@ def read_provenance(path: str) -> dict[str, Any] | None:
     """Where the vectors of a file, or of a folder of shards, come from; None if nothing says so.
 
     Raises:
-        DataError: what says so cannot be read, or belongs to other vectors.
+        DataError: What says so cannot be read, or belongs to other vectors.
     """
     if Path(path).is_dir():
         return _checked(path, read_index(path).provenance)

@@ -33,12 +33,12 @@ class Shard:
     """One complete shard.
 
     Attributes:
-        number: from 0.
-        extension: of its file, with the dot.
-        rows: vectors in it.
-        records: of the input, that it covers.
-        content: of its file.
-        lines: content of the file with its line numbers, None for a format that holds them itself.
+        number: The number from 0.
+        extension: The extension of its file, with the dot.
+        rows: Vectors in it.
+        records: The records of the input, that it covers.
+        content: The content of its file.
+        lines: Content of the file with its line numbers, None for a format that holds them itself.
             Jobs of version 1 did not note it.
     """
 
@@ -64,12 +64,12 @@ class Shard:
         """The shard of an entry.
 
         Args:
-            values: of the entry.
-            extension: of the job's shards.
-            version: of the job's files.
+            values: The values of the entry.
+            extension: The extension of the job's shards.
+            version: The version of the job's files.
 
         Raises:
-            ValueError: there can be no such shard.
+            ValueError: There can be no such shard.
         """
         if not isinstance(values, dict):
             raise ValueError(f"not a shard: {values!r:.80}")  # noqa: TRY004  # of a file's content
@@ -126,7 +126,7 @@ def whole(values: dict[str, Any], key: str, least: int = 0, most: int = _MOST) -
     """A whole number of an entry.
 
     Raises:
-        ValueError: it is none, or out of range.
+        ValueError: It is none, or out of range.
     """
     value = values.get(key)
     if type(value) is not int or not least <= value <= most:

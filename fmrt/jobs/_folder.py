@@ -36,10 +36,10 @@ class Folder:
     What the journal or index says of the shards holds only after `check`.
 
     Attributes:
-        path: of the folder.
-        settings: of the job that is there, or None.
-        shards: complete ones, by number.
-        complete: whether the job is.
+        path: The path of the folder.
+        settings: The settings of the job that is there, or None.
+        shards: Complete ones, by number.
+        complete: Whether the job is.
     """
 
     def __init__(self, path: Path) -> None:
@@ -58,11 +58,11 @@ class Folder:
         """Lock the folder, which is made if need be, and read what is there.
 
         Args:
-            path: of the folder.
-            overwrite: whether to remove a job that is there.
+            path: The path of the folder.
+            overwrite: Whether to remove a job that is there.
 
         Raises:
-            DataError: there can be no such folder, another process has it, or it holds shards
+            DataError: There can be no such folder, another process has it, or it holds shards
                 without a journal.
         """
         new = not path.exists()
@@ -122,14 +122,14 @@ class Folder:
         self.shards[shard.number] = shard
 
     def finish(self, records: int, facts: Mapping[str, Any]) -> None:
-        """Write the index in place of the journal, when all files are as they were written.
+        """Write the index instead of the journal, when all files are as they were written.
 
         Args:
-            records: of the whole input.
-            facts: about all vectors.
+            records: The records of the whole input.
+            facts: About all vectors.
 
         Raises:
-            DataError: a shard was lost or changed while the job ran, or the journal does not fit
+            DataError: A shard was lost or changed while the job ran, or the journal does not fit
                 the input.
         """
         shards = [self.shards[number] for number in sorted(self.shards)]

@@ -16,14 +16,14 @@ class Input:
     """Passes usable records on; skips the others, or fails at the first.
 
     Args:
-        source: the input, for messages.
-        format: as it was given, or None.
-        paths: whether strings are paths, relative to the table that holds them, if it is one.
-        skip: whether to go on after a bad record.
-        table: whether records come from a table, as not from a folder.
+        source: The input, for messages.
+        format: The format, as it was given, or None.
+        paths: Whether strings are paths, relative to the table that holds them, if it is one.
+        skip: Whether to go on after a bad record.
+        table: Whether records come from a table, as not from a folder.
 
     Attributes:
-        skipped: bad records so far.
+        skipped: Bad records so far.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Input:
         """Yield the records that could be read.
 
         Raises:
-            InputError: there is another, and bad records are not skipped.
+            InputError: There is another, and bad records are not skipped.
         """
         for record in records:
             if isinstance(record, BadRecord):
@@ -67,7 +67,7 @@ class Input:
         """Skip a record that cannot be embedded.
 
         Raises:
-            InputError: bad records are not skipped.
+            InputError: Bad records are not skipped.
         """
         line = f"{self._where(record)}: {error.reason}"
         if not self._skip:

@@ -24,8 +24,8 @@ def check_output(output: str, keep: Sequence[str], *, overwrite: bool) -> None:
     """Raise, before any work, if ``output`` could not be written in the end.
 
     Raises:
-        DataError: it could not.
-        MissingExtraError: for parquet without pyarrow.
+        DataError: It could not.
+        MissingExtraError: The file is parquet, and pyarrow is not installed.
     """
     dtype = np.dtype(np.float32)  # any: nothing is written
     open_writer(output, shape=(1,), dtype=dtype, keep=keep, overwrite=overwrite).abort()
@@ -39,14 +39,14 @@ class Output:
     """Writes a run's vectors and the files that belong to them; made by `opened`.
 
     Args:
-        output: the path.
-        writer: of the vectors.
-        lines: of the line of each row, where records may be skipped.
-        provenance: where the vectors come from.
-        form: shape of an item, and the dtype.
+        output: The path.
+        writer: The writer of the vectors.
+        lines: The lines of the line of each row, where records may be skipped.
+        provenance: Where the vectors come from.
+        form: Shape of an item, and the dtype.
 
     Attributes:
-        lines: where the line numbers go, if they have a file of their own.
+        lines: Where the line numbers go, if they have a file of their own.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Output:
         """Give the files their names, the vectors' last, and return them, the vectors' first.
 
         All are brought to the disk before the first of them gets its name. Vectors that are
-        replaced go before that, so that none are ever beside another run's files.
+        replaced go before that, so that none are ever next to another run's files.
         """
         if not _companions(self._output):
             self._writer.commit()
@@ -122,7 +122,7 @@ class _File(Protocol):
 
 
 def _companions(output: str) -> list[Path]:
-    """Files that may be beside the vectors."""
+    """Files that may be next to the vectors."""
     return [path for path in (lines_path(output), sidecar_path(output)) if path is not None]
 
 
@@ -140,13 +140,13 @@ def opened(
     """Open an output that `check_output` has accepted; leave nothing behind without a commit.
 
     Args:
-        output: a .npy or .parquet path.
-        shape: of an item's vector, or of its vectors.
-        dtype: of the elements.
-        keep: columns to carry along.
-        overwrite: whether to replace a file.
-        skip: whether records may be skipped, so that rows may need line numbers.
-        provenance: where the vectors come from.
+        output: A .npy or .parquet path.
+        shape: The shape of an item's vector, or of its vectors.
+        dtype: The dtype of the elements.
+        keep: Columns to carry along.
+        overwrite: Whether to replace a file.
+        skip: Whether records may be skipped, so that rows may need line numbers.
+        provenance: Where the vectors come from.
     """
     path = lines_path(output)
     with ExitStack() as stack:

@@ -11,12 +11,13 @@ class Embedded:
     """What is there after a run.
 
     Attributes:
-        rows: vectors in the output, those of earlier runs of a job too.
-        computed: vectors that this run has written.
-        shards: of a job; 0 for a file.
-        skipped: records without a vector.
-        seconds: from the first record to the last vector, of this run.
-        files: that hold the vectors and what belongs to them, in order; none on standard output.
+        rows: Vectors in the output, those of earlier runs of a job too.
+        computed: Vectors that this run has written.
+        shards: The shards of a job; 0 for a file.
+        skipped: Records without a vector.
+        seconds: The seconds from the first record to the last vector, of this run.
+        files: The files that hold the vectors and what belongs to them, in order; none on standard
+            output.
     """
 
     rows: int

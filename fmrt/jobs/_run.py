@@ -27,13 +27,13 @@ class Run:
     """One run, whose options are known to make sense.
 
     Attributes:
-        model: that embeds.
-        request: the options, as the model follows them.
-        reading: of the input.
-        records: of the whole input.
-        input: passes them on.
-        report: takes a line about what was done.
-        warn: takes a line about what was chosen, passed over or skipped.
+        model: The model that embeds.
+        request: The options, as the model follows them.
+        reading: The reading of the input.
+        records: The records of the whole input.
+        input: Passes them on.
+        report: Takes a line about what was done.
+        warn: Takes a line about what was chosen, passed over or skipped.
     """
 
     model: Model

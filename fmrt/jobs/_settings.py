@@ -14,12 +14,12 @@ class Setting:
     """One thing that the shards depend on.
 
     Attributes:
-        key: in the journal.
-        name: as messages call it, e.g. ``--precision``.
-        value: now; JSON. None where nothing was asked for.
-        default: what None stands for in a new job.
-        kept: whether None stands for what a job has already.
-        hidden: whether the value says nothing to people.
+        key: The key in the journal.
+        name: The name, as messages call it, e.g. ``--precision``.
+        value: Now; JSON. None where nothing was asked for.
+        default: What None stands for in a new job.
+        kept: Whether None stands for what a job has already.
+        hidden: Whether the value says nothing to people.
     """
 
     key: str
@@ -36,12 +36,12 @@ def merged(
     """The settings of a job, by key: new, or the one that goes on.
 
     Args:
-        folder: of the job, for messages.
-        settings: of this command.
-        found: those of the job that is there, or None.
+        folder: The folder of the job, for messages.
+        settings: The settings of this command.
+        found: Those of the job that is there, or None.
 
     Raises:
-        DataError: the job that is there was started with other ones.
+        DataError: The job that is there was started with other ones.
     """
     if found is None:
         return {s.key: s.default if s.value is None else s.value for s in settings}

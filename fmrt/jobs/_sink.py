@@ -23,14 +23,14 @@ class ShardSink:
     """Writes each shard that is not there yet, one after the other.
 
     Args:
-        folder: of the job.
-        rows: records of the input a shard.
-        extension: of the shards' files, with the dot.
-        shape: of an item's vector, or of its vectors.
-        dtype: of the elements.
-        keep: columns to carry along.
-        provenance: of the vectors.
-        check: called before a shard counts; raises when the input is not what it was.
+        folder: The folder of the job.
+        rows: Records of the input a shard.
+        extension: The extension of the shards' files, with the dot.
+        shape: The shape of an item's vector, or of its vectors.
+        dtype: The dtype of the elements.
+        keep: Columns to carry along.
+        provenance: The provenance of the vectors.
+        check: Called before a shard counts; raises when the input is not what it was.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class ShardSink:
         """Complete the last shards.
 
         Args:
-            records: of the whole input.
+            records: The records of the whole input.
         """
         last = self.number(records - 1)
         self._advance(last)

@@ -19,7 +19,7 @@ from fmrt.words import count
 T = TypeVar("T")
 UNITS = {"text": "text", "image": "image", "audio": "sound"}
 SHOW_TENTHS_BELOW = 10
-# Windows that wait to be written, beside the one that is.
+# Windows that wait to be written, next to the one that is.
 WAITING = 1
 
 
@@ -36,13 +36,13 @@ def embed_stream(
     """Write the vectors of items, in order, while the next are computed; return their number.
 
     Args:
-        embedder: of the model.
-        options: with the modality.
-        items: anything.
-        raw: what to embed of an item.
-        reject: takes an item that cannot be embedded.
-        write: takes items with their vectors; it is called in another thread.
-        group_of: as of `Embedder.embed_items`.
+        embedder: The embedder of the model.
+        options: The options with the modality.
+        items: Anything.
+        raw: What to embed of an item.
+        reject: Takes an item that cannot be embedded.
+        write: Takes items with their vectors; it is called in another thread.
+        group_of: The group of, as of `Embedder.embed_items`.
     """
     stream = embedder.embed_items(items, raw, options, on_error=reject, group_of=group_of)
 

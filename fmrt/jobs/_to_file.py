@@ -35,23 +35,23 @@ def embed_to_file(
     The file takes its name when it is complete; a run that fails leaves nothing.
 
     Args:
-        model: a bundle's directory or its id on the hub, a `Bundle`, or an `Embedder`.
-        source: a file of texts, ``-`` for standard input, a folder of images or sounds, or a table
+        model: A bundle's directory or its id on the hub, a `Bundle`, or an `Embedder`.
+        source: A file of texts, ``-`` for standard input, a folder of images or sounds, or a table
             with their paths or bytes.
-        output: a .npy, .parquet or .jsonl file; ``-`` for JSON lines on standard output.
-        options: how to embed; see `EmbedOptions`.
-        reading: how the input is read, and what happens at bad records.
-        overwrite: replace the output.
-        report: takes a line about what was done.
-        warn: takes a line about what was chosen, passed over or skipped; default a `DataWarning`.
-        arguments: options by their names, instead of those of ``options``; and arguments of
+        output: A .npy, .parquet or .jsonl file; ``-`` for JSON lines on standard output.
+        options: How to embed; see `EmbedOptions`.
+        reading: How the input is read, and what happens at bad records.
+        overwrite: Replace the output.
+        report: Takes a line about what was done.
+        warn: Takes a line about what was chosen, passed over or skipped; default a `DataWarning`.
+        arguments: Options by their names, instead of those of ``options``; and arguments of
             `Embedder` where ``model`` is a bundle.
 
     Raises:
-        DataError: an input or output that cannot be used, or every record was skipped.
-        InputError: a record cannot be embedded, and is not to be skipped.
-        OptionError: an option that makes no sense for this model.
-        BundleError: as of `Embedder`.
+        DataError: An input or output that cannot be used, or every record was skipped.
+        InputError: A record cannot be embedded, and is not to be skipped.
+        OptionError: An option that makes no sense for this model.
+        BundleError: The bundle cannot be used, as in `Embedder`.
     """
     checked(overwrite=overwrite)
     source, output = str(source), str(output)

@@ -51,26 +51,26 @@ def embed_to_folder(
     bytes are those of a run that was never interrupted. See docs/jobs.md.
 
     Args:
-        model: a bundle's directory or its id on the hub, a `Bundle`, or an `Embedder`.
-        source: a file of texts, a folder of images or sounds, or a table with their paths or bytes.
-        folder: of the job, which is made if need be.
-        options: how to embed; see `EmbedOptions`.
-        reading: how the input is read, and what happens at bad records.
-        shard_rows: records of the input per shard; default 16,384, or what the job has.
+        model: A bundle's directory or its id on the hub, a `Bundle`, or an `Embedder`.
+        source: A file of texts, a folder of images or sounds, or a table with their paths or bytes.
+        folder: The folder of the job, which is made if need be.
+        options: How to embed; see `EmbedOptions`.
+        reading: How the input is read, and what happens at bad records.
+        shard_rows: Records of the input per shard; default 16,384, or what the job has.
         shard_format: ``npy`` or ``parquet``; default npy, or parquet with columns to keep.
-        overwrite: remove the job that is there, and start over.
-        report: takes a line about what was done.
-        warn: takes a line about what was chosen, passed over, skipped or computed again; default a
+        overwrite: Remove the job that is there, and start over.
+        report: Takes a line about what was done.
+        warn: Takes a line about what was chosen, passed over, skipped or computed again; default a
             `DataWarning`.
-        arguments: options by their names, instead of those of ``options``; and arguments of
+        arguments: Options by their names, instead of those of ``options``; and arguments of
             `Embedder` where ``model`` is a bundle.
 
     Raises:
-        DataError: an input or a folder that cannot be used, a job that was started with other
+        DataError: An input or a folder that cannot be used, a job that was started with other
             options, or every record was skipped.
-        InputError: a record cannot be embedded, and is not to be skipped.
-        OptionError: an option that makes no sense for this model or this job.
-        BundleError: as of `Embedder`.
+        InputError: A record cannot be embedded, and is not to be skipped.
+        OptionError: An option that makes no sense for this model or this job.
+        BundleError: The bundle cannot be used, as in `Embedder`.
     """
     source, folder = str(source), str(folder)
     shard_rows, _, _ = checked(
@@ -104,13 +104,13 @@ class _Job:
     """One run of a job, new or not.
 
     Args:
-        run: what is embedded.
-        source: path of the input.
-        name: of the folder, for messages.
-        folder: of the job.
-        settings: of this run.
-        fingerprint: of the input.
-        overwrite: whether an earlier job was removed.
+        run: What is embedded.
+        source: Path of the input.
+        name: The name of the folder, for messages.
+        folder: The folder of the job.
+        settings: The settings of this run.
+        fingerprint: The fingerprint of the input.
+        overwrite: Whether an earlier job was removed.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class _Job:
         """Embed what is not there yet, and say so.
 
         Raises:
-            KeyboardInterrupt: with what is safe, and how to go on.
+            KeyboardInterrupt: The user interrupted; says what is safe and how to go on.
         """
         for file in self._folder.check():
             self._run.warn(f"{file} is not as it was written; its shard is computed again")
