@@ -37,6 +37,10 @@ PROMISES: dict[str, tuple[str, ...]] = {
     ),
     "image": ("embed vit photos/ -o v.npy", "verify vit"),
     "audio": ("embed wav2vec2 sounds/ -o v.npy", "verify wav2vec2"),
+    "openvino": (
+        "embed bert texts.txt -o v.npy --provider openvino",
+        "verify bert --provider openvino --variant fp32",
+    ),
     "quantize": ("quantize plain int8,fp16 --min-cosine 0.5", "verify plain"),
     "export": (
         "export text-model text",
@@ -52,6 +56,7 @@ REFUSED: dict[str, dict[str, str]] = {
         "embed bert texts.txt -o v.parquet": "fmrt[parquet]",
         "embed vit photos/ -o v.npy": "fmrt[image]",
         "embed wav2vec2 sounds/ -o v.npy": "fmrt[audio]",
+        "embed bert texts.txt -o v.npy --provider openvino": "fmrt[openvino]",
         "quantize plain int8": "fmrt[quantize]",
         "export text-model text": "fmrt[export]",
     },
