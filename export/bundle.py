@@ -5,12 +5,10 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-
-import onnx_ir as ir
 
 from fmrt._version import __version__
 from fmrt.bundle import Bundle, record_of
@@ -19,37 +17,30 @@ from fmrt.errors import (
     ExportError,
     FmrtError,
     OptionError,
-    ProviderError,
     QuantizationError,
     quoted,
 )
-from fmrt.export.adapter import merge
-from fmrt.export.graph_file import write_graph
+from fmrt.export.choices import PATCH, POOLED, Overrides, Report
+from fmrt.export.graphs import GraphWriter
 from fmrt.export.load import load_model
-from fmrt.export.local_paths import public_name, remove_local_paths
-from fmrt.export.part import Loaded, Part
+from fmrt.export.loading.adapter import merge
+from fmrt.export.loading.pretrained import first_line
+from fmrt.export.part import Loaded, TowerPart
 from fmrt.export.precision import full_precision
 from fmrt.export.quantize import MIN_COSINE, check_quality, named_schemes, quantize_bundle
-from fmrt.export.reference import write_references
-from fmrt.export.rewrite import optimize_for_cpu, optimize_for_cuda, pack_for_cuda
-from fmrt.export.rewrite.half import HALF_TYPES, to_half
-from fmrt.export.source import Overrides, first_line, weights_sha256
-from fmrt.export.source_card import copy_licences, read_source_card
-from fmrt.export.task_head import verified_heads, write_head
-from fmrt.export.trace import OPSETS, trace
+from fmrt.export.trace import OPSETS
+from fmrt.export.verification import verified
+from fmrt.export.writing.local_paths import remove_local_paths
+from fmrt.export.writing.reference import write_references
+from fmrt.export.writing.source_card import copy_licences, read_source_card
 from fmrt.manifest import (
     MANIFEST_FILE,
     REFERENCE_FILE,
     Manifest,
-    Parity,
     Source,
     Variant,
 )
 from fmrt.options import checked, file_path, number
-from fmrt.session import resolve_provider
-from fmrt.verify import check, checking_engine
-
-Report = Callable[[str], None]
 
 PACKAGES = (
     "torch",
@@ -61,18 +52,14 @@ PACKAGES = (
     "onnxscript",
     "onnxruntime",
 )
-OUTPUTS = ("pooled", "patch")
-PORTABLE = ("fp32", "", "any")
-FUSED_CPU = ("fp32-cpu", "_cpu", "cpu")
-# Precisions of which a GPU gets a graph without padding too, where that can be had.
-PACKED = ("fp16",)
+OUTPUTS = (POOLED, PATCH)
 
 
 def export_model(
     model: str | Path,
     out: str | Path,
     *,
-    output: str = "pooled",
+    output: str = POOLED,
     pooling: str | None = None,
     normalize: bool | None = None,
     max_length: int | None = None,
@@ -139,7 +126,13 @@ def export_model(
         raise OptionError(f"output {output!r}; choose from: {', '.join(OUTPUTS)}")
     say = report or (lambda _: None)
     say(f"loading {model}")
-    overrides = Overrides(pooling, normalize, max_length, output, trust_remote_code)
+    overrides = Overrides(
+        pooling=pooling,
+        normalize=normalize,
+        max_length=max_length,
+        output=output,
+        trust_remote_code=trust_remote_code,
+    )
     with _refusing(f"{model} cannot be loaded, or does not run on its main input alone"):
         loaded = load_model(str(model), revision, device, overrides, adapters)
     stated, licence = read_source_card(loaded)
@@ -150,7 +143,7 @@ def export_model(
         partial.mkdir(parents=True)
         with full_precision():
             _write(loaded, partial, opset, say, cuda=cuda)
-        copy_licences(loaded.path, partial)
+        copy_licences(loaded.origin.path, partial)
         write_card(Bundle.open(partial), stated)
         _put_in_place(partial, target)
     except OSError as e:
@@ -229,22 +222,15 @@ def _write(loaded: Loaded, directory: Path, opset: int | None, say: Report, *, c
     if loaded.adapters:
         merge(loaded.backbone)
     say("converting to ONNX")
-    variants: list[Variant] = []
-    for part in parts:
-        graph = trace(part, loaded.model_type, opset)
-        variants.append(write_graph(graph, directory, _variant(part, *PORTABLE)))
-        if cuda:
-            variants += _cuda_variants(graph, part, directory)
-        optimize_for_cpu(graph, part.tower.embedding_output, part.tower.longest_text)
-        variants.append(write_graph(graph, directory, _variant(part, *FUSED_CPU)))
-    written = [write_head(part, loaded.model_type, directory, opset) for part in heads]
+    write = GraphWriter(directory, loaded.model_type, opset, cuda=cuda)
+    variants = [variant for part in parts for variant in write.tower(part)]
+    written = [write.head(part) for part in heads]
     loaded.write_configuration(directory, [*variants, *(v for h in written for v in h.variants)])
     remove_local_paths(directory)
     manifest = _manifest(loaded, parts, directory, variants)
     bundle = Bundle(directory, dataclasses.replace(manifest, heads=tuple(written)))
     bundle.manifest.write(directory)
-    towers = Bundle(directory, _verified(bundle, say))
-    verified_heads(towers, say).write(directory)
+    verified(bundle, say).write(directory)
 
 
 @contextmanager
@@ -258,49 +244,16 @@ def _refusing(why: str) -> Iterator[None]:
         raise ExportError(f"{why}: {first_line(e)}") from e
 
 
-def _variant(
-    part: Part,
-    name: str,
-    suffix: str,
-    provider: str,
-    precision: str = "fp32",
-    *,
-    packed: bool = False,
-) -> Variant:
-    file = f"onnx/{part.stem}{suffix}.onnx"
-    return Variant(name, file, provider, precision, "", 0, part.tower.modality, packed=packed)
-
-
-def _cuda_variants(portable: ir.Model, part: Part, directory: Path) -> list[Variant]:
-    """Write the graphs for GPUs; the portable one stays as it is."""
-    fused = portable.clone()
-    optimize_for_cuda(fused)
-    written = []
-    for precision in ("fp32", *HALF_TYPES):
-        graph = fused.clone()
-        if precision in HALF_TYPES:
-            to_half(graph, precision)
-        name, suffix = f"{precision}-cuda", f"_{precision}_cuda"
-        written.append(
-            write_graph(graph, directory, _variant(part, name, suffix, "cuda", precision))
-        )
-        if precision in PACKED and pack_for_cuda(graph):
-            names = f"{name}-packed", f"{suffix}_packed"
-            packed = _variant(part, *names, "cuda", precision, packed=True)
-            written.append(write_graph(graph, directory, packed))
-    return written
-
-
 def _manifest(
-    loaded: Loaded, parts: Sequence[Part], directory: Path, variants: Sequence[Variant]
+    loaded: Loaded, parts: Sequence[TowerPart], directory: Path, variants: Sequence[Variant]
 ) -> Manifest:
     (dim,) = {part.reference.embeddings.shape[-1] for part in parts}
     return Manifest(
         source=Source(
-            public_name(loaded.name, loaded.path),
-            loaded.revision,
-            weights_sha256(loaded.path),
-            tuple(adapter.record() for adapter in loaded.adapters),
+            model=loaded.origin.public_name,
+            revision=loaded.origin.revision,
+            weights_sha256=loaded.origin.weights_sha256(),
+            adapters=tuple(adapter.record() for adapter in loaded.adapters),
             remote_code=loaded.remote_code,
         ),
         packages={name: version(name) for name in PACKAGES},
@@ -312,66 +265,3 @@ def _manifest(
         variants=tuple(variants),
         fmrt_version=__version__,
     )
-
-
-def _verified(bundle: Bundle, say: Report) -> Manifest:
-    """The manifest with each variant's parity, as measured with the runtime.
-
-    A fused variant that fails is left out, and the user told; the portable one must pass.
-    """
-    kept: list[Variant] = []
-    several = len(bundle.manifest.towers) > 1
-    for variant in bundle.manifest.variants:
-        of = f"{variant.name} ({variant.modality})" if several else variant.name
-        target = _checked_on(variant)
-        passed, parity, verdict = _checked(bundle, variant, target)
-        if passed:
-            kept.append(dataclasses.replace(variant, parity=parity, checked_on=target))
-            say(f"verified {of}: {verdict}")
-        elif passed is None:
-            kept.append(variant)
-            say(
-                f"kept {of} unmeasured, as the CPU cannot run it; on a GPU: "
-                "fmrt verify BUNDLE --provider cuda --record"
-            )
-        elif variant.provider == "any":
-            raise ExportError(f"the graph does not give PyTorch's vectors ({of}: {verdict})")
-        else:
-            (bundle.path / variant.file).unlink()
-            say(f"left out {of}: not PyTorch's vectors ({verdict})")
-    return dataclasses.replace(bundle.manifest, variants=tuple(kept))
-
-
-def _checked_on(variant: Variant) -> str:
-    """The provider to check a variant on: its own, or the CPU where there is no GPU."""
-    if variant.provider != "cuda":
-        return "cpu"
-    try:
-        return resolve_provider("cuda").name
-    except ProviderError:
-        return "cpu"
-
-
-def _checked(
-    bundle: Bundle, variant: Variant, target: str
-) -> tuple[bool | None, Parity | None, str]:
-    """Whether a variant passes, what was measured, and both in words.
-
-    None when ``target`` stands in for the variant's own provider and has not its operators.
-    """
-    try:
-        free = dataclasses.replace(variant, provider="any")
-        alone = Bundle(bundle.path, dataclasses.replace(bundle.manifest, variants=(free,)))
-        engine = checking_engine(alone, free, target)
-        try:
-            result = check(engine, bundle.reference(variant.modality))
-        finally:
-            engine.close()
-    except ProviderError as e:
-        passed = False if variant.provider in ("any", target) else None
-        return passed, None, first_line(e).replace(f"{bundle.path}/", "")
-    except Exception as e:  # a graph that ONNX Runtime does not load, or not run
-        return False, None, first_line(e).replace(f"{bundle.path}/", "")
-    parity = result.parity
-    words = f"max abs error {parity.max_abs_error:.1e}, worst cosine {parity.min_cosine:.6f}"
-    return result.passed, parity, words

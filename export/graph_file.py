@@ -15,6 +15,44 @@ from fmrt.manifest import FileRecord, Variant
 EXTERNAL_DATA_BYTES = 1_900_000_000
 
 
+def unwritten(
+    name: str, stem: str, suffix: str, provider: str, modality: str, precision: str = "fp32"
+) -> Variant:
+    """A variant whose graph is not written yet, and so without its record.
+
+    Args:
+        name: of the variant.
+        stem: of the tower's or head's file names.
+        suffix: of the file's name, after the stem.
+        provider: that it runs on, or ``any``.
+        modality: of the tower.
+        precision: of weights and arithmetic.
+    """
+    return Variant(
+        name=name,
+        file=f"onnx/{stem}{suffix}.onnx",
+        provider=provider,
+        precision=precision,
+        sha256="",
+        size=0,
+        modality=modality,
+    )
+
+
+def packed_twin(variant: Variant) -> Variant:
+    """An unwritten variant of the same graph without padding."""
+    return Variant(
+        name=f"{variant.name}-packed",
+        file=variant.file.replace(".onnx", "_packed.onnx"),
+        provider=variant.provider,
+        precision=variant.precision,
+        sha256="",
+        size=0,
+        modality=variant.modality,
+        packed=True,
+    )
+
+
 def write_graph(
     model: ir.Model, directory: Path, variant: Variant, *, mapped: bool = False
 ) -> Variant:

@@ -8,8 +8,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from fmrt.errors import ExportError, OptionError
-from fmrt.export.adapter import (
+from fmrt.export.choices import PATCH, Choice, Overrides
+from fmrt.export.loading.adapter import (
     AdapterFiles,
     attach,
     base_of,
@@ -17,8 +20,8 @@ from fmrt.export.adapter import (
     check_loaded,
     fetch_adapter,
 )
-from fmrt.export.backbone import backbone_class, is_two_towers, read_config
-from fmrt.export.directory import (
+from fmrt.export.loading.backbone import backbone_class, is_two_towers, read_config
+from fmrt.export.loading.directory import (
     ADAPTER_CONFIG,
     CONFIG_FILE,
     MODULES_FILE,
@@ -27,19 +30,18 @@ from fmrt.export.directory import (
     check_directory,
     stated_modules,
 )
+from fmrt.export.loading.fetching import Origin, fetch
+from fmrt.export.loading.pretrained import first_line
 from fmrt.export.part import Loaded
-from fmrt.export.patches import PATCH
-from fmrt.export.sam import FAMILIES
-from fmrt.export.source import Choice, Overrides, check_device, fetch
-from fmrt.export.text import load_text
+from fmrt.export.segmentation.sam import FAMILIES
 from fmrt.extras import needing
 
 # Module and function of a loader; imported when a model of its kind comes, as its packages are an
 # extra of its modality.
 Loader = tuple[str, str]
-TEXT: Loader = ("text", "load_text")
-VISION: Loader = ("vision", "load_vision")
-AUDIO: Loader = ("audio", "load_audio")
+TEXT: Loader = ("text.tower", "load_text")
+VISION: Loader = ("vision.tower", "load_vision")
+AUDIO: Loader = ("audio.tower", "load_audio")
 LOADERS: dict[str, Loader] = {
     "pixel_values": VISION,
     "input_values": AUDIO,
@@ -67,42 +69,50 @@ def load_model(
         ExportError: no such model, or one that cannot be exported, with the reason.
         OptionError: an option that makes no sense, or not for this model.
     """
-    check_device(device)
+    _check_device(device)
     files = [fetch_adapter(*adapter) for adapter in adapters]
-    path, commit = fetch(name, revision)
-    check_directory(path, name)
-    if (path / MODULES_FILE).is_file() and (path / ADAPTER_CONFIG).is_file():
-        return _loaded_with_adapter(name, path, commit, device, overrides, files)
-    if (path / ADAPTER_CONFIG).is_file():
-        files.insert(0, AdapterFiles(name, path, commit))
-        name = base_of(files[0])
-        path, commit = fetch(name, None)
-        check_directory(path, name)
+    origin = _fetched(name, revision)
+    is_adapter = (origin.path / ADAPTER_CONFIG).is_file()
+    if is_adapter and (origin.path / MODULES_FILE).is_file():
+        return _loaded_with_adapter(origin, device, overrides, files)
+    if is_adapter:
+        files.insert(0, AdapterFiles(origin.name, origin.path, origin.revision))
+        origin = _fetched(base_of(files[0]), None)
     overrides = dataclasses.replace(overrides, tokenizers=tuple(f.path for f in files))
-    loaded = _load(name, path, commit, device, overrides)
-    choices = (*loaded.choices, *_head(loaded), *_code(path, overrides))
+    loaded = _load(_loader(origin, overrides.trust_remote_code), origin, device, overrides)
+    choices = (*loaded.choices, *_head(loaded), *_code(origin.path, overrides))
     trusted = overrides.trust_remote_code
     loaded = dataclasses.replace(loaded, choices=choices, remote_code=trusted)
     if files:
         attach(loaded.backbone, files)
         if getattr(loaded.backbone, "main_input_name", "") == "input_ids":
-            check_against_peft(loaded.backbone, path, files)
+            check_against_peft(loaded.backbone, origin.path, files)
     return _with_adapters(loaded, files)
 
 
+def _check_device(device: str) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as e:
+        raise OptionError(f"device {device!r} is not usable: {first_line(e)}") from e
+
+
+def _fetched(name: str, revision: str | None) -> Origin:
+    origin = fetch(name, revision)
+    check_directory(origin.path, name)
+    return origin
+
+
 def _loaded_with_adapter(
-    name: str,
-    path: Path,
-    commit: str | None,
-    device: str,
-    overrides: Overrides,
-    more: Sequence[AdapterFiles],
+    origin: Origin, device: str, overrides: Overrides, more: Sequence[AdapterFiles]
 ) -> Loaded:
     """A sentence-transformers directory that is an adapter: that library finds and loads both."""
     if more:
-        raise OptionError(f"{name} is an adapter already; give its base with --adapter instead")
-    loaded = load_text(name, path, commit, device, overrides)
-    files = AdapterFiles(name, path, commit)
+        raise OptionError(
+            f"{origin.name} is an adapter already; give its base with --adapter instead"
+        )
+    loaded = _load(TEXT, origin, device, overrides)
+    files = AdapterFiles(origin.name, origin.path, origin.revision)
     check_loaded(loaded.backbone, files)
     return _with_adapters(loaded, [files])
 
@@ -113,7 +123,7 @@ def _head(loaded: Loaded) -> list[Choice]:
     stated = (getattr(config, "architectures", None) or [""])[0]
     kind = type(loaded.backbone).__name__
     whole = stated == kind or (stated.endswith("Model") and not stated.endswith("HeadModel"))
-    if not stated or whole or not (loaded.path / CONFIG_FILE).is_file():
+    if not stated or whole or not (loaded.origin.path / CONFIG_FILE).is_file():
         return []
     return [Choice("head", f"left out: {stated}'s; {kind} gives the vectors", CONFIG_FILE)]
 
@@ -131,16 +141,17 @@ def _with_adapters(loaded: Loaded, files: Sequence[AdapterFiles]) -> Loaded:
     return dataclasses.replace(loaded, choices=(*loaded.choices, *said), adapters=tuple(files))
 
 
-def _load(name: str, path: Path, commit: str | None, device: str, overrides: Overrides) -> Loaded:
-    module, function = _loader(name, path, overrides.trust_remote_code)
-    if overrides.output == PATCH and (module, function) != VISION:
+def _load(loader: Loader, origin: Origin, device: str, overrides: Overrides) -> Loaded:
+    if overrides.output == PATCH and loader != VISION:
         raise OptionError("output 'patch' is for models of images alone")
     with needing("Exporting this model", "export"):
+        module, function = loader
         load: Callable[..., Loaded] = getattr(import_module(f"fmrt.export.{module}"), function)
-        return load(name, path, commit, device, overrides)
+        return load(origin, device, overrides)
 
 
-def _loader(name: str, path: Path, trust: bool) -> Loader:
+def _loader(origin: Origin, trust: bool) -> Loader:
+    name, path = origin.name, origin.path
     modules = stated_modules(path, name)
     if modules:
         return _loader_of_modules(path, modules, trust)
@@ -148,7 +159,7 @@ def _loader(name: str, path: Path, trust: bool) -> Loader:
         raise ExportError(f"{name} holds neither {CONFIG_FILE} nor {MODULES_FILE}: not a model")
     config = read_config(path, trust)
     if config.model_type in FAMILIES:
-        return "segment", "load_segmenter"
+        return "segmentation.segmenter", "load_segmenter"
     kind = backbone_class(config)
     if is_two_towers(kind):
         return "towers", "load_towers"
@@ -159,7 +170,7 @@ def _loader_of_modules(path: Path, modules: Sequence[Module], trust: bool) -> Lo
     """The loader of a sentence-transformers directory, by its first module."""
     first = path / modules[0].path
     if modules[0].kind == "StaticEmbedding":
-        return "static", "load_static"
+        return "text.static", "load_static"
     # Below trust, a module of the author's own may read its folder in a way of its own.
     known = modules[0].package.startswith("sentence_transformers.")
     known = known and (first / CONFIG_FILE).is_file() and not (first / ADAPTER_CONFIG).is_file()

@@ -2,62 +2,120 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx_ir as ir
 import torch
 from torch import Tensor
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.utils import ModelOutput
 
 from fmrt.bundle import HeadReference, Reference
-from fmrt.export.adapter import AdapterFiles
-from fmrt.export.source import Choice
+from fmrt.export.choices import Choice
+from fmrt.export.loading.adapter import AdapterFiles
+from fmrt.export.loading.fetching import Origin
 from fmrt.manifest import Head, Tower, Variant
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Part:
-    """One tower.
+    """What becomes one graph.
 
     Attributes:
-        tower: as the manifest states it.
         stem: of the graph's file names.
         module: gives the graph's outputs by name; in evaluation mode.
         inputs: an example batch by input name; no axis that varies has size 1.
         axes: the axes of each input that vary; those that are not named have none.
         optional: inputs of shape ``[1]`` that other consumers may leave out; 0 by default.
-        reference: raw items with PyTorch's vectors.
     """
 
-    tower: Tower
     stem: str
     module: torch.nn.Module
     inputs: Mapping[str, Tensor]
     axes: Mapping[str, Sequence[int]]
+    optional: tuple[str, ...] = ()
+
+    @property
+    @abstractmethod
+    def modality(self) -> str:
+        """Of the tower."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TowerPart(Part):
+    """One tower.
+
+    Attributes:
+        tower: as the manifest states it.
+        reference: raw items with PyTorch's vectors.
+    """
+
+    tower: Tower
     reference: Reference
-    optional: tuple[str, ...] = field(default=())
+
+    @property
+    def modality(self) -> str:
+        """Of its items."""
+        return self.tower.modality
 
 
-@dataclass(frozen=True)
-class HeadPart:
+@dataclass(frozen=True, kw_only=True)
+class HeadPart(Part):
     """One head.
 
     Attributes:
         head: as the manifest states it, without its variants.
-        stem, module, inputs, axes, optional: as of `Part`.
         reference: inputs of the task with what PyTorch gives for them.
         finish: changes the traced graph, in place.
     """
 
     head: Head
-    stem: str
-    module: torch.nn.Module
-    inputs: Mapping[str, Tensor]
-    axes: Mapping[str, Sequence[int]]
     reference: HeadReference
     finish: Callable[[ir.Model], None]
-    optional: tuple[str, ...] = field(default=())
+
+    @property
+    def modality(self) -> str:
+        """Of the tower that it reads."""
+        return self.head.modality
+
+
+class TowerModel(torch.nn.Module):
+    """One tower of a model of two as a model of its own.
+
+    Args:
+        model: a transformers model.
+        method: its method that gives the tower's output.
+        config: of the tower.
+    """
+
+    def __init__(self, model: PreTrainedModel, method: str, config: PretrainedConfig) -> None:
+        super().__init__()
+        self.model = model
+        self.method = method
+        self.config = config
+        self.device = model.device
+
+    def forward(self, **inputs: Tensor) -> ModelOutput:
+        """Run the method."""
+        return getattr(self.model, self.method)(**inputs)
+
+
+@dataclass(frozen=True)
+class OtherTower:
+    """The tower beside that of texts.
+
+    Attributes:
+        part: embeds the reference items, and gives the tower.
+        write_configuration: writes what prepares its items.
+        files: those that the runtime reads.
+    """
+
+    part: Callable[[], TowerPart]
+    write_configuration: Callable[[Path], None]
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,32 +123,28 @@ class Loaded:
     """A loaded model.
 
     Attributes:
-        name: as the user gave it.
-        path: its local directory.
-        revision: commit of a hub model.
+        origin: where it is from.
         backbone: the transformers model; adapters are merged into it after `parts` and before a
             trace.
         model_type: architecture, as in ``config.json``.
-        matryoshka_dims: shorter vectors that the model was trained for.
         choices: what was chosen and where that was read, for the user.
         parts: embeds the reference items, and gives the towers.
         write_configuration: writes tokenizer and configuration files next to the graphs.
         files: those that the runtime reads.
+        matryoshka_dims: shorter vectors that the model was trained for.
         adapters: in the backbone, active and unmerged.
         heads: runs the reference inputs of further graphs, and gives these.
         remote_code: whether Python files of the directory were allowed to run.
     """
 
-    name: str
-    path: Path
-    revision: str | None
+    origin: Origin
     backbone: torch.nn.Module
     model_type: str
-    matryoshka_dims: tuple[int, ...]
     choices: tuple[Choice, ...]
-    parts: Callable[[], Sequence[Part]]
+    parts: Callable[[], Sequence[TowerPart]]
     write_configuration: Callable[[Path, Sequence[Variant]], None]
-    files: tuple[str, ...]
+    files: tuple[str, ...] = ()
+    matryoshka_dims: tuple[int, ...] = ()
     adapters: tuple[AdapterFiles, ...] = ()
     heads: Callable[[], Sequence[HeadPart]] = tuple
     remote_code: bool = False

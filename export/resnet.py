@@ -15,7 +15,6 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,8 +22,8 @@ from transformers import BitImageProcessorPil, ResNetConfig, ResNetModel
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from fmrt.errors import ExportError, FmrtError
+from fmrt.export.loading.pretrained import first_line
 from fmrt.export.quiet import quiet
-from fmrt.export.source import first_line
 
 Weights = dict[str, Tensor]
 # torchvision's children in order, for checkpoints of ``Sequential(*resnet.children())``.
@@ -86,7 +85,7 @@ def _read(checkpoint: Path) -> Weights:
     return dict(_flat(loaded, ""))
 
 
-def _flat(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:  # noqa: ANN401  # a checkpoint's
+def _flat(value: object, name: str) -> Iterator[tuple[str, Tensor]]:
     if isinstance(value, Tensor):
         yield name, value
     elif isinstance(value, Mapping):
@@ -149,8 +148,9 @@ def _renamed(name: str) -> str:
     *block, layer, kind = name.split(".")
     if not block:
         return f"embedder.embedder.{_inner(layer)}.{kind}"
-    place = f"encoder.stages.{int(block[0][-1]) - 1}.layers.{block[1]}"
-    if len(block) > 2:  # noqa: PLR2004  # downsample
+    stage, index, *downsample = block
+    place = f"encoder.stages.{int(stage[-1]) - 1}.layers.{index}"
+    if downsample:
         return f"{place}.shortcut.{('convolution', 'normalization')[int(layer)]}.{kind}"
     return f"{place}.layer.{int(layer[-1]) - 1}.{_inner(layer)}.{kind}"
 

@@ -6,29 +6,33 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
-from transformers import AutoTokenizer
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from fmrt.bundle import Reference
 from fmrt.errors import ExportError, OptionError
-from fmrt.export.backbone import load_backbone
-from fmrt.export.checkpoint import check_missing
-from fmrt.export.directory import MODULES_FILE, stated_modules
-from fmrt.export.layout import save_tokenizer, write_config
-from fmrt.export.part import Loaded, Part
-from fmrt.export.quiet import quiet
-from fmrt.export.reference import reference_texts
-from fmrt.export.source import Choice, Overrides, cannot_load
-from fmrt.export.tokenizer import check_packages, check_rows, check_tokenizer
+from fmrt.export.choices import Choice, Overrides, normalize_choice
+from fmrt.export.loading.backbone import load_backbone
+from fmrt.export.loading.checkpoint import check_missing
+from fmrt.export.loading.directory import MODULES_FILE, stated_modules
+from fmrt.export.loading.fetching import Origin
+from fmrt.export.loading.tokenizer import (
+    check_packages,
+    check_rows,
+    check_tokenizer,
+    load_tokenizer,
+)
+from fmrt.export.part import Loaded, OtherTower, TowerPart
+from fmrt.export.text.reference import embed_references, token_counter
+from fmrt.export.writing.configuration import save_tokenizer, write_config
 from fmrt.manifest import TextInput, Tower, Variant
 from fmrt.preprocess import TOKENIZER_FILE
-from fmrt.preprocess.spectrogram import FEATURES_FILE
 
 OUTPUTS = ("last_hidden_state", "text_embeds")
 EXAMPLE = ("a photo of a cat", "two dogs that run")
@@ -36,24 +40,10 @@ EXAMPLE = ("a photo of a cat", "two dogs that run")
 FULL_LENGTH = ("siglip", "siglip2")
 
 
-class _Features(torch.nn.Module):  # type: ignore[misc]  # torch is not type-checked here
-    """One tower of a model as a model of its own."""
-
-    def __init__(self, model: Any, method: str, config: Any) -> None:  # noqa: ANN401
-        super().__init__()
-        self.model = model
-        self.method = method
-        self.config = config
-        self.device = model.device
-
-    def forward(self, **inputs: Tensor) -> Any:  # noqa: ANN401  # a transformers output
-        return getattr(self.model, self.method)(**inputs)
-
-
-class TowerText(torch.nn.Module):  # type: ignore[misc]  # torch is not type-checked here
+class TowerText(torch.nn.Module):
     """Tokens to ``last_hidden_state`` and ``text_embeds``."""
 
-    def __init__(self, model: Any, unit: bool) -> None:  # noqa: ANN401
+    def __init__(self, model: PreTrainedModel, unit: bool) -> None:
         super().__init__()
         self.model = model
         self.unit = unit
@@ -68,29 +58,18 @@ class TowerText(torch.nn.Module):  # type: ignore[misc]  # torch is not type-che
 
 
 @dataclass(frozen=True)
-class _Other:
-    """The tower of images or sounds: its part, its configuration's writer, its files."""
-
-    part: Callable[[], Part]
-    write_configuration: Callable[[Path], None]
-    files: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class TowersSource:
     """A loaded two-tower model with what prepares its items."""
 
-    model: Any
-    tokenizer: Any
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerFast
     spec: TextInput
     unit: bool
     masked: bool
-    other: _Other
+    other: OtherTower
 
 
-def load_towers(
-    name: str, path: Path, revision: str | None, device: str, overrides: Overrides
-) -> Loaded:
+def load_towers(origin: Origin, device: str, overrides: Overrides) -> Loaded:
     """Load a transformers model with a text tower and an image or audio tower.
 
     Raises:
@@ -99,75 +78,64 @@ def load_towers(
     """
     if overrides.pooling is not None:
         raise OptionError("--pooling: the towers end in the model's own projections")
+    name, path = origin.name, origin.path
     model, missing = load_backbone(path, device, trust=overrides.trust_remote_code)
     check_missing(missing, model, name)
     model_type = model.config.model_type
     # The models' own forward compares vectors of unit length.
     unit = overrides.normalize is not False
-    origin = "as the model compares them" if overrides.normalize is None else "asked for"
     tokenizer = _tokenizer(path, overrides.trust_remote_code)
     check_rows(tokenizer, int(model.config.text_config.vocab_size), name)
     spec = _text_input(model, tokenizer, overrides.max_length)
     masked = model_type not in FULL_LENGTH
-    other = _images if hasattr(model, "get_image_features") else _sounds
-    source = TowersSource(model, tokenizer, spec, unit, masked, other(model, path, unit))
+    source = TowersSource(model, tokenizer, spec, unit, masked, _other(model, path, unit))
     return Loaded(
-        name,
-        path,
-        revision,
-        model,
-        model_type,
-        (),
-        (
+        origin=origin,
+        backbone=model,
+        model_type=model_type,
+        choices=(
             Choice("pooling", "the projections", f"{model_type}'s own"),
-            Choice("normalize", "yes" if unit else "no", origin),
+            normalize_choice(overrides.normalize, True, "as the model compares them"),
             Choice("max length", f"{spec.max_length} tokens", "config.json and the tokenizer"),
         ),
-        partial(_parts, source),
-        partial(_write_configuration, source),
-        (TOKENIZER_FILE, *source.other.files),
+        parts=partial(_parts, source),
+        write_configuration=partial(_write_configuration, source),
+        files=(TOKENIZER_FILE, *source.other.files),
     )
 
 
-def load_sentence_towers(
-    name: str, path: Path, revision: str | None, device: str, overrides: Overrides
-) -> Loaded:
+def load_sentence_towers(origin: Origin, device: str, overrides: Overrides) -> Loaded:
     """Load a sentence-transformers directory whose first module is a model of two towers.
 
     Raises:
         ExportError: it cannot be exported, with the reason.
         OptionError: an override that makes no sense for this model.
     """
-    first, *after = stated_modules(path, name)
+    first, *after = stated_modules(origin.path, origin.name)
     for module in after:
         if module.kind != "Normalize":
             raise ExportError(
-                f"{name} has a {module.kind} module after its towers, which cannot be exported"
+                f"{origin.name} has a {module.kind} module after its towers, which cannot be "
+                "exported"
             )
-    unit = bool(after) if overrides.normalize is None else overrides.normalize
-    stated = dataclasses.replace(overrides, normalize=unit)
-    loaded = load_towers(name, path / first.path, revision, device, stated)
-    choices = loaded.choices
-    if overrides.normalize is None:
-        said = Choice("normalize", "yes" if unit else "no", MODULES_FILE)
-        choices = tuple(said if choice.name == said.name else choice for choice in choices)
-    return dataclasses.replace(loaded, path=path, choices=choices)
+    said = normalize_choice(overrides.normalize, bool(after), MODULES_FILE)
+    stated = dataclasses.replace(overrides, normalize=said.value == "yes")
+    inner = dataclasses.replace(origin, path=origin.path / first.path)
+    loaded = load_towers(inner, device, stated)
+    choices = tuple(said if choice.name == said.name else choice for choice in loaded.choices)
+    return dataclasses.replace(loaded, origin=origin, choices=choices)
 
 
-def _tokenizer(path: Path, trust: bool) -> Any:  # noqa: ANN401
+def _tokenizer(path: Path, trust: bool) -> PreTrainedTokenizerFast:
     check_packages(path)
-    try:
-        with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(
-                str(path), local_files_only=True, trust_remote_code=trust
-            )
-    except Exception as e:  # whatever a malformed directory provokes
-        raise cannot_load(f"the tokenizer of {path}", path, e) from e
+    tokenizer = load_tokenizer(path, trust=trust)
     check_tokenizer(tokenizer, str(path))
     return tokenizer
 
 
-def _text_input(model: Any, tokenizer: Any, asked: int | None) -> TextInput:  # noqa: ANN401
+def _text_input(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, asked: int | None
+) -> TextInput:
     config = model.config.text_config
     limit = int(config.max_position_embeddings)
     # RoBERTa's positions start behind its padding token's.
@@ -188,40 +156,26 @@ def _text_input(model: Any, tokenizer: Any, asked: int | None) -> TextInput:  # 
     )
 
 
-def _images(model: Any, path: Path, unit: bool) -> _Other:  # noqa: ANN401
-    from fmrt.export.image_processor import ImageProcessor  # noqa: PLC0415  # an extra
-    from fmrt.export.vision import ImageEmbedding, VisionSource, image_part  # noqa: PLC0415
-
-    backbone = _Features(model, "get_image_features", model.config.vision_config)
-    source = VisionSource(ImageEmbedding(backbone, "pooler", unit).eval(), ImageProcessor(path))
-    return _Other(partial(image_part, source, "vision_model"), source.write_configuration)
+def _other(model: PreTrainedModel, path: Path, unit: bool) -> OtherTower:
+    """The tower of images or sounds; its packages are an extra, imported for its modality alone."""
+    modality = "vision" if hasattr(model, "get_image_features") else "audio"
+    make: Callable[..., OtherTower] = import_module(f"fmrt.export.{modality}.tower").other_tower
+    return make(model, path, unit)
 
 
-def _sounds(model: Any, path: Path, unit: bool) -> _Other:  # noqa: ANN401
-    from fmrt.export.audio import AudioEmbedding, AudioSource, audio_part  # noqa: PLC0415
-    from fmrt.export.feature_extractor import FeatureExtractor  # noqa: PLC0415  # an extra
-
-    extractor = FeatureExtractor(path)
-    backbone = _Features(model, "get_audio_features", model.config.audio_config)
-    sounds = AudioEmbedding(backbone, extractor.input_name, "pooler", unit).eval()
-    source = AudioSource(sounds, extractor, extractor.spec(1, None))
-    files = () if source.spec.spectrogram is None else (FEATURES_FILE,)
-    return _Other(partial(audio_part, source, "audio_model"), source.write_configuration, files)
-
-
-def _parts(source: TowersSource) -> Sequence[Part]:
+def _parts(source: TowersSource) -> Sequence[TowerPart]:
     return [_text_part(source), source.other.part()]
 
 
-def _text_part(source: TowersSource) -> Part:
+def _text_part(source: TowersSource) -> TowerPart:
     module = TowerText(source.model, source.unit).eval()
-    count = _counter(source.tokenizer)
-    texts = [text for text, _ in reference_texts(count, source.spec.max_length, ())]
-    with torch.no_grad(), quiet():
-        batches = [_tokens(source, [text]) for text in texts]
-        vectors = [module(**batch)[OUTPUTS[1]][0].cpu().numpy() for batch in batches]
-    lengths = [min(count(text), source.spec.max_length) for text in texts]
-    reference = Reference(list(texts), [""] * len(texts), np.array(lengths), np.stack(vectors))
+
+    def embed(text: str, _: str) -> NDArray[np.float32]:
+        vector: NDArray[np.float32] = module(**_tokens(source, [text]))[OUTPUTS[1]][0].cpu().numpy()
+        return vector
+
+    count = token_counter(source.tokenizer)
+    reference = embed_references(count, source.spec.max_length, (), embed)
     inputs = _tokens(source, list(EXAMPLE))
     tower = Tower(
         modality="text",
@@ -233,14 +187,14 @@ def _text_part(source: TowersSource) -> Part:
         input=source.spec,
     )
     varying = (0,) if source.spec.pad_to_max_length else (0, 1)
-    return Part(tower, "text_model", module, inputs, dict.fromkeys(inputs, varying), reference)
-
-
-def _counter(tokenizer: Any) -> Any:  # noqa: ANN401
-    backend = tokenizer.backend_tokenizer
-    backend.no_truncation()
-    backend.no_padding()
-    return lambda text: len(backend.encode(text).ids)
+    return TowerPart(
+        tower=tower,
+        stem="text_model",
+        module=module,
+        inputs=inputs,
+        axes=dict.fromkeys(inputs, varying),
+        reference=reference,
+    )
 
 
 def _tokens(source: TowersSource, texts: list[str]) -> dict[str, Tensor]:

@@ -10,9 +10,9 @@ from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
 
 from fmrt.errors import ExportError
 from fmrt.export.exact_rules import take_constants_exactly
-from fmrt.export.part import HeadPart, Part
+from fmrt.export.loading.pretrained import first_line
+from fmrt.export.part import Part
 from fmrt.export.quiet import quiet
-from fmrt.export.source import first_line
 
 # Below 18 torch's converter has no operators; ONNX Runtime of our range runs up to 24.
 OPSETS = range(18, 25)
@@ -28,7 +28,7 @@ REASONS = (
 )
 
 
-def trace(part: Part | HeadPart, model_type: str, opset: int | None) -> ir.Model:
+def trace(part: Part, model_type: str, opset: int | None) -> ir.Model:
     """Convert to a portable graph whose varying axes are free.
 
     Args:

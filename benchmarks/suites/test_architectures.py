@@ -30,7 +30,7 @@ from fmrt.export.rewrite.fused_attention import fuse_attention
 from fmrt.export.rewrite.gemm import projections_to_gemm
 from fmrt.export.rewrite.pooled_token import compute_pooled_token_alone
 from fmrt.export.rewrite.rms_norm import fuse_rms_norm
-from fmrt.export.source import Overrides
+from fmrt.export.text.source import Overrides
 from fmrt.export.trace import trace
 from fmrt.scheduler import plan_batches
 from fmrt.session import SLOW_CPU_FUSIONS

@@ -8,7 +8,7 @@ import os
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,8 @@ from fmrt.checked import place_inside
 from fmrt.cores import cpu_name
 from fmrt.engine import Engine
 from fmrt.errors import ExportError, FmrtError, OptionError, ProviderError, QuantizationError, said
-from fmrt.export.graph_file import write_graph
+from fmrt.export.choices import Report
+from fmrt.export.graph_file import packed_twin, unwritten, write_graph
 from fmrt.export.quantize.context import Context, Made, Score
 from fmrt.export.quantize.copying import own_copy
 from fmrt.export.quantize.items import Items, given_items, own_items
@@ -33,7 +34,6 @@ from fmrt.options import checked, file_path
 from fmrt.verify import check, measure
 from fmrt.whole_file import write_whole
 
-Report = Callable[[str], None]
 MIN_COSINE = 0.999
 WORK = ".quantize-"
 # Speed is the median ratio over this many rounds that take turns.
@@ -262,21 +262,23 @@ def _beside_fp32(context: Context, form: Form, trial: Bundle) -> tuple[float, Pa
 
 def _packed(context: Context, variant: Variant, model: ir.Model, work: Path) -> list[Variant]:
     """The graph without its padding, where the bundle has that of the variant to be replaced."""
-    name = f"{variant.name}-packed"
-    there = any(
-        (v.name, v.modality) == (name, variant.modality) for v in context.bundle.manifest.variants
-    )
-    if not there or not pack_for_cuda(model):
+    twin = packed_twin(variant)
+    names = {(v.name, v.modality) for v in context.bundle.manifest.variants}
+    if (twin.name, twin.modality) not in names or not pack_for_cuda(model):
         return []
-    file = variant.file.replace(".onnx", "_packed.onnx")
-    blank = Variant(name, file, variant.provider, variant.precision, "", 0, variant.modality)
-    return [write_graph(model, work, dataclasses.replace(blank, packed=True))]
+    return [write_graph(model, work, twin)]
 
 
 def _measured_variant(context: Context, form: Form, made: Made, work: Path) -> Variant:
     modality = context.tower.modality
-    file = f"onnx/{_stem(context.bundle, modality)}{form.suffix}.onnx"
-    blank = Variant(form.variant, file, form.provider, form.precision, "", 0, modality)
+    blank = unwritten(
+        form.variant,
+        _stem(context.bundle, modality),
+        form.suffix,
+        form.provider,
+        modality,
+        form.precision,
+    )
     written = write_graph(made.model, work, blank, mapped=form.mapped)
     score = context.score(made.model)
     if score.mean < context.target:
@@ -289,13 +291,13 @@ def _measured_variant(context: Context, form: Form, made: Made, work: Path) -> V
         context.say("  padding changes its vectors: batches will be of one length")
     speed, parity = _measured(context, form, made.model, trial)
     quality = Quality(
-        len(context.items.held_out),
-        score.mean,
-        score.worst,
-        made.kept,
-        made.products,
-        speed if own_provider else None,
-        cpu_name(),
+        items=len(context.items.held_out),
+        mean_cosine=score.mean,
+        min_cosine=score.worst,
+        kept=made.kept,
+        products=made.products,
+        speed=speed if own_provider else None,
+        cpu=cpu_name(),
     )
     return dataclasses.replace(written, parity=parity, checked_on="cpu", quality=quality)
 

@@ -15,9 +15,7 @@ from numpy.typing import NDArray
 
 from fmrt.export.quantize.recipe import STEPS, TINY, Recipe
 from fmrt.export.quantize.sites import Linear, Site
-from fmrt.export.rewrite.graph.walking import constant
-
-MICROSOFT = "com.microsoft"
+from fmrt.export.rewrite.graph.walking import MICROSOFT, constant, present
 
 
 @dataclass(frozen=True)
@@ -110,10 +108,9 @@ def _smoothed(writer: Writer, site: Site, recipe: Recipe) -> ir.Value:
 
     Its own result goes on to the residual sum; where there is none, it falls away.
     """
-    norm = site.norm
-    assert norm is not None  # noqa: S101  # by the caller
-    gamma, *bias = (constant(value) for value in norm.inputs[1:3])
-    assert gamma is not None  # noqa: S101  # by find_sites
+    norm = present(site.norm)
+    first_constant, *bias = (constant(value) for value in norm.inputs[1:3])
+    gamma = present(first_constant)
     beta = bias[0] if bias and bias[0] is not None else np.zeros_like(gamma)
     attributes = {name: attribute.value for name, attribute in norm.attributes.items()}
     first = site.linears[0].node

@@ -13,9 +13,10 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from fmrt.errors import ExportError
 from fmrt.export.quantize.context import Context, Made
-from fmrt.export.quantize.emit import MICROSOFT, Writer
+from fmrt.export.quantize.emit import Writer
 from fmrt.export.quantize.sites import Linear, find_sites
 from fmrt.export.quantize.tables import quantize_tables
+from fmrt.export.rewrite.graph.walking import MICROSOFT
 
 BLOCK = 32
 BITS = 4

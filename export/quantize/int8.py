@@ -19,7 +19,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from fmrt.errors import ExportError
 from fmrt.export.quantize.attention import attend_by_one_path
 from fmrt.export.quantize.context import Context, Made, Score
-from fmrt.export.quantize.emit import MICROSOFT, Rounded, Writer, write_site
+from fmrt.export.quantize.emit import Rounded, Writer, write_site
 from fmrt.export.quantize.fp16 import store_weights
 from fmrt.export.quantize.probe import BYTES, ROWS
 from fmrt.export.quantize.recipe import Floats, Recipe, choose_recipe
@@ -27,6 +27,7 @@ from fmrt.export.quantize.residual import move_biases_to_norms
 from fmrt.export.quantize.rounding import round_weights
 from fmrt.export.quantize.sites import Site, find_sites
 from fmrt.export.quantize.tables import quantize_tables
+from fmrt.export.rewrite.graph.walking import MICROSOFT
 
 # The rounding solves for all features of a site at once, which takes their third power in time.
 MOST_FEATURES = 6144

@@ -27,6 +27,7 @@ from fmrt.extras import needing
 CALIBRATION, HELD_OUT = 512, 128
 DRAWN = 96
 FEWEST = 8
+FEWEST_WORDS = 4
 SKIPPED = frozenset({"site-packages", "test", "tests"})
 SIDE = 256
 RATE = 16_000
@@ -103,7 +104,7 @@ def _split(found: list[object]) -> Items:
 
 
 def _docstrings(path: Path) -> Iterator[str]:
-    """Docstrings of four words and more, whitespace collapsed."""
+    """Docstrings of `FEWEST_WORDS` and more, whitespace collapsed."""
     kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -112,7 +113,7 @@ def _docstrings(path: Path) -> Iterator[str]:
     for node in ast.walk(tree):
         raw = ast.get_docstring(node) if isinstance(node, kinds) else None
         text = " ".join((raw or "").split())
-        if text.count(" ") > 2:  # noqa: PLR2004
+        if len(text.split()) >= FEWEST_WORDS:
             yield text
 
 

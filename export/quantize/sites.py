@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from fmrt.export.rewrite.graph.walking import constant
+from fmrt.export.rewrite.graph.walking import constant, present
 
 MATRIX = 2
 # Smaller products gain nothing from 8 bits, and lose the most.
@@ -81,9 +81,7 @@ def find_sites(model: ir.Model) -> list[Site]:
     for node in model.graph:
         linear = _linear(node)
         if linear is not None and min(linear.weight.shape) >= FEWEST_FEATURES:
-            x = node.inputs[0]
-            assert x is not None  # noqa: S101  # by _linear
-            groups.setdefault(x, []).append(linear)
+            groups.setdefault(present(node.inputs[0]), []).append(linear)
     return [Site(x, tuple(linears), _norm(x), _floor(x)) for x, linears in groups.items()]
 
 

@@ -20,11 +20,11 @@ from fmrt.export.rewrite.sums import fuse_sums
 
 _PLAIN = frozenset({Form.PLAIN_ATTENTION})
 _NORMS = _PLAIN | {Form.RMS_NORMS}
-_POOLED = _NORMS | {Form.POOLED_TOKEN}
+_POOLED = _NORMS | {Form.POOLED_LAYER}
 
 SIMPLIFY = Pass(simplify_attention, Form.PLAIN_ATTENTION)
 NORMS = Pass(fuse_rms_norm, Form.RMS_NORMS, reads=_PLAIN)
-POOL = Pass(compute_pooled_token_alone, Form.POOLED_TOKEN, reads=_NORMS)
+POOL = Pass(compute_pooled_token_alone, Form.POOLED_LAYER, reads=_NORMS)
 ATTEND = Pass(fuse_attention, Form.FUSED_ATTENTION, needs=_PLAIN, reads=_POOLED)
 FLATTEN = Pass(projections_to_gemm, Form.FLAT_PROJECTIONS, reads=_POOLED | {Form.FUSED_ATTENTION})
 ATTEND_ON_CUDA = Pass(fuse_attention_for_cuda, Form.CUDA_ATTENTION, needs=_PLAIN)

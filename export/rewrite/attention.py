@@ -28,7 +28,7 @@ from onnx_ir.passes.common import IdentityEliminationPass, RemoveUnusedNodesPass
 from onnxscript.rewriter.pattern import RewriteRuleClassBase, RewriteRuleSet
 
 from fmrt.export.rewrite.graph.building import HEADS_OUTSIDE, LAST_TWO_EXCHANGED
-from fmrt.export.rewrite.graph.walking import scalar
+from fmrt.export.rewrite.graph.walking import present, scalar
 
 # From [batch, sequence, heads, head size] to heads with that.
 HEADS_TURNED = [0, 2, 3, 1]
@@ -62,7 +62,7 @@ def _known(shape: ir.Shape) -> list[object]:
     return [size if isinstance(size, int) else size.value for size in shape]
 
 
-class _TransposedKeys(RewriteRuleClassBase):  # type: ignore[misc]  # onnxscript has no types
+class _TransposedKeys(RewriteRuleClassBase):
     """Transposes and scales the keys once."""
 
     def __init__(self, *, scaled: bool) -> None:
@@ -100,7 +100,7 @@ class _TransposedKeys(RewriteRuleClassBase):  # type: ignore[misc]  # onnxscript
         return op.MatMul(op.Mul(query, squared), keys)
 
 
-class _KeysAtOnce(RewriteRuleClassBase):  # type: ignore[misc]  # onnxscript has no types
+class _KeysAtOnce(RewriteRuleClassBase):
     """Brings keys into heads first, and exchanges their last two axes then."""
 
     def pattern(self, op: Any, query: Any, key: Any) -> Any:
@@ -111,12 +111,12 @@ class _KeysAtOnce(RewriteRuleClassBase):  # type: ignore[misc]  # onnxscript has
 
     def rewrite(self, op: Any, query: Any, key: ir.Value, **_: Any) -> Any:
         heads = op.Transpose(key, perm=HEADS_OUTSIDE)
-        assert key.shape is not None  # noqa: S101  # by check
-        heads.shape, heads.type = ir.Shape([key.shape[i] for i in HEADS_OUTSIDE]), key.type
+        shape = present(key.shape)
+        heads.shape, heads.type = ir.Shape([shape[i] for i in HEADS_OUTSIDE]), key.type
         return op.MatMul(query, op.Transpose(heads, perm=LAST_TWO_EXCHANGED))
 
 
-class _MaskedRows(RewriteRuleClassBase):  # type: ignore[misc]  # onnxscript has no types
+class _MaskedRows(RewriteRuleClassBase):
     """Drops the zeroing of rows that may attend to nothing."""
 
     def __init__(self) -> None:
@@ -152,7 +152,7 @@ class _MaskedRows(RewriteRuleClassBase):  # type: ignore[misc]  # onnxscript has
         return op.Identity(attended)
 
 
-class _LowRows(RewriteRuleClassBase):  # type: ignore[misc]  # onnxscript has no types
+class _LowRows(RewriteRuleClassBase):
     """The same where what is allowed is read off the bias, as in T5: above the lowest number."""
 
     def __init__(self) -> None:

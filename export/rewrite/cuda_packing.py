@@ -28,7 +28,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from fmrt.export.rewrite.cuda_attention import masks_padding_alone
 from fmrt.export.rewrite.graph.building import Builder
 from fmrt.export.rewrite.graph.masks import MASK
-from fmrt.export.rewrite.graph.walking import MICROSOFT, constant_rank
+from fmrt.export.rewrite.graph.walking import MICROSOFT, constant_rank, present
 
 ATTENTION = "MultiHeadAttention"
 # Standard operators that treat each number by itself, of one input and of two.
@@ -117,8 +117,7 @@ def _pack(graph: ir.Graph, mask: ir.Value, start: ir.Value, inside: AbstractSet[
     for value in values:
         _restore(graph, value, offsets, inside)
     for value in (tokens, *values):
-        hidden = (start if value is tokens else value).shape
-        assert hidden is not None  # noqa: S101  # seen by `_is_padded`
+        hidden = present((start if value is tokens else value).shape)
         value.shape = ir.Shape(["tokens", hidden[-1]])
     for node in nodes:
         if node.op_type == ATTENTION:

@@ -38,7 +38,7 @@ from fmrt.export.rewrite.graph.building import Builder, Listing, zero
 from fmrt.export.rewrite.graph.layers import Attention, find_attention, ungrouped
 from fmrt.export.rewrite.graph.masks import MASK, NONE, PADDING, Masking, Maskings
 from fmrt.export.rewrite.graph.rotary import rotated_tokens
-from fmrt.export.rewrite.graph.walking import MICROSOFT
+from fmrt.export.rewrite.graph.walking import MICROSOFT, present
 from fmrt.export.rewrite.graph.windowed_attention import fits_blocks, is_long, windowed
 
 # GroupQueryAttention's kernel asks for a multiple of it as head size, and is flash attention only
@@ -96,8 +96,7 @@ class _Layer:
     def shared(self, heads: ir.Value) -> tuple[ir.Value, int]:
         """Keys or values ``[batch, sequence, hidden]`` before groups share them; their heads."""
         few = ungrouped(heads)
-        assert few.shape is not None  # noqa: S101  # seen by `find_attention` or `ungrouped`
-        return rotated_tokens(self.build, few), int(str(few.shape[1]))
+        return rotated_tokens(self.build, few), int(str(present(few.shape)[1]))
 
     def own(self, heads: ir.Value) -> ir.Value:
         """Keys or values ``[batch, sequence, hidden]``, as many heads as the queries have."""
@@ -165,8 +164,7 @@ class _Fusion:
 
         if not masking.padding:
             return build.add(*attend())
-        assert layer.mask is not None  # noqa: S101  # seen by `_form`
-        at_end = _padded_at_the_end(build, layer.mask)
+        at_end = _padded_at_the_end(build, present(layer.mask))
         bias = self._unless(layer, at_end, "padded at the end")
         return build.choose(at_end, attend(), attend(bias))
 
@@ -185,8 +183,7 @@ class _Fusion:
         return build.choose(long, blocks, [short])
 
     def _padded(self, layer: _Layer) -> ir.Value:
-        build, found, mask = layer.build, layer.found, layer.mask
-        assert mask is not None  # noqa: S101  # seen by `_form`
+        build, found, mask = layer.build, layer.found, present(layer.mask)
         q, key = layer.queries, ("padding", str(_positions(found.scores.queries)))
         if not self._long:
             bias = self._once(key, lambda: build.add(*_hidden_keys(build, mask, q)))
@@ -220,8 +217,7 @@ def _biased(layer: _Layer) -> ir.Value:
 
 def _positions(heads: ir.Value) -> object:
     """Positions of ``[batch, heads, positions, head size]``: a number, or a symbol."""
-    assert heads.shape is not None  # noqa: S101  # seen by `find_attention`
-    return heads.shape[2]
+    return present(heads.shape)[2]
 
 
 def _hidden_keys(build: Builder, mask: ir.Value, queries: ir.Value) -> list[ir.Node]:

@@ -17,7 +17,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from fmrt.export.rewrite.graph.building import Builder
-from fmrt.export.rewrite.graph.walking import RMS_NORM, constant_rank
+from fmrt.export.rewrite.graph.walking import RMS_NORM, constant_rank, present
 
 UNARY = frozenset({"Erf", "Gelu", "Relu", "Sigmoid", "Tanh"})
 NORMS = frozenset({"LayerNormalization", RMS_NORM})
@@ -122,9 +122,9 @@ class _Flattening:
             node, node.op_type, inputs, list(node.attributes.values())
         )
 
-    def _flat(self, value: ir.Value | None, before: ir.Node) -> ir.Value:
+    def _flat(self, operand: ir.Value | None, before: ir.Node) -> ir.Value:
         """The twin of a value, made by a reshape if there is none yet."""
-        assert value is not None  # noqa: S101  # callers have looked at its features
+        value = present(operand)
         if value not in self._twins:
             shape = self._build.ints(-1, self._features(value) or 0)
             place = value.producer()

@@ -22,7 +22,7 @@ class Form(enum.Enum):
 
     PLAIN_ATTENTION = "attention in standard operators, without the converter's copies and branch"
     RMS_NORMS = "root mean square normalization in one operator"
-    POOLED_TOKEN = "the last layer computed for the pooled token alone"  # noqa: S105  # no password
+    POOLED_LAYER = "the last layer computed for the pooled token alone"
     FUSED_ATTENTION = "attention in one operator for the CPU"
     FLAT_PROJECTIONS = "linear layers over [tokens, features]"
     CUDA_ATTENTION = "attention in one operator for CUDA"

@@ -27,7 +27,7 @@ from onnx_ir.passes.common import CommonSubexpressionEliminationPass, RemoveUnus
 
 from fmrt.export.rewrite.graph.building import Builder
 from fmrt.export.rewrite.graph.masks import MASK, NONE, Masking, Maskings
-from fmrt.export.rewrite.graph.walking import RMS_NORM, constant, producer
+from fmrt.export.rewrite.graph.walking import RMS_NORM, constant, present, producer
 
 # Nodes that work on each element alone; their inputs broadcast.
 ELEMENTWISE = frozenset(
@@ -125,9 +125,7 @@ class _Plan:
     """
 
     def __init__(self, graph: ir.Graph, selection: _Selection) -> None:
-        (data, *_) = selection.node.inputs
-        assert data is not None  # noqa: S101  # seen by `_as_selection`
-        self.axes: dict[ir.Value, int] = {data: TOKENS}
+        self.axes: dict[ir.Value, int] = {present(selection.node.inputs[0]): TOKENS}
         self._reads = {(selection.node, 0)}
         self.pulled: list[ir.Node] = []
         for node in reversed(list(graph)):
@@ -166,9 +164,7 @@ class _Plan:
     def _pull(self, node: ir.Node, operands: dict[int, int]) -> None:
         self.pulled.append(node)
         for i, axis in operands.items():
-            value = node.inputs[i]
-            assert value is not None  # noqa: S101  # `_agree` has seen it
-            self.axes[value] = axis
+            self.axes[present(node.inputs[i])] = axis
             self._reads.add((node, i))
 
 
@@ -312,9 +308,7 @@ class _Rebuilding:
         for node in self._plan.pulled:
             self._copy(node)
         node = self._selection.node
-        (data, *_) = node.inputs
-        assert data is not None  # noqa: S101  # seen by `_as_selection`
-        token = self._one_token(data)
+        token = self._one_token(node.inputs[0])
         if node.op_type == "Gather":
             token = self._build.node("Squeeze", [token, self._build.ints(1)])
         self._build.replace(node.outputs[0], token)
@@ -338,18 +332,18 @@ class _Rebuilding:
 
     def _reshaped(self, node: ir.Node, axis: int) -> ir.Value:
         old = node.outputs[0]
-        assert old.shape is not None  # noqa: S101  # `_reshaped` has seen it
-        place = len(old.shape) + axis
-        sizes = [0] * place + [1] + [int(str(n)) for n in list(old.shape)[place + 1 :]]
+        shape = list(present(old.shape))
+        place = len(shape) + axis
+        sizes = [0] * place + [1] + [int(str(n)) for n in shape[place + 1 :]]
         new = self._build.node(
             "Reshape", [self._one_token(node.inputs[0]), self._build.ints(*sizes)]
         )
         new.type = old.type
         return new
 
-    def _one_token(self, value: ir.Value | None) -> ir.Value:
+    def _one_token(self, operand: ir.Value | None) -> ir.Value:
         """The value for the selected token, the axis of tokens being 1 long."""
-        assert value is not None  # noqa: S101  # the plan has looked at it
+        value = present(operand)
         if value not in self._one:
             self._one[value] = self._take(value, self._plan.axes[value])
             self._one[value].type = value.type
@@ -403,5 +397,4 @@ class _Rebuilding:
         return build.node("Unsqueeze", [row, build.ints(1)])
 
     def _rank_of(self, value: ir.Value) -> int:
-        assert value.shape is not None  # noqa: S101  # `_Plan` refuses others
-        return len(value.shape)
+        return len(present(value.shape))

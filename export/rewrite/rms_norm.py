@@ -18,7 +18,10 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from fmrt.export.rewrite.graph.building import Builder
-from fmrt.export.rewrite.graph.walking import RMS_NORM, constant, producer
+from fmrt.export.rewrite.graph.walking import RMS_NORM, constant, present, producer
+
+# The exponent.
+SQUARE = 2
 
 
 def fuse_rms_norm(model: ir.Model) -> int:
@@ -54,8 +57,7 @@ def _find(mul: ir.Node) -> _Norm | None:
         for x, factor in itertools.permutations(inner.inputs) if inner is not None else ():
             epsilon = _epsilon(factor, x)
             if epsilon is not None and _is_per_feature(weight, x):
-                assert x is not None and weight is not None  # noqa: S101, PT018  # looked at
-                return _Norm(x, weight, epsilon)
+                return _Norm(present(x), present(weight), epsilon)
     return None
 
 
@@ -72,7 +74,7 @@ def _epsilon(factor: ir.Value | None, x: ir.Value | None) -> float | None:
         constant(value) for value in (square.inputs[1], mean.inputs[1], add.inputs[1])
     )
     last = axes is not None and axes.tolist() == [-1] and mean.attributes.get_int("keepdims", 1)
-    if not last or exponent is None or exponent.tolist() != 2 or epsilon is None:  # noqa: PLR2004
+    if not last or exponent is None or exponent.tolist() != SQUARE or epsilon is None:
         return None
     return float(epsilon) if epsilon.size == 1 else None
 

@@ -20,6 +20,9 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from fmrt.export.rewrite.graph.building import Builder
 from fmrt.export.rewrite.graph.walking import MICROSOFT, constant, producer, single_use
 
+# Weights of a layer normalization.
+SCALE_AND_BIAS = 2
+
 
 def fuse_sums(model: ir.Model) -> int:
     """Apply the pass in place; returns the number of operators made."""
@@ -36,7 +39,7 @@ def _fuse_norm(graph: ir.Graph, norm: ir.Node) -> bool:
     total, *weights = norm.inputs
     residual = producer(total, "Add")
     along_last = norm.attributes.get_int("axis", -1) == -1
-    if total is None or residual is None or not along_last or len(weights) != 2:  # noqa: PLR2004
+    if total is None or residual is None or not along_last or len(weights) != SCALE_AND_BIAS:
         return False
     if single_use(total, norm.op_type, 0) is not norm or len(norm.outputs) > 1:
         return False

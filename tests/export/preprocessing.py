@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fmrt.export.feature_extractor import FeatureExtractor
-from fmrt.export.image_processor import ImageProcessor, reference_images
+from fmrt.export.audio.feature_extractor import FeatureExtractor
+from fmrt.export.vision.image_processor import ImageProcessor, reference_images
 from fmrt.preprocess.audio import AudioPreprocessor, decode
 from fmrt.preprocess.image import ImagePreprocessor
 from fmrt.preprocess.spectrogram import FEATURES_FILE, Spectrogram

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 from transformers import AutoConfig
 
 from fmrt.bundle import Bundle
-from fmrt.export.sizes import SIZES
+from fmrt.export.writing.sizes import SIZES
 from fmrt.preprocess import TOKENIZER_FILE
 
 

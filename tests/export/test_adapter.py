@@ -20,7 +20,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokeni
 import fmrt
 from fmrt.cli import main
 from fmrt.errors import ExportError, FmrtError, OptionError
-from fmrt.export.adapter import AdapterFiles, attach, check_against_peft
+from fmrt.export.loading.adapter import AdapterFiles, attach, check_against_peft
 from fmrt.export.quiet import quiet
 from tests.export.models import TINY, save_tiny
 from tests.export.reference import TorchEmbedder, assert_parity

@@ -77,8 +77,8 @@ def test_a_source_without_a_usable_card_is_said_to_have_none(
     card: str | None, tmp_path: Path
 ) -> None:
     from fmrt.export.load import load_model
-    from fmrt.export.source import Overrides
-    from fmrt.export.source_card import read_source_card
+    from fmrt.export.text.source import Overrides
+    from fmrt.export.writing.source_card import read_source_card
 
     source = save_tiny(TINY[0], tmp_path / "model")
     if card is not None:

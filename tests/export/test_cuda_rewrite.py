@@ -18,7 +18,7 @@ import pytest
 from fmrt.export.load import load_model
 from fmrt.export.rewrite import optimize_for_cuda
 from fmrt.export.rewrite.graph.masks import Masking, masking_of
-from fmrt.export.source import Overrides
+from fmrt.export.text.source import Overrides
 from fmrt.export.trace import trace
 from tests.export.models import TINY, save_tiny
 from tests.export.vision import VISION, save_vision

@@ -307,7 +307,7 @@ def test_a_sentencepiece_model_alone_is_a_tokenizer(
 ) -> None:
     processor = _sentencepiece(model)
     with monkeypatch.context() as missing:
-        missing.setattr("fmrt.export.tokenizer.find_spec", lambda _: None)
+        missing.setattr("fmrt.export.loading.tokenizer.find_spec", lambda _: None)
         with pytest.raises(MissingExtraError, match="sentencepiece"):
             fmrt.export_model(model, model.parent / "out")
     bundle = fmrt.export_model(model, model.parent / "out", max_length=64)

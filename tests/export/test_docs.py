@@ -15,8 +15,8 @@ import fmrt
 from conformance.docs import DOCS, render
 from conformance.results import read_results
 from conformance.scope import model_types
-from fmrt.export.image_processor import ImageProcessor
 from fmrt.export.quiet import quiet
+from fmrt.export.vision.image_processor import ImageProcessor
 from fmrt.machine import Availability, Machine, Memory, Runtime
 from fmrt.manifest import Parity
 from fmrt.measure import Bench

@@ -18,8 +18,8 @@ from tokenizers import models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, LlamaTokenizer
 
 import fmrt
-from fmrt.export.layout import save_tokenizer
 from fmrt.export.quiet import quiet
+from fmrt.export.writing.configuration import save_tokenizer
 from fmrt.manifest import TextInput
 from fmrt.preprocess.text import TextPreprocessor
 from tests.export.models import DECODERS, TEXTS, save_tiny

@@ -114,7 +114,8 @@ def test_modules_of_the_text_path_import_no_other_modality() -> None:
     """As the first of these tests, in the time that CI has for each change."""
     code = (
         "import sys\n"
-        "import fmrt.export.bundle, fmrt.export.text, fmrt.export.static, fmrt.export.towers\n"
+        "import fmrt.export.bundle, fmrt.export.towers\n"
+        "import fmrt.export.text.tower, fmrt.export.text.static\n"
         f"others = {sorted(modules_of('image', 'audio', 'parquet'))!r}\n"
         "for name, module in list(sys.modules.items()):\n"
         "    if name.partition('.')[0] == 'fmrt':\n"
@@ -124,6 +125,18 @@ def test_modules_of_the_text_path_import_no_other_modality() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize("modality", ["vision", "audio", "segmentation"])
+def test_modules_of_other_modalities_import_none_of_texts(modality: str) -> None:
+    entry = "segmenter" if modality == "segmentation" else "tower"
+    code = (
+        f"import sys, fmrt.export.bundle, fmrt.export.{modality}.{entry}\n"
+        "texts = ('fmrt.export.text', 'sentence_transformers')\n"
+        "print([name for name in sys.modules if name.startswith(texts)])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_a_script_beside_a_file_named_export_finds_ours(tmp_path: Path) -> None:

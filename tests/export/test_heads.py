@@ -8,7 +8,7 @@ import pytest
 import torch
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
 
-from fmrt.export.heads import POOLINGS, TextEmbedding
+from fmrt.export.text.pooling import POOLINGS, TextEmbedding
 
 LENGTHS = torch.tensor([7, 1, 4, 5])
 MODES = [*POOLINGS, ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")]

@@ -20,8 +20,8 @@ from sentence_transformers.sentence_transformer.modules import (
 from transformers import AutoTokenizer
 
 import fmrt
-from fmrt.export import heads
 from fmrt.export.quiet import quiet
+from fmrt.export.text import pooling
 from tests.export.models import MINILM, TINY, save_tiny
 from tests.export.reference import TorchEmbedder, assert_parity
 
@@ -233,7 +233,7 @@ def test_a_failure_leaves_the_old_bundle(
     before = (out / "fmrt.json").read_bytes()
     with pytest.raises(fmrt.FmrtError, match="overwrite"):
         fmrt.export_model(new_form, out)
-    monkeypatch.setattr("fmrt.export.bundle.trace", lambda *_: 1 / 0)
+    monkeypatch.setattr("fmrt.export.graphs.trace", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         fmrt.export_model(new_form, out, overwrite=True)
     assert (out / "fmrt.json").read_bytes() == before
@@ -243,7 +243,7 @@ def test_a_failure_leaves_the_old_bundle(
 def test_a_wrong_graph_gives_no_bundle(
     new_form: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(heads.POOLINGS, "mean", lambda p: p.hidden[:, -1])
+    monkeypatch.setitem(pooling.POOLINGS, "mean", lambda p: p.hidden[:, -1])
     with pytest.raises(fmrt.FmrtError, match="does not give PyTorch's vectors"):
         fmrt.export_model(new_form, tmp_path / "bundle")
     assert list(tmp_path.iterdir()) == []

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import fmrt
-from fmrt.export.image_processor import ImageProcessor
 from fmrt.export.resnet import main
+from fmrt.export.vision.image_processor import ImageProcessor
 from tests.export.reference import assert_parity
 from tests.export.test_vision import photographs
 

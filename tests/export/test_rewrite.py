@@ -19,7 +19,7 @@ from fmrt.export.load import load_model
 from fmrt.export.rewrite import ATTEND, POOL, SIMPLIFY, optimize_for_cpu
 from fmrt.export.rewrite.graph import masks as masks_of_graphs
 from fmrt.export.rewrite.passes import Pipeline
-from fmrt.export.source import Overrides
+from fmrt.export.text.source import Overrides
 from fmrt.export.trace import trace
 from tests.export.models import TINY, save_tiny
 

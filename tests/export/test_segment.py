@@ -20,8 +20,8 @@ import fmrt
 from fmrt.cli import main
 from fmrt.errors import ExportError, OptionError
 from fmrt.export.quiet import quiet
-from fmrt.export.sam import FAMILIES, SamDecoder, argument
-from fmrt.export.sam_processor import SamProcessor
+from fmrt.export.segmentation.sam import FAMILIES, SamDecoder, argument
+from fmrt.export.segmentation.sam_processor import SamProcessor
 from fmrt.masks import resize_bilinear
 from fmrt.preprocess.frame import Frame, fitted_size
 from tests.export.reference import assert_parity

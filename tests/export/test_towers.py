@@ -17,8 +17,8 @@ from transformers import CONFIG_MAPPING, AutoFeatureExtractor, AutoModel, AutoTo
 import fmrt
 from fmrt.cli import main
 from fmrt.errors import InputError, OptionError
-from fmrt.export.image_processor import ImageProcessor
 from fmrt.export.quiet import quiet
+from fmrt.export.vision.image_processor import ImageProcessor
 from tests.export.audio import AUDIO
 from tests.export.models import make_tokenizer
 from tests.export.reference import FILE_ERROR, assert_parity

@@ -18,8 +18,8 @@ import fmrt
 from fmrt.cli import main
 from fmrt.data import read_embeddings
 from fmrt.errors import DataError, OptionError
-from fmrt.export.image_processor import ImageProcessor
 from fmrt.export.quiet import quiet
+from fmrt.export.vision.image_processor import ImageProcessor
 from tests.export.reference import FILE_ERROR, assert_parity
 from tests.export.strangers import check_for_strangers
 from tests.export.vision import VISION, TinyVision, save_vision

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from fmrt.export.rewrite.graph.walking import RMS_NORM, producer
+from fmrt.export.rewrite.graph.walking import RMS_NORM, TOKENS_AXES, present, producer, shape_of
 
 # Axes of [batch, sequence, heads, head size], and of what that becomes, in a transposition's order.
 HEADS_OUTSIDE = (0, 2, 1, 3)
@@ -107,15 +107,14 @@ class Builder:
             whole = reshape.inputs[0] if reshape is not None else None
             if whole is not None and _is_tokens(whole, heads):
                 return whole
-            assert split is not None  # noqa: S101  # Transpose has an input
             return self.node("Reshape", [split, self.ints(0, 0, -1)])
         back = self.node("Transpose", [heads], {"perm": HEADS_OUTSIDE})
         return self.node("Reshape", [back, self.ints(0, 0, -1)])
 
     def _normalized_tokens(self, norm: ir.Node, heads: ir.Value) -> ir.Value:
         """The same where each head is normalized by itself, behind the transposition or before."""
-        assert heads.shape is not None  # noqa: S101  # of the values that are asked for
-        sizes = self.ints(0, 0, *(int(str(heads.shape[axis])) for axis in (1, 3)))
+        shape = present(heads.shape)
+        sizes = self.ints(0, 0, *(int(str(shape[axis])) for axis in (1, 3)))
         apart = self.node("Reshape", [self.tokens(heads), sizes])
         inputs, attributes = [apart, *norm.inputs[1:]], list(norm.attributes.values())
         made = self.add(ir.Node(norm.domain, norm.op_type, inputs, attributes))
@@ -179,7 +178,8 @@ def _copied(value: ir.Value) -> list[ir.Node]:
 
 def _is_tokens(value: ir.Value, heads: ir.Value) -> bool:
     """Whether a value is ``[batch, sequence, hidden]`` with as many features as all heads."""
-    if value.shape is None or heads.shape is None or len(value.shape) != 3:  # noqa: PLR2004
+    shape = shape_of(value, TOKENS_AXES)
+    if shape is None or heads.shape is None:
         return False
     count, size = heads.shape[1], heads.shape[3]
-    return isinstance(count, int) and isinstance(size, int) and value.shape[2] == count * size
+    return isinstance(count, int) and isinstance(size, int) and shape[2] == count * size

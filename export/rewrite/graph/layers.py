@@ -7,7 +7,16 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from fmrt.export.rewrite.graph.building import HEADS_OUTSIDE, LAST_TWO_EXCHANGED
-from fmrt.export.rewrite.graph.walking import constant, producer, same_axes, scalar, single_use
+from fmrt.export.rewrite.graph.walking import (
+    HEADS_AXES,
+    TOKENS_AXES,
+    constant,
+    producer,
+    same_axes,
+    scalar,
+    shape_of,
+    single_use,
+)
 
 
 @dataclass(frozen=True)
@@ -57,13 +66,13 @@ def find_attention(softmax: ir.Node) -> Attention | None:
         return None
     if tuple(heads.attributes["perm"].as_ints()) != HEADS_OUTSIDE:
         return None
-    values = attended.inputs[1]
-    out = joined.outputs[0]
-    if values is None or values.shape is None or out.shape is None or len(out.shape) != 3:  # noqa: PLR2004
+    values, out = attended.inputs[1], joined.outputs[0]
+    shape = shape_of(values, HEADS_AXES)
+    if values is None or shape is None or shape_of(out, TOKENS_AXES) is None:
         return None
     if not (same_axes(scores.queries, values) and same_axes(scores.keys, values)):
         return None
-    count, size = (int(str(values.shape[axis])) for axis in (1, 3))
+    count, size = (int(str(shape[axis])) for axis in (1, 3))
     return Attention(scores, values, out, joined, count, size)
 
 
@@ -96,9 +105,10 @@ def _scores(value: ir.Value | None) -> Scores | None:
         return None
     queries, inner = _unscaled(matmul.inputs[0])
     keys = turned.inputs[0]
-    if tuple(turned.attributes["perm"].as_ints()) != LAST_TWO_EXCHANGED or None in (queries, keys):
+    exchanged = tuple(turned.attributes["perm"].as_ints()) == LAST_TWO_EXCHANGED
+    if not exchanged or queries is None or keys is None:
         return None
-    return Scores(queries, keys, inner * outer, tuple(biases))  # type: ignore[arg-type]  # above
+    return Scores(queries, keys, inner * outer, tuple(biases))
 
 
 def _leads_to_product(value: ir.Value | None) -> bool:

@@ -15,7 +15,11 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from fmrt.export.rewrite.graph.building import Builder
-from fmrt.export.rewrite.graph.walking import MICROSOFT, constant, producer, scalar
+from fmrt.export.rewrite.graph.walking import MICROSOFT, constant, producer, scalar, shape_of
+
+# Halves of a head, and tables: cosines and sines, each ``[1, sequence, size]``.
+BOTH = 2
+TABLE_AXES = 3
 
 
 @dataclass(frozen=True)
@@ -56,9 +60,9 @@ def _find(heads: ir.Value) -> _Rotation | None:
             continue
         x, cos = plain.inputs
         half, sin = turned.inputs
-        tables = [_unsqueezed(table) for table in (cos, sin)]
-        if x is not None and _is_half_turn(half, x) and None not in tables:
-            return _Rotation(x, *tables)  # type: ignore[arg-type]  # looked at for None above
+        tables = [found for found in map(_unsqueezed, (cos, sin)) if found is not None]
+        if x is not None and _is_half_turn(half, x) and len(tables) == BOTH:
+            return _Rotation(x, *tables)
     return None
 
 
@@ -69,18 +73,19 @@ def _unsqueezed(table: ir.Value | None) -> ir.Value | None:
         return None
     inner = unsqueeze.inputs[0]
     axes = constant(unsqueeze.inputs[1])
-    if inner is None or inner.shape is None or len(inner.shape) != 3 or inner.shape[0] != 1:  # noqa: PLR2004
+    shape = shape_of(inner, TABLE_AXES)
+    if inner is None or shape is None or shape[0] != 1:
         return None
     wave = inner.producer()
     both = producer(wave.inputs[0], "Concat") if wave is not None else None
-    twice = both is not None and len(both.inputs) == 2 and both.inputs[0] is both.inputs[1]  # noqa: PLR2004
+    twice = both is not None and len(both.inputs) == BOTH and both.inputs[0] is both.inputs[1]
     return inner if twice and axes is not None and axes.tolist() == [1] else None
 
 
 def _is_half_turn(value: ir.Value | None, x: ir.Value) -> bool:
     """Whether ``value`` is ``concat(-x[half:], x[:half])``."""
     both = producer(value, "Concat")
-    if both is None or len(both.inputs) != 2 or x.shape is None:  # noqa: PLR2004
+    if both is None or len(both.inputs) != BOTH or x.shape is None:
         return False
     negated = producer(both.inputs[0], "Neg")
     upper = producer(negated.inputs[0], "Slice") if negated is not None else None

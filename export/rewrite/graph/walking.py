@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import onnx_ir as ir
 from numpy.typing import NDArray
@@ -11,6 +11,27 @@ from numpy.typing import NDArray
 MICROSOFT = "com.microsoft"
 # ONNX Runtime's own operator, in the standard's domain.
 RMS_NORM = "SimplifiedLayerNormalization"
+# Axes of [batch, sequence, hidden], and of [batch, heads, sequence, head size].
+TOKENS_AXES, HEADS_AXES = 3, 4
+
+T = TypeVar("T")
+
+
+def present(value: T | None) -> T:
+    """What has been seen to be there before.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if value is None:
+        raise ValueError("the graph lacks a value or a shape that it had")
+    return value
+
+
+def shape_of(value: ir.Value | None, rank: int) -> ir.Shape | None:
+    """The shape of a value with so many axes, or None."""
+    shape = None if value is None else value.shape
+    return shape if shape is not None and len(shape) == rank else None
 
 
 def producer(value: ir.Value | None, op_type: str) -> ir.Node | None:
@@ -50,8 +71,9 @@ def constant_rank(value: ir.Value | None) -> int | None:
 
 def same_axes(a: ir.Value, b: ir.Value) -> bool:
     """Whether two values are ``[batch, heads, sequence, head size]`` with equal known sizes."""
-    if a.shape is None or b.shape is None or len(a.shape) != 4 or len(b.shape) != 4:  # noqa: PLR2004
+    first, second = shape_of(a, HEADS_AXES), shape_of(b, HEADS_AXES)
+    if first is None or second is None:
         return False
-    pairs = zip(a.shape, b.shape, strict=True)
+    pairs = zip(first, second, strict=True)
     known = all(x == y for x, y in pairs if isinstance(x, int) and isinstance(y, int))
-    return known and isinstance(a.shape[1], int) and isinstance(a.shape[3], int)
+    return known and isinstance(first[1], int) and isinstance(first[3], int)

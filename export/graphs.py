@@ -1,0 +1,84 @@
+"""Writes the graphs of a part: the portable one, and those for one execution provider."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+
+from fmrt.export.graph_file import packed_twin, unwritten, write_graph
+from fmrt.export.part import HeadPart, Part, TowerPart
+from fmrt.export.rewrite import optimize_for_cpu, optimize_for_cuda, pack_for_cuda
+from fmrt.export.rewrite.half import HALF_TYPES, to_half
+from fmrt.export.trace import trace
+from fmrt.manifest import Head, Variant
+
+# Precisions of which a GPU gets a graph without padding too, where that can be had.
+PACKED = ("fp16",)
+
+
+@dataclass(frozen=True)
+class GraphWriter:
+    """Traces parts, and writes their graphs into a bundle.
+
+    Attributes:
+        directory: of the bundle.
+        model_type: for messages.
+        opset: ONNX opset version, or None for the converter's own default.
+        cuda: whether towers get graphs for GPUs.
+    """
+
+    directory: Path
+    model_type: str
+    opset: int | None
+    cuda: bool
+
+    def tower(self, part: TowerPart) -> list[Variant]:
+        """Write a tower's graphs.
+
+        Raises:
+            ExportError: it cannot be converted.
+        """
+        graph = trace(part, self.model_type, self.opset)
+        written = [self._portable(graph, part), *(self._for_cuda(graph, part) if self.cuda else ())]
+        optimize_for_cpu(graph, part.tower.embedding_output, part.tower.longest_text)
+        return [*written, self._for_cpu(graph, part)]
+
+    def head(self, part: HeadPart) -> Head:
+        """Write a head's graphs.
+
+        Raises:
+            ExportError: it cannot be converted.
+        """
+        graph = trace(part, self.model_type, self.opset)
+        part.finish(graph)
+        portable = self._portable(graph, part)
+        optimize_for_cpu(graph)
+        return dataclasses.replace(part.head, variants=(portable, self._for_cpu(graph, part)))
+
+    def _portable(self, graph: ir.Model, part: Part) -> Variant:
+        return self._write(graph, unwritten("fp32", part.stem, "", "any", part.modality))
+
+    def _for_cpu(self, graph: ir.Model, part: Part) -> Variant:
+        return self._write(graph, unwritten("fp32-cpu", part.stem, "_cpu", "cpu", part.modality))
+
+    def _for_cuda(self, portable: ir.Model, part: Part) -> list[Variant]:
+        """Write the graphs for GPUs; the portable one stays as it is."""
+        fused = portable.clone()
+        optimize_for_cuda(fused)
+        written = []
+        for precision in ("fp32", *HALF_TYPES):
+            graph = fused.clone()
+            if precision in HALF_TYPES:
+                to_half(graph, precision)
+            name, suffix = f"{precision}-cuda", f"_{precision}_cuda"
+            plain = unwritten(name, part.stem, suffix, "cuda", part.modality, precision)
+            written.append(self._write(graph, plain))
+            if precision in PACKED and pack_for_cuda(graph):
+                written.append(self._write(graph, packed_twin(plain)))
+        return written
+
+    def _write(self, graph: ir.Model, variant: Variant) -> Variant:
+        return write_graph(graph, self.directory, variant)

@@ -1,0 +1,1 @@
+"""The bundle's files beside its graphs: configuration, tokenizer, references, card."""
