@@ -13,7 +13,7 @@ from fmrt.export.part import HeadPart, Part, TowerPart
 from fmrt.export.rewrite import optimize_for_cpu, optimize_for_cuda, pack_for_cuda
 from fmrt.export.rewrite.half import HALF_TYPES, to_half
 from fmrt.export.trace import trace
-from fmrt.manifest import Head, Variant
+from fmrt.manifest import TaskHead, Variant
 
 # Precisions of which a GPU gets a graph without padding too, where that can be had.
 PACKED = ("fp16",)
@@ -46,7 +46,7 @@ class GraphWriter:
         optimize_for_cpu(graph, part.tower.embedding_output, part.tower.longest_text)
         return [*written, self._for_cpu(graph, part)]
 
-    def head(self, part: HeadPart) -> Head:
+    def head(self, part: HeadPart) -> TaskHead:
         """Write a head's graphs.
 
         Raises:

@@ -17,7 +17,7 @@ from fmrt.bundle import HeadReference, Reference
 from fmrt.export.choices import Choice
 from fmrt.export.loading.adapter import AdapterFiles
 from fmrt.export.loading.fetching import Origin
-from fmrt.manifest import Head, Tower, Variant
+from fmrt.manifest import TaskHead, Tower, Variant
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ class HeadPart(Part):
         finish: changes the traced graph, in place.
     """
 
-    head: Head
+    head: TaskHead
     reference: HeadReference
     finish: Callable[[ir.Model], None]
 

@@ -9,8 +9,8 @@ from fmrt.bundle import Bundle
 from fmrt.errors import ExportError, ProviderError
 from fmrt.export.choices import Report
 from fmrt.export.loading.pretrained import first_line
-from fmrt.manifest import Head, Manifest, Parity, Variant
-from fmrt.segment import SegmentEngine
+from fmrt.manifest import Manifest, Parity, TaskHead, Variant
+from fmrt.segment_engine import SegmentEngine
 from fmrt.session import resolve_provider
 from fmrt.verify import ParityReport, check, check_head, checking_engine
 
@@ -92,7 +92,7 @@ def _leave_out(bundle: Bundle, variant: Variant, what: str, verdict: str, say: R
     say(f"left out {verdict}: not PyTorch's {what}")
 
 
-def _head(bundle: Bundle, head: Head, say: Report) -> Head:
+def _head(bundle: Bundle, head: TaskHead, say: Report) -> TaskHead:
     kept: list[Variant] = []
     for variant in head.variants:
         reports = check_head(SegmentEngine(bundle, decoder=variant.name), bundle)

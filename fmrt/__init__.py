@@ -2,9 +2,9 @@
 
 ``Embedder`` runs a bundle on onnxruntime, without torch or transformers, as ``EmbedOptions`` say.
 ``embed_to_file`` and ``embed_to_folder`` embed a whole input, and ``search`` searches what they
-wrote. ``Segmenter`` runs a bundle that segments images by ``Prompt``. ``export_model`` makes a
-bundle (with the ``export`` extra); ``Bundle`` is one on disk; ``verify_bundle`` checks one against
-PyTorch; ``push_bundle`` publishes one.
+wrote. ``Segmenter`` runs a bundle that segments images by ``SegmentPrompt``. ``export_model`` makes
+a bundle (with the ``export`` extra); ``Bundle`` is one on disk; ``verify_bundle`` checks one
+against PyTorch; ``push_bundle`` publishes one.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from fmrt.embedder import Embedder
     from fmrt.jobs import Embedded, embed_to_file, embed_to_folder
     from fmrt.nearest import Hit, search
-    from fmrt.prompt import Prompt
     from fmrt.push import push_bundle
-    from fmrt.segment import Segmentation
+    from fmrt.segment_engine import Segmentation
+    from fmrt.segment_prompt import Prompt, SegmentPrompt
     from fmrt.segmenter import Segmenter
     from fmrt.verify import ParityReport, verify_bundle
 
@@ -39,6 +39,7 @@ __all__ = [
     "ParityReport",
     "Prompt",
     "Reading",
+    "SegmentPrompt",
     "Segmentation",
     "Segmenter",
     "__version__",
@@ -58,9 +59,10 @@ _HOMES = {
     "Embedder": "embedder",
     "Hit": "nearest",
     "ParityReport": "verify",
-    "Prompt": "prompt",
+    "Prompt": "segment_prompt",
     "Reading": "data",
-    "Segmentation": "segment",
+    "SegmentPrompt": "segment_prompt",
+    "Segmentation": "segment_engine",
     "Segmenter": "segmenter",
     "embed_to_file": "jobs",
     "embed_to_folder": "jobs",

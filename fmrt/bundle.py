@@ -20,8 +20,8 @@ from fmrt.manifest import (
     MANIFEST_FILE,
     REFERENCE_FILE,
     FileRecord,
-    Head,
     Manifest,
+    TaskHead,
     Variant,
     manifest_bytes,
 )
@@ -140,7 +140,9 @@ class Bundle:
         own = [v for v in self.manifest.variants if v.modality == modality]
         return self._choose(own, name, provider)
 
-    def head_variant(self, head: Head, name: str | None = None, provider: str = "cpu") -> Variant:
+    def head_variant(
+        self, head: TaskHead, name: str | None = None, provider: str = "cpu"
+    ) -> Variant:
         """Pick a head's variant as `variant` does a tower's; where it lacks ``name``, the default.
 
         Heads are small next to towers, so a tower's smaller variant may run with a full one.
@@ -235,7 +237,7 @@ class Bundle:
         read = partial(read_reference, manifest=self.manifest, tower=tower)
         return self.checked(REFERENCE_FILE).use(read)
 
-    def head_reference(self, head: Head) -> HeadReference:
+    def head_reference(self, head: TaskHead) -> HeadReference:
         """The reference items of a head and PyTorch's outputs.
 
         Raises:

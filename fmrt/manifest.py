@@ -33,12 +33,12 @@ __all__ = [
     "Adapter",
     "AudioInput",
     "FileRecord",
-    "Head",
     "ImageInput",
     "Manifest",
     "Parity",
     "Quality",
     "Source",
+    "TaskHead",
     "TextInput",
     "Tower",
     "Variant",
@@ -250,7 +250,7 @@ class Tower:
 
 
 @dataclass(frozen=True)
-class Head:
+class TaskHead:
     """A graph that reads a tower's outputs, for a task of its own.
 
     Attributes:
@@ -306,7 +306,7 @@ class Manifest:
     variants: tuple[Variant, ...]
     fmrt_version: Name
     schema_version: Annotated[int, Range(0, SCHEMA_VERSION)] = field(default=SCHEMA_VERSION)
-    heads: tuple[Head, ...] = ()
+    heads: tuple[TaskHead, ...] = ()
 
     def contradictions(self) -> Contradictions:
         """Fields that do not go together, with the reason."""
@@ -359,7 +359,7 @@ class Manifest:
                 return tower
         raise OptionError(f"this model embeds {' and '.join(self.modalities)}, not {modality}")
 
-    def head(self, task: str) -> Head:
+    def head(self, task: str) -> TaskHead:
         """The graph for a task.
 
         Raises:

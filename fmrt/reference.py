@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fmrt.errors import BundleCorruptError, quoted, said
 from fmrt.inputs import TextInput
-from fmrt.manifest import MANIFEST_FILE, Head, Manifest, Tower
+from fmrt.manifest import MANIFEST_FILE, Manifest, TaskHead, Tower
 from fmrt.regular import FIX
 from fmrt.typed import Contradictions, Range, WrongValueError, decode, wrong
 
@@ -99,7 +99,7 @@ def read_reference(path: Path, manifest: Manifest, tower: Tower) -> Reference:
     return Reference(items, prompts, lengths, embeddings)
 
 
-def read_head_reference(path: Path, head: Head) -> HeadReference:
+def read_head_reference(path: Path, head: TaskHead) -> HeadReference:
     """The reference items of a head and PyTorch's outputs.
 
     Raises:

@@ -11,8 +11,8 @@ from fmrt.errors import ProcessError
 from fmrt.limits import DEFAULT, Limits
 from fmrt.manifest import Manifest
 from fmrt.options import checked
-from fmrt.prompt import Prompt
-from fmrt.segment import EncodedImage, Segmentation, SegmentEngine
+from fmrt.segment_engine import EncodedImage, Segmentation, SegmentEngine
+from fmrt.segment_prompt import SegmentPrompt
 from fmrt.verify import check_quick_head
 
 
@@ -126,9 +126,11 @@ class Segmenter:
             InputError: Neither point nor box, one outside of the image, or malformed; an image
                 that cannot be read.
         """
-        return self.segment_prompts(image, [Prompt(points, labels, box)])[0]
+        return self.segment_prompts(image, [SegmentPrompt(points, labels, box)])[0]
 
-    def segment_prompts(self, image: object, prompts: Sequence[Prompt]) -> list[Segmentation]:
+    def segment_prompts(
+        self, image: object, prompts: Sequence[SegmentPrompt]
+    ) -> list[Segmentation]:
         """Segment an object a prompt, many at a time; arguments and errors are as `segment`'s."""
         encoded = image if isinstance(image, EncodedImage) else self.encode(image)
         return self._engine.segment(encoded, prompts)

@@ -18,8 +18,8 @@ from fmrt.engine import Engine
 from fmrt.errors import BundleCorruptError, BundleError, GraphError, InputError, VerificationError
 from fmrt.manifest import Parity, Variant
 from fmrt.options import checked
-from fmrt.prompt import Prompt
-from fmrt.segment import SegmentEngine
+from fmrt.segment_engine import SegmentEngine
+from fmrt.segment_prompt import SegmentPrompt
 from fmrt.session import resolve_provider
 from fmrt.tuning import Tuning
 
@@ -239,8 +239,8 @@ def check_head(
     ]
 
 
-def _prompt(item: Mapping[str, Any]) -> Prompt:
-    return Prompt(item["points"], item["labels"], item["box"])
+def _prompt(item: Mapping[str, Any]) -> SegmentPrompt:
+    return SegmentPrompt(item["points"], item["labels"], item["box"])
 
 
 def _head_report(engine: SegmentEngine, name: str, got: Vectors, expected: Vectors) -> ParityReport:

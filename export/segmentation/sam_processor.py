@@ -16,7 +16,7 @@ from fmrt.errors import ExportError
 from fmrt.export.quiet import quiet
 from fmrt.export.vision.image_processor import COMBINED, CONFIG, ImageProcessor, affine
 from fmrt.manifest import ImageInput
-from fmrt.prompt import Prompt
+from fmrt.segment_prompt import SegmentPrompt
 
 
 class SamProcessor(ImageProcessor):
@@ -42,7 +42,7 @@ class SamProcessor(ImageProcessor):
         image = load_image(Image.open(io.BytesIO(data)))
         return image.height, image.width
 
-    def prompt(self, data: bytes, prompt: Prompt) -> dict[str, Tensor]:
+    def prompt(self, data: bytes, prompt: SegmentPrompt) -> dict[str, Tensor]:
         """The model's inputs for one prompt on an image file, as Hugging Face prepares them."""
         image = load_image(Image.open(io.BytesIO(data)))
         given: dict[str, Any] = {"return_tensors": "pt"}

@@ -34,9 +34,9 @@ from fmrt.export.segmentation.sam import (
 from fmrt.export.segmentation.sam_processor import SamProcessor
 from fmrt.export.vision.image_processor import reference_images
 from fmrt.export.writing.configuration import write_config
-from fmrt.manifest import Head, Tower, Variant
-from fmrt.prompt import Prompt
-from fmrt.segment import TASK
+from fmrt.manifest import TaskHead, Tower, Variant
+from fmrt.segment_engine import TASK
+from fmrt.segment_prompt import SegmentPrompt
 
 STEMS = ("vision_encoder", "prompt_encoder_mask_decoder")
 POOLING = "mean"
@@ -131,7 +131,7 @@ def _parts(source: SegmentSource) -> Sequence[TowerPart]:
 def _heads(source: SegmentSource) -> Sequence[HeadPart]:
     family = source.family
     images = reference_images()
-    head = Head(TASK, "image", family.features, PROMPTS, family.outputs)
+    head = TaskHead(TASK, "image", family.features, PROMPTS, family.outputs)
     with torch.no_grad(), quiet():
         encoded = [
             (place, images[IMAGES[place]], _features(source, images[IMAGES[place]]))
@@ -173,7 +173,7 @@ def _pixels(source: SegmentSource, data: bytes) -> Tensor:
     return torch.from_numpy(source.processor(data))[None].to(source.model.device)
 
 
-def reference_prompts(height: int, width: int) -> list[Prompt]:
+def reference_prompts(height: int, width: int) -> list[SegmentPrompt]:
     """A point, points on and off the object, a box, a box with points; all in the image.
 
     Args:
@@ -184,11 +184,11 @@ def reference_prompts(height: int, width: int) -> list[Prompt]:
     left, corner = (width * 0.21, height * 0.64), (0.0, 0.0)
     box = (width * 0.2, height * 0.15, width * 0.83, height * 0.7)
     return [
-        Prompt([middle]),
-        Prompt([corner], [0]),
-        Prompt([middle, left, corner], [1, 1, 0]),
-        Prompt(box=box),
-        Prompt([middle, left], [1, 0], box),
+        SegmentPrompt([middle]),
+        SegmentPrompt([corner], [0]),
+        SegmentPrompt([middle, left, corner], [1, 1, 0]),
+        SegmentPrompt(box=box),
+        SegmentPrompt([middle, left], [1, 0], box),
     ]
 
 

@@ -20,8 +20,8 @@ from fmrt.errors import InputError, OptionError
 
 if TYPE_CHECKING:
     from fmrt.cli._arguments import Parser
-    from fmrt.prompt import Prompt
-    from fmrt.segment import EncodedImage, Segmentation
+    from fmrt.segment_engine import EncodedImage, Segmentation
+    from fmrt.segment_prompt import SegmentPrompt
     from fmrt.segmenter import Segmenter
 
 _NUMBERS = ("prompt", "mask", "score", "pixels")
@@ -140,8 +140,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _prompts(args: argparse.Namespace) -> list[Prompt]:
-    from fmrt.prompt import Prompt
+def _prompts(args: argparse.Namespace) -> list[SegmentPrompt]:
+    from fmrt.segment_prompt import SegmentPrompt
 
     points, labels, boxes = args.point, args.label, args.box
     if not points and not boxes:
@@ -150,11 +150,11 @@ def _prompts(args: argparse.Namespace) -> list[Prompt]:
         raise OptionError(f"{len(points)} --point and {len(labels)} --label: give one to each")
     if args.each:
         own = labels or [1] * len(points)
-        single = [Prompt([point], [label]) for point, label in zip(points, own, strict=True)]
-        return [*single, *(Prompt(box=box) for box in boxes)]
+        single = [SegmentPrompt([point], [label]) for point, label in zip(points, own, strict=True)]
+        return [*single, *(SegmentPrompt(box=box) for box in boxes)]
     if len(boxes) > 1:
         raise OptionError("several --box: say --each for an object each")
-    return [Prompt(points, labels, boxes[0] if boxes else None)]
+    return [SegmentPrompt(points, labels, boxes[0] if boxes else None)]
 
 
 def _encoded(segmenter: Segmenter, image: str) -> EncodedImage:

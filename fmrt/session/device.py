@@ -23,7 +23,7 @@ from fmrt.errors import FmrtError
 from fmrt.session.creation import check_inputs, check_outputs, not_run
 from fmrt.session.host import input_names
 from fmrt.session.log import silent
-from fmrt.session.memory import Memory
+from fmrt.session.memory import BatchHalver
 from fmrt.session.ort_types import OrtRunOptions, OrtSession, OrtValue
 from fmrt.session.pinned import page_locked
 from fmrt.session.shapes import aligned, bucketed
@@ -96,13 +96,13 @@ class DeviceSession:
         self._streams: queue.SimpleQueue[_Stream] = queue.SimpleQueue()
         for _ in range(streams):
             self._streams.put(_Stream(session, output, device))
-        self._memory = Memory()
+        self._halver = BatchHalver()
 
     def run(self, feeds: Feeds) -> NDArray[np.float32]:
         """The embedding of one batch, float32 ``[batch, dim]``; unknown feeds are dropped."""
         used = {name: feeds[name] for name in self._inputs & feeds.keys()}
         try:
-            return self._memory.run(self._run, used, self._recover)
+            return self._halver.run(self._run, used, self._recover)
         except FmrtError:
             raise
         except Exception as e:  # what kernels raise has no common base

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fmrt import native
 from fmrt.errors import FmrtError
 from fmrt.session.creation import check_inputs, check_outputs, not_run
-from fmrt.session.memory import Memory
+from fmrt.session.memory import BatchHalver
 from fmrt.session.ort_types import OrtSession
 
 Feeds = Mapping[str, NDArray[Any]]
@@ -50,13 +50,13 @@ class HostSession:
         self._session = session
         self._output = output
         self._inputs = input_names(session)
-        self._memory = Memory()
+        self._halver = BatchHalver()
 
     def run(self, feeds: Feeds) -> NDArray[np.float32]:
         """The embedding of one batch, float32 ``[batch, dim]``; unknown feeds are dropped."""
         used = {name: feeds[name] for name in self._inputs & feeds.keys()}
         try:
-            return self._memory.run(self._run, used)
+            return self._halver.run(self._run, used)
         except FmrtError:
             raise
         except Exception as e:  # what kernels raise has no common base
@@ -75,7 +75,7 @@ class HostSession:
         if self._session.get_session_options().intra_op_num_threads != 1:
             return None
         session = copy.copy(self)
-        session._memory = Memory()
+        session._halver = BatchHalver()
         return session
 
     def _run(self, feeds: Feeds) -> NDArray[np.float32]:

@@ -27,7 +27,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)) is not None
 
 
-class Memory:
+class BatchHalver:
     """Runs batches; one that does not fit is halved, and later ones start small enough.
 
     It keeps the size that fits, and nothing of its session: a session in a cycle of references

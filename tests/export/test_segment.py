@@ -29,12 +29,12 @@ from tests.export.sam import MODELS, NORMALIZED, SIDE, save_segmenter
 from tests.export.strangers import check_for_strangers
 
 PROMPTS = (
-    fmrt.Prompt([(5.0, 7.5)]),
-    fmrt.Prompt([(30.0, 20.0)], [0]),
-    fmrt.Prompt([(1.0, 1.0), (60.0, 30.0), (33.3, 12.0)], [1, 0, 1]),
-    fmrt.Prompt(box=(3.0, 2.0, 50.0, 31.0)),
-    fmrt.Prompt([(20.0, 20.0)], None, (0.0, 0.0, 61.0, 35.0)),
-    fmrt.Prompt(box=(10.0, 2.0, 20.0, 3.0)),
+    fmrt.SegmentPrompt([(5.0, 7.5)]),
+    fmrt.SegmentPrompt([(30.0, 20.0)], [0]),
+    fmrt.SegmentPrompt([(1.0, 1.0), (60.0, 30.0), (33.3, 12.0)], [1, 0, 1]),
+    fmrt.SegmentPrompt(box=(3.0, 2.0, 50.0, 31.0)),
+    fmrt.SegmentPrompt([(20.0, 20.0)], None, (0.0, 0.0, 61.0, 35.0)),
+    fmrt.SegmentPrompt(box=(10.0, 2.0, 20.0, 3.0)),
 )
 
 
@@ -63,7 +63,7 @@ class TorchSegmenter:
                 self.processor = transformers.SamProcessor(images)
             self.images = images
 
-    def segment(self, data: bytes, prompt: fmrt.Prompt) -> tuple[np.ndarray, np.ndarray]:
+    def segment(self, data: bytes, prompt: fmrt.SegmentPrompt) -> tuple[np.ndarray, np.ndarray]:
         """Masks ``[3, height, width]`` and scores ``[3]``."""
         image = Image.open(io.BytesIO(data))
         inputs = {}
@@ -90,7 +90,7 @@ class TorchSegmenter:
 
 @pytest.mark.parametrize("prompt", [PROMPTS[2], PROMPTS[3], PROMPTS[4]])
 @pytest.mark.parametrize("model_type", MODELS)
-def test_decoder_is_the_models(model_type: str, prompt: fmrt.Prompt, tmp_path: Path) -> None:
+def test_decoder_is_the_models(model_type: str, prompt: fmrt.SegmentPrompt, tmp_path: Path) -> None:
     """In PyTorch: boxes as points, and the padding of SAM, which the graph does, done here."""
     family = FAMILIES[model_type]
     model = save_segmenter(model_type, tmp_path)

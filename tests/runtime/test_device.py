@@ -23,7 +23,7 @@ from fmrt.session import device as device_module
 from fmrt.session import open_session, resolve_provider
 from fmrt.session.creation import session_options
 from fmrt.session.device import Device, DeviceSession
-from fmrt.session.memory import Memory, is_out_of_memory
+from fmrt.session.memory import BatchHalver, is_out_of_memory
 from fmrt.session.providers import CPU
 from fmrt.session.several import SeveralSessions
 from fmrt.session.shapes import aligned, bucketed
@@ -143,7 +143,7 @@ def batch(rows: int, width: int = 4) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("message", OUT_OF_MEMORY)
 def test_a_batch_that_does_not_fit_is_split(message: str) -> None:
     run, freed = Small(8, message), []
-    memory = Memory()
+    memory = BatchHalver()
     with pytest.warns(
         ProviderWarning, match=r"out of memory at a batch of \[7, 4\].*split"
     ) as told:
@@ -161,12 +161,12 @@ def test_one_item_that_does_not_fit_is_an_error() -> None:
         pytest.warns(ProviderWarning),
         pytest.raises(DeviceMemoryError, match=r"one item, \[1, 4\].*buffer of size 8388608000"),
     ):
-        Memory().run(Small(3), batch(2))
+        BatchHalver().run(Small(3), batch(2))
 
 
 def test_other_errors_come_through() -> None:
     with pytest.raises(RuntimeError, match="Invalid rank"):
-        Memory().run(Small(0, "Invalid rank for input: x"), batch(4))
+        BatchHalver().run(Small(0, "Invalid rank for input: x"), batch(4))
 
 
 def test_a_session_is_freed_with_its_engine(tiny_bundle: Path) -> None:

@@ -29,10 +29,10 @@ from fmrt.errors import (  # noqa: E402
 )
 from fmrt.manifest import (  # noqa: E402
     REFERENCE_FILE,
-    Head,
     ImageInput,
     Manifest,
     Source,
+    TaskHead,
     Tower,
     Variant,
 )
@@ -179,7 +179,7 @@ def write_manifest(directory: Path) -> None:
         normalize=False,
         input=SPEC,
     )
-    head = Head(
+    head = TaskHead(
         task="segment",
         modality="image",
         features=("image_embeddings",),
@@ -208,7 +208,7 @@ def test_masks_have_the_size_of_the_image(bundle: Path) -> None:
     image = segmenter.encode(halves)
     assert image.size == (30, 60)
     left, right = segmenter.segment_prompts(
-        image, [fmrt.Prompt([(15, 1)]), fmrt.Prompt(box=(3, 3, 59, 30))]
+        image, [fmrt.SegmentPrompt([(15, 1)]), fmrt.SegmentPrompt(box=(3, 3, 59, 30))]
     )
     assert left.best == 1
     assert left.masks().shape == (3, 30, 60)
@@ -222,7 +222,7 @@ def test_many_prompts_in_any_order(bundle: Path) -> None:
     segmenter = fmrt.Segmenter(bundle)
     image = segmenter.encode(red())
     prompts = [
-        fmrt.Prompt([(i % 16, 1)] * (1 + i % 3), None, (0, 0, 16, 8) if i % 5 == 0 else None)
+        fmrt.SegmentPrompt([(i % 16, 1)] * (1 + i % 3), None, (0, 0, 16, 8) if i % 5 == 0 else None)
         for i in range(50)
     ]
     for prompt, result in zip(prompts, segmenter.segment_prompts(image, prompts), strict=True):
@@ -234,26 +234,29 @@ def test_many_prompts_in_any_order(bundle: Path) -> None:
 @pytest.mark.parametrize(
     ("prompt", "message"),
     [
-        (fmrt.Prompt(), "no prompt: give a point or a box"),
-        (fmrt.Prompt([(16.5, 1)]), "point 16.5,1 is outside of the image, which is 16 x 8 pixels"),
-        (fmrt.Prompt([(-1, 1)]), "point -1,1 is outside"),
-        (fmrt.Prompt(box=(1, 1, 5, 9)), "box corner 5,9 is outside"),
-        (fmrt.Prompt(box=(5, 1, 1, 3)), "box 5,1,1,3 is empty"),
-        (fmrt.Prompt(box=(5, 1, 3)), "a box is"),
-        (fmrt.Prompt([(1, 1)], [1, 0]), "1 points and 2 labels"),
-        (fmrt.Prompt([(1, 1)], [3]), "label 3; a point is on the object"),
-        (fmrt.Prompt([(1, 1, 1)]), "points are"),
-        (fmrt.Prompt([("a", 1)]), "not all numbers"),
-        (fmrt.Prompt([(float("nan"), 1)]), "not all finite"),
+        (fmrt.SegmentPrompt(), "no prompt: give a point or a box"),
+        (
+            fmrt.SegmentPrompt([(16.5, 1)]),
+            "point 16.5,1 is outside of the image, which is 16 x 8 pixels",
+        ),
+        (fmrt.SegmentPrompt([(-1, 1)]), "point -1,1 is outside"),
+        (fmrt.SegmentPrompt(box=(1, 1, 5, 9)), "box corner 5,9 is outside"),
+        (fmrt.SegmentPrompt(box=(5, 1, 1, 3)), "box 5,1,1,3 is empty"),
+        (fmrt.SegmentPrompt(box=(5, 1, 3)), "a box is"),
+        (fmrt.SegmentPrompt([(1, 1)], [1, 0]), "1 points and 2 labels"),
+        (fmrt.SegmentPrompt([(1, 1)], [3]), "label 3; a point is on the object"),
+        (fmrt.SegmentPrompt([(1, 1, 1)]), "points are"),
+        (fmrt.SegmentPrompt([("a", 1)]), "not all numbers"),
+        (fmrt.SegmentPrompt([(float("nan"), 1)]), "not all finite"),
     ],
 )
-def test_prompts_that_make_no_sense(bundle: Path, prompt: fmrt.Prompt, message: str) -> None:
+def test_prompts_that_make_no_sense(bundle: Path, prompt: fmrt.SegmentPrompt, message: str) -> None:
     segmenter = fmrt.Segmenter(bundle)
     image = segmenter.encode(red())
     with pytest.raises(InputError, match=message):
         segmenter.segment_prompts(image, [prompt])
     with pytest.raises(InputError, match=f"item 1: .*{message}"):
-        segmenter.segment_prompts(image, [fmrt.Prompt([(1, 1)]), prompt])
+        segmenter.segment_prompts(image, [fmrt.SegmentPrompt([(1, 1)]), prompt])
 
 
 def test_a_decoder_that_is_wrong_is_refused(bundle: Path, tmp_path: Path) -> None:

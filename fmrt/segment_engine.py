@@ -14,11 +14,11 @@ from fmrt.bundle import Bundle
 from fmrt.cores import available_cores
 from fmrt.errors import GraphError, InputError
 from fmrt.limits import DEFAULT, Budget, Limits
-from fmrt.manifest import Head, ImageInput, Tower, Variant
+from fmrt.manifest import ImageInput, TaskHead, Tower, Variant
 from fmrt.masks import in_image
 from fmrt.preprocess import make_preprocessor
 from fmrt.preprocess.frame import Frame
-from fmrt.prompt import UPPER_LEFT, Prompt
+from fmrt.segment_prompt import UPPER_LEFT, SegmentPrompt
 from fmrt.session import FeatureSession, resolve_provider
 
 TASK = "segment"
@@ -110,7 +110,7 @@ class SegmentEngine:
         limits: Limits = DEFAULT,
     ) -> None:
         manifest = bundle.manifest
-        self.head: Head = manifest.head(TASK)
+        self.head: TaskHead = manifest.head(TASK)
         lacks = NEEDED - {*self.head.inputs, *self.head.outputs}
         if lacks or self.head.modality != "image":
             names = ", ".join(sorted(lacks)) or "images"
@@ -169,7 +169,7 @@ class SegmentEngine:
         _check(features, (1,))
         return EncodedImage(features, Frame.of((upright.height, upright.width), self._spec))
 
-    def outputs(self, image: EncodedImage, prompts: Sequence[Prompt]) -> dict[str, Floats]:
+    def outputs(self, image: EncodedImage, prompts: Sequence[SegmentPrompt]) -> dict[str, Floats]:
         """The decoder's outputs for each prompt, ``[prompts, ...]`` each.
 
         Raises:
@@ -184,7 +184,7 @@ class SegmentEngine:
                 found[row] = {name: value[place] for name, value in results.items()}
         return {name: np.stack([one[name] for one in found]) for name in self.head.outputs}
 
-    def segment(self, image: EncodedImage, prompts: Sequence[Prompt]) -> list[Segmentation]:
+    def segment(self, image: EncodedImage, prompts: Sequence[SegmentPrompt]) -> list[Segmentation]:
         """The masks of each prompt.
 
         Raises:
@@ -217,7 +217,9 @@ def _check(outputs: Outputs, sizes: tuple[int, ...]) -> None:
             raise InputError(f"the model gives NaN or infinity as {name} for it")
 
 
-def _encoded(prompts: Sequence[Prompt], frame: Frame) -> Iterator[tuple[Floats, NDArray[np.int64]]]:
+def _encoded(
+    prompts: Sequence[SegmentPrompt], frame: Frame
+) -> Iterator[tuple[Floats, NDArray[np.int64]]]:
     for index, prompt in enumerate(prompts):
         try:
             points, labels = prompt.encoded(*frame.size)

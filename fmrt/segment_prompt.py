@@ -17,7 +17,7 @@ UPPER_LEFT, LOWER_RIGHT = 2, 3
 
 
 @dataclass(frozen=True)
-class Prompt:
+class SegmentPrompt:
     """One object of an image, in pixels of the image: x to the right, y down, from (0, 0).
 
     Attributes:
@@ -50,6 +50,10 @@ class Prompt:
         if not len(points):
             raise InputError("no prompt: give a point or a box")
         return points, labels
+
+
+# Its name before `prompt` meant the text before a text; scripts of that time have it.
+Prompt = SegmentPrompt
 
 
 def _points(
