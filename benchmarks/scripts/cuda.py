@@ -120,10 +120,10 @@ def _measure(setting: Setting) -> dict[str, Any]:
             said: list[str] = []
             bundle = fmrt.export_model(model, Path(place) / name, cuda=True, report=said.append)
             print(f"{name}: measuring", flush=True)
-            variants = _variants(bundle, setting)
+            variants = measured_variants(bundle, setting)
             left_out = [line for line in said if line.startswith("left out")]
             result["models"][name] = {"variants": variants, "left_out": left_out}
-            compared = _compared(bundle, setting, variants)
+            compared = comparable(bundle, setting, variants)
             if compared:
                 result["models"][name] |= run(model, bundle, compared, peak, setting)
     return result
@@ -133,14 +133,14 @@ def _export_on_device(place: Path, setting: Setting) -> str:
     """Whether ``--device`` gives a verified bundle: ``ok`` or the reason."""
     small = replace(setting, tiny=True)
     try:
-        model = _bert_base(place / "device-model", small)
+        model = bert_base(place / "device-model", small)
         fmrt.export_model(model, place / "device", device=setting.device)
     except FmrtError as e:
         return str(e)
     return "ok"
 
 
-def _variants(bundle: fmrt.Bundle, setting: Setting) -> dict[str, Any]:
+def measured_variants(bundle: fmrt.Bundle, setting: Setting) -> dict[str, Any]:
     """Parity of each variant and where its nodes run; of one that does not run, why."""
     target = resolve_provider(setting.provider)
     found: dict[str, Any] = {}
@@ -164,7 +164,7 @@ def _variants(bundle: fmrt.Bundle, setting: Setting) -> dict[str, Any]:
     return found
 
 
-def _compared(bundle: fmrt.Bundle, setting: Setting, variants: dict[str, Any]) -> list[str]:
+def comparable(bundle: fmrt.Bundle, setting: Setting, variants: dict[str, Any]) -> list[str]:
     """What to measure: the provider's default and its twins that passed, else the first that did.
 
     Twins are of the same precision and made for the provider too: with padding, and without.
@@ -180,10 +180,10 @@ def _compared(bundle: fmrt.Bundle, setting: Setting, variants: dict[str, Any]) -
 
 
 def _minilm(path: Path, setting: Setting) -> Path:
-    return _bert_base(path, setting) if setting.tiny else MINILM
+    return bert_base(path, setting) if setting.tiny else MINILM
 
 
-def _bert_base(path: Path, setting: Setting) -> Path:
+def bert_base(path: Path, setting: Setting) -> Path:
     """Random weights in BERT-base's shape, with MiniLM's tokenizer."""
     tokenizer = AutoTokenizer.from_pretrained(MINILM)
     shape = SMALL if setting.tiny else BASE
@@ -206,7 +206,7 @@ def _texts(setting: Setting) -> list[str]:
     return [f"{i}. {texts[i % len(texts)]}" for i in range(TEXTS)]
 
 
-def _run_texts(
+def run_texts(
     model: Path, bundle: fmrt.Bundle, variants: Sequence[str], peak: float, setting: Setting
 ) -> dict[str, Any]:
     texts = _texts(setting)
@@ -295,8 +295,8 @@ def _run_images(
 
 
 MODELS: dict[str, tuple[Callable[..., Path], Callable[..., dict[str, Any]]]] = {
-    "all-MiniLM-L6-v2": (_minilm, _run_texts),
-    "BERT-base": (_bert_base, _run_texts),
+    "all-MiniLM-L6-v2": (_minilm, run_texts),
+    "BERT-base": (bert_base, run_texts),
     "DINOv2-base": (_dinov2_base, _run_images),
 }
 

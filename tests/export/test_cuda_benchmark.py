@@ -40,26 +40,26 @@ def test_tiny_models_on_the_cpu(tmp_path: Path) -> None:
 def test_the_packed_variant_is_measured_beside_the_padded_one(tmp_path: Path) -> None:
     """On a GPU; here with graphs of the CPU under their names."""
     setting = cuda.Setting("cpu", "cpu", torch.float32, tiny=True, rounds=1)
-    model = cuda._bert_base(tmp_path / "model", setting)
+    model = cuda.bert_base(tmp_path / "model", setting)
     bundle = fmrt.export_model(model, tmp_path / "bundle")
     (fused,) = (v for v in bundle.manifest.variants if v.provider == "cpu")
     packed = replace(fused, name="fp32-cpu-packed", packed=True)
     variants = (*bundle.manifest.variants, packed)
     bundle = fmrt.Bundle(bundle.path, replace(bundle.manifest, variants=variants))
-    measured = cuda._variants(bundle, setting)
+    measured = cuda.measured_variants(bundle, setting)
     assert list(measured) == ["fp32", "fp32-cpu", "fp32-cpu-packed"]
-    twins = cuda._compared(bundle, setting, measured)
+    twins = cuda.comparable(bundle, setting, measured)
     assert twins == ["fp32-cpu", "fp32-cpu-packed"]
-    found = cuda._run_texts(model, bundle, twins, 1e12, setting)
+    found = cuda.run_texts(model, bundle, twins, 1e12, setting)
     assert list(found["compared"]) == twins
     best = max(twins, key=lambda name: found["compared"][name]["ratio"])
     assert found["variant"] == best
     assert found["tokens_per_second"] == found["compared"][best]["tokens_per_second"]
     assert min(v["cosine_with_peer"] for v in found["compared"].values()) > 0.9999
     wrong = measured | {"fp32-cpu-packed": {"passed": False, "error": "no kernel"}}
-    assert cuda._compared(bundle, setting, wrong) == ["fp32-cpu"]
+    assert cuda.comparable(bundle, setting, wrong) == ["fp32-cpu"]
     neither = wrong | {"fp32-cpu": {"passed": False}}
-    assert cuda._compared(bundle, setting, neither) == ["fp32"]
+    assert cuda.comparable(bundle, setting, neither) == ["fp32"]
 
 
 def test_no_gpu_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

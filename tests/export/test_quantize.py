@@ -385,11 +385,14 @@ def test_a_stopped_run_leaves_the_bundle_as_it_was(
     shutil.copytree(plain, copy)
     before = files(copy)
     code = (
-        "import os, signal, sys, fmrt.export.quantize.bundle as b\n"
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from fmrt.export import quantize_bundle\n"
         # A shell that runs tests in the background leaves SIGINT ignored.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        f"b._put_in_place = lambda *_: os.kill(os.getpid(), signal.SIG{signal})\n"
-        "b.quantize_bundle(sys.argv[1], ['fp16'], calibration=sys.argv[2])"
+        # When the first finished file is about to take its place.
+        f"Path.replace = lambda *_: os.kill(os.getpid(), signal.SIG{signal})\n"
+        "quantize_bundle(sys.argv[1], ['fp16'], calibration=sys.argv[2])"
     )
     command = [sys.executable, "-c", code, str(copy), str(lines)]
     assert subprocess.run(command, capture_output=True, check=False).returncode != 0
@@ -405,12 +408,13 @@ def test_a_kill_loses_nothing_that_was_reported(plain: Path, lines: Path, tmp_pa
     copy = tmp_path / "bundle"
     shutil.copytree(plain, copy)
     code = (
-        "import os, signal, sys, fmrt.export.quantize.bundle as b\n"
+        "import os, signal, sys\n"
+        "from fmrt.export import quantize_bundle\n"
         "said = []\n"
         "def report(line):\n"
         "    if said: os.kill(os.getpid(), signal.SIGKILL)\n"
         "    said.extend([line] if line.startswith('verified fp16-cpu') else [])\n"
-        "b.quantize_bundle(sys.argv[1], ['fp16'], calibration=sys.argv[2], report=report)"
+        "quantize_bundle(sys.argv[1], ['fp16'], calibration=sys.argv[2], report=report)"
     )
     command = [sys.executable, "-c", code, str(copy), str(lines)]
     assert subprocess.run(command, check=False).returncode == -9

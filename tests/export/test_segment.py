@@ -100,7 +100,7 @@ def test_decoder_is_the_models(model_type: str, prompt: fmrt.SegmentPrompt, tmp_
     frame = Frame.of((40, 70), processor.spec(1, [data]))
     points, labels = prompt.encoded(40, 70)
     positions = torch.from_numpy(frame.points(points))
-    if family.finish is not FAMILIES["sam2"].finish and prompt.box is None:
+    if not family.pads and prompt.box is None:
         positions = torch.cat([positions, torch.zeros(1, 2)])
         labels = np.append(labels, -1)
     with torch.no_grad(), quiet():
