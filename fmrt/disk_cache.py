@@ -25,9 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmrt import native
+from fmrt.arrays import Vectors
 from fmrt.errors import CacheWarning, ClosedError, DataError
 from fmrt.manifest import Variant
-from fmrt.recall import Recall, Vectors, digest
+from fmrt.recall import Recall, digest
 from fmrt.words import one_line
 
 # Other processes' transactions last for a window's vectors, far less than this.

@@ -10,13 +10,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fmrt.arrays import Vectors
 from fmrt.bundle import Bundle
 from fmrt.embed_options import DEFAULTS, EmbedOptions
 from fmrt.errors import InputError, OptionError, quoted
 from fmrt.options import MOST_TOKENS, flag, optional, whole
 from fmrt.request import first_prompt
-
-Matrix = NDArray[np.float32]
 
 CONFIGURATION = "config_sentence_transformers.json"
 QUERY = ("query",)
@@ -103,7 +102,7 @@ class Encoding:
         """Embed documents as `encode` does, with the prompt that `embed_documents` takes."""
         return self.encode(inputs, **_prompted(self._bundle, DOCUMENT, options))
 
-    def similarity(self: Embeds, embeddings1: Any, embeddings2: Any) -> Matrix:  # noqa: ANN401
+    def similarity(self: Embeds, embeddings1: Any, embeddings2: Any) -> Vectors:  # noqa: ANN401
         """Similarity of each vector with each, float32 ``[n, m]``, by the model's own function.
 
         That is cosine unless the model says ``dot``, ``euclidean`` or ``manhattan``; of the last
@@ -147,7 +146,7 @@ def check_fixed(others: dict[str, Any]) -> None:
             raise OptionError(f"{name}={quoted(value)} is not supported: {hint}")
 
 
-def _matrix(vectors: Any, which: int) -> Matrix:  # noqa: ANN401
+def _matrix(vectors: Any, which: int) -> Vectors:  # noqa: ANN401
     try:
         array = np.atleast_2d(np.asarray(vectors))
     except ValueError as e:
@@ -171,21 +170,21 @@ def _function(bundle: Bundle) -> str:
     return str(name)
 
 
-def _unit(vectors: Matrix) -> Matrix:
-    unit: Matrix = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+def _unit(vectors: Vectors) -> Vectors:
+    unit: Vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     return unit
 
 
-def _cosine(first: Matrix, second: Matrix) -> Matrix:
+def _cosine(first: Vectors, second: Vectors) -> Vectors:
     return _unit(first) @ _unit(second).T
 
 
-def _dot(first: Matrix, second: Matrix) -> Matrix:
+def _dot(first: Vectors, second: Vectors) -> Vectors:
     return first @ second.T
 
 
-def _distances(order: int) -> Callable[[Matrix, Matrix], Matrix]:
-    def below_zero(first: Matrix, second: Matrix) -> Matrix:
+def _distances(order: int) -> Callable[[Vectors, Vectors], Vectors]:
+    def below_zero(first: Vectors, second: Vectors) -> Vectors:
         out = np.empty((len(first), len(second)), np.float32)
         for row, vector in enumerate(first):
             out[row] = -np.linalg.norm(second - vector, ord=order, axis=1)
@@ -194,7 +193,7 @@ def _distances(order: int) -> Callable[[Matrix, Matrix], Matrix]:
     return below_zero
 
 
-SIMILARITIES: dict[str, Callable[[Matrix, Matrix], Matrix]] = {
+SIMILARITIES: dict[str, Callable[[Vectors, Vectors], Vectors]] = {
     "cosine": _cosine,
     "dot": _dot,
     "euclidean": _distances(2),

@@ -12,6 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 from fmrt import native
+from fmrt.arrays import Vectors
 from fmrt.bundle import Bundle
 from fmrt.cores import available_cores
 from fmrt.disk_cache import DiskCache
@@ -22,7 +23,7 @@ from fmrt.manifest import Tower, Variant
 from fmrt.preprocess import make_preprocessor
 from fmrt.scheduler import BATCH_TOKENS, Workers
 from fmrt.session import Alone, DeviceOptions, Session, open_session, resolve_provider
-from fmrt.stream import OnError, Parts, Stream, Truncation, Vectors
+from fmrt.stream import OnError, Parts, Stream, Truncation
 from fmrt.tuning import Tuning, default_query_threads, load_tuning
 from fmrt.vocabulary import find_vocabulary
 

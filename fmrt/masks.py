@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from fmrt.arrays import Floats
 from fmrt.preprocess.frame import Frame, Size
-
-Floats = NDArray[np.float32]
 
 
 def in_image(masks: Floats, frame: Frame) -> Floats:

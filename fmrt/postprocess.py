@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fmrt.arrays import Vectors
 from fmrt.errors import OptionError
 
-Vectors = NDArray[np.float32]
 # Below it, 127 / scale would overflow float32; such vectors are zero for int8.
 SMALLEST_SCALE = 1e-30
 LARGEST_HALF = float(np.finfo(np.float16).max)

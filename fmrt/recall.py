@@ -14,8 +14,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-Vectors = NDArray[np.float32]
-Rows = NDArray[np.int64]
+from fmrt.arrays import Rows, Vectors
+
 # Bytes of vectors that a stream remembers: 43,690 of 384 dimensions.
 RECENT_BYTES = 64 << 20
 # 128 bits: among a billion items, two share a digest with a probability of 1e-21.

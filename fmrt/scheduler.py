@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmrt import native
+from fmrt.arrays import Rows
 from fmrt.errors import ClosedError, ProcessError
 
-Rows = NDArray[np.int64]
 T = TypeVar("T")
 R = TypeVar("R")
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmrt import native
+from fmrt.arrays import Floats
 from fmrt.bundle import Bundle
 from fmrt.cores import available_cores
 from fmrt.errors import GraphError, InputError
@@ -28,7 +29,6 @@ NEEDED = frozenset((MASKS, SCORES, POINTS, LABELS))
 # Prompts of one call. Each needs the image's features times a few in memory, some 20 MB.
 CALL_PROMPTS = 16
 
-Floats = NDArray[np.float32]
 Outputs = Mapping[str, Floats]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fmrt.arrays import Vectors
 from fmrt.bundle import Bundle, HeadReference, Reference
 from fmrt.card import renew_card
 from fmrt.cores import available_cores
@@ -22,8 +23,6 @@ from fmrt.segment_engine import SegmentEngine
 from fmrt.segment_prompt import SegmentPrompt
 from fmrt.session import resolve_provider
 from fmrt.tuning import Tuning
-
-Vectors = NDArray[np.float32]
 
 
 @dataclass(frozen=True)

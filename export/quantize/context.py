@@ -6,17 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 
-import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
+from fmrt.arrays import Floats
 from fmrt.bundle import Bundle
 from fmrt.export.quantize.items import Items
 from fmrt.export.quantize.probe import Probe
 from fmrt.manifest import Tower
 from fmrt.verify import measure
 
-Array = NDArray[np.float32]
 SENSITIVITY, RANGES = 48, 12
 
 
@@ -47,7 +45,7 @@ class Context:
     items: Items
     target: float
     say: Callable[[str], None]
-    _expected: dict[int, Array] = field(default_factory=dict)
+    _expected: dict[int, Floats] = field(default_factory=dict)
 
     @cached_property
     def calibration(self) -> Probe:

@@ -12,6 +12,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from fmrt.arrays import Floats
 from fmrt.bundle import Bundle
 from fmrt.cores import available_cores
 from fmrt.export.rewrite.graph.walking import present
@@ -20,7 +21,6 @@ from fmrt.preprocess import make_preprocessor
 from fmrt.scheduler import Rows, plan_batches
 from fmrt.session import SLOW_CPU_FUSIONS
 
-Array = NDArray[np.float32]
 Batch = tuple[NDArray[np.int64], dict[str, NDArray[Any]]]
 BATCH_TOKENS = 1024
 # Activations of one tensor that are kept, in rows and in bytes.
@@ -53,9 +53,9 @@ class Probe:
     def _feeds(self, rows: Rows) -> dict[str, NDArray[Any]]:
         return self._encoded.feeds(rows) | self._constants
 
-    def vectors(self, model: ir.Model) -> Array:
+    def vectors(self, model: ir.Model) -> Floats:
         """Embeddings of the items, ``[n, ...]``, in their order."""
-        out: Array | None = None
+        out: Floats | None = None
         name = self._tower.embedding_output
         for (rows, _), values in self._run(model, [name]):
             if out is None:
@@ -63,10 +63,10 @@ class Probe:
             out[rows] = values[name]
         return present(out)
 
-    def rows(self, model: ir.Model, names: Sequence[str]) -> dict[str, Array]:
+    def rows(self, model: ir.Model, names: Sequence[str]) -> dict[str, Floats]:
         """A random but fixed sample of the last-axis rows of some tensors, each ``[n, K]``."""
         rng = np.random.default_rng(0)
-        found: dict[str, list[Array]] = {name: [] for name in names}
+        found: dict[str, list[Floats]] = {name: [] for name in names}
         share = 1 / max(1, len(self._batches))
         for _, values in self._run(model, names):
             for name, value in values.items():
@@ -87,7 +87,7 @@ class Probe:
 
     def runs(
         self, model: ir.Model, names: Sequence[str], batches: Sequence[Rows]
-    ) -> Iterator[Mapping[str, Array]]:
+    ) -> Iterator[Mapping[str, Floats]]:
         """Some tensors of other batches, padded as the runtime does."""
         for _, values in self._run(model, names, [(rows, self._feeds(rows)) for rows in batches]):
             yield values
@@ -98,7 +98,7 @@ class Probe:
 
     def _run(
         self, model: ir.Model, names: Sequence[str], batches: Sequence[Batch] | None = None
-    ) -> Iterator[tuple[Batch, Mapping[str, Array]]]:
+    ) -> Iterator[tuple[Batch, Mapping[str, Floats]]]:
         with tempfile.TemporaryDirectory() as folder:
             session = _session(_exposed(model, names), Path(folder))
             inputs = {i.name for i in session.get_inputs()}
@@ -108,7 +108,7 @@ class Probe:
                 yield batch, dict(zip(names, session.run(list(names), feeds), strict=True))
 
 
-def _sample(rows: Array, rng: np.random.Generator) -> Array:
+def _sample(rows: Floats, rng: np.random.Generator) -> Floats:
     most = min(ROWS, BYTES // (4 * rows.shape[1]))
     return rows if len(rows) <= most else rows[rng.permutation(len(rows))[:most]]
 

@@ -18,12 +18,11 @@ import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fmrt.arrays import Floats
 from fmrt.export.quantize.rounding import LARGEST
 from fmrt.export.quantize.sites import Site
 
-Floats = NDArray[np.float32]
 STEPS = 255
 MIDDLE = 128
 ZEROS = (128, 8, 16, 24, 32, 48, 64, 96, 160)

@@ -17,7 +17,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+from fmrt.arrays import Floats
+
 LARGEST = 127
 # 255 * 128 is below the largest 16-bit integer, 32,767, and -255 * 128 above the smallest.
 PAIR = 128

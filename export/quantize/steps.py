@@ -12,12 +12,11 @@ from itertools import pairwise
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
+from fmrt.arrays import Floats
 from fmrt.export.quantize.context import Context
 from fmrt.export.quantize.probe import Probe
 
-Array = NDArray[np.float32]
 # ``If`` takes another branch for some batches. ``GroupQueryAttention`` computes the queries in
 # blocks of a size that depends on the CPU's cache, and where the last one has a single query of a
 # text alone, and more with padding, in another order.
@@ -43,7 +42,7 @@ def padding_moves(context: Context, model: ir.Model) -> bool:
     return any(_differ(alone, padded) for alone, padded in zip(runs, runs, strict=True))
 
 
-def _differ(alone: Mapping[str, Array], padded: Mapping[str, Array]) -> bool:
+def _differ(alone: Mapping[str, Floats], padded: Mapping[str, Floats]) -> bool:
     """Whether the first of two rows is another than alone; padding is behind its own positions."""
     for name, own in alone.items():
         rows = padded[name].reshape(2, -1, own.shape[-1])[0]

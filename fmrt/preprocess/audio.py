@@ -8,17 +8,17 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from fmrt.arrays import Feeds
 from fmrt.errors import InputError, quoted
 from fmrt.limits import DEFAULT, Budget, Limits
 from fmrt.manifest import AudioInput
-from fmrt.preprocess.base import Feeds
 from fmrt.preprocess.containers import TRUNCATED, Stream, begins_as_sound, streams
 from fmrt.preprocess.regular import open_regular
 from fmrt.preprocess.spectrogram import Spectrogram
@@ -103,7 +103,7 @@ class Sounds:
         sounds = [self.sounds[row].values for row in rows]
         if self.spec.masked:
             return self._masked(sounds)
-        feeds: Feeds = {self.spec.input_name: np.stack(sounds)}
+        feeds: dict[str, NDArray[Any]] = {self.spec.input_name: np.stack(sounds)}
         if self.spec.hop_length:
             frames = np.arange(self.spec.max_samples // self.spec.hop_length)
             filled = [-(-self.sounds[row].samples // self.spec.hop_length) for row in rows]

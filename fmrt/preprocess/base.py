@@ -8,9 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fmrt.arrays import Feeds
 from fmrt.errors import InputError
-
-Feeds = dict[str, NDArray[Any]]
 
 
 class Encoded(Protocol):

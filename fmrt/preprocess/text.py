@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
 from fmrt import native
+from fmrt.arrays import Feeds
 from fmrt.errors import BundleCorruptError, InputError, TextTooLongError, quoted
 from fmrt.manifest import TextInput
 from fmrt.options import text_problem
-from fmrt.preprocess.base import Feeds
 from fmrt.preprocess.cutting import Cutter
 from fmrt.preprocess.plain_text import is_plain, plain_tokenizer
 from fmrt.preprocess.tokenizing import TokenizerFailedError, failing

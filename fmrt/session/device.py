@@ -19,6 +19,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from fmrt import native
+from fmrt.arrays import Feeds
 from fmrt.errors import FmrtError
 from fmrt.session.creation import check_inputs, check_outputs, not_run
 from fmrt.session.host import input_names
@@ -28,7 +29,6 @@ from fmrt.session.ort_types import OrtRunOptions, OrtSession, OrtValue
 from fmrt.session.pinned import page_locked
 from fmrt.session.shapes import aligned, bucketed
 
-Feeds = Mapping[str, NDArray[Any]]
 Key = tuple[tuple[str, tuple[int, ...], str], ...]
 
 # Device memory for inputs that a stream keeps bound, beyond the batch that it runs.

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fmrt import native
+from fmrt.arrays import Feeds
 from fmrt.errors import DeviceMemoryError
 from fmrt.session.creation import check_inputs, check_outputs, not_run, session_options
 from fmrt.session.host import input_names
 from fmrt.session.memory import is_out_of_memory
 from fmrt.session.providers import Target
-
-Feeds = Mapping[str, NDArray[Any]]
 
 
 class FeatureSession:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import re
 import threading
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fmrt.arrays import Feeds
 from fmrt.errors import DeviceMemoryError, ProviderWarning
-
-Feeds = Mapping[str, NDArray[Any]]
 
 # How ONNX Runtime's arena, CUDA, cuBLAS and cuDNN, and C++ say it.
 _OUT_OF_MEMORY = re.compile(

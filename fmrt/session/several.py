@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-Feeds = Mapping[str, NDArray[Any]]
+from fmrt.arrays import Feeds
 
 
 class Session(Protocol):

@@ -6,13 +6,9 @@ are cut off again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
-Feeds = Mapping[str, NDArray[Any]]
+from fmrt.arrays import Feeds
 
 MASK = "attention_mask"
 # Tensor cores work on tiles of 8 half-precision numbers.
