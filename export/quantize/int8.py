@@ -16,13 +16,14 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from fmrt.arrays import Floats
 from fmrt.errors import ExportError
 from fmrt.export.quantize.attention import attend_by_one_path
 from fmrt.export.quantize.context import Context, Made, Score
 from fmrt.export.quantize.emit import Rounded, Writer, write_site
 from fmrt.export.quantize.fp16 import store_weights
 from fmrt.export.quantize.probe import BYTES, ROWS
-from fmrt.export.quantize.recipe import Floats, Recipe, choose_recipe
+from fmrt.export.quantize.recipe import Recipe, choose_recipe
 from fmrt.export.quantize.residual import move_biases_to_norms
 from fmrt.export.quantize.rounding import round_weights
 from fmrt.export.quantize.sites import Site, find_sites

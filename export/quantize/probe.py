@@ -12,13 +12,13 @@ import onnx_ir as ir
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from fmrt.arrays import Floats
+from fmrt.arrays import Floats, Rows
 from fmrt.bundle import Bundle
 from fmrt.cores import available_cores
 from fmrt.export.rewrite.graph.walking import present
 from fmrt.manifest import Tower
 from fmrt.preprocess import make_preprocessor
-from fmrt.scheduler import Rows, plan_batches
+from fmrt.scheduler import plan_batches
 from fmrt.session import SLOW_CPU_FUSIONS
 
 Batch = tuple[NDArray[np.int64], dict[str, NDArray[Any]]]
@@ -51,7 +51,7 @@ class Probe:
         self.padded = preprocess.padded
 
     def _feeds(self, rows: Rows) -> dict[str, NDArray[Any]]:
-        return self._encoded.feeds(rows) | self._constants
+        return {**self._encoded.feeds(rows), **self._constants}
 
     def vectors(self, model: ir.Model) -> Floats:
         """Embeddings of the items, ``[n, ...]``, in their order."""
