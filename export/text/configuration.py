@@ -48,7 +48,7 @@ def write_text_configuration(
 def _write_modules(source: TextSource, directory: Path) -> None:
     entries = []
     for index, module in enumerate(source.model):
-        kind = type(module).__name__
+        kind = "Pooling" if isinstance(module, Pooling) else type(module).__name__
         path = "" if index == 0 else f"{index}_{kind}"
         entries.append(
             {
@@ -69,7 +69,12 @@ def _write_modules(source: TextSource, directory: Path) -> None:
 
 def _legacy_pooling(source: TextSource) -> dict[str, Any]:
     pooling = source.pooling
-    flags = {key: mode in source.pooling_modes for mode, key in LEGACY_POOLING.items()}
+    flags: dict[str, Any] = {
+        key: mode in source.pooling_modes for mode, key in LEGACY_POOLING.items()
+    }
+    if not LEGACY_POOLING.keys() >= set(source.pooling_modes):
+        # sentence-transformers names a mode that it lacks, in place of another pooling.
+        flags = {"pooling_mode": list(source.pooling_modes)}
     return {
         "word_embedding_dimension": pooling.embedding_dimension,
         **flags,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import Tensor
 
-from fmrt.export.text.source import TextSource
+if TYPE_CHECKING:
+    from fmrt.export.text.source import TextSource
 
 # torch.clamp's lower bound in sentence-transformers' mean pooling.
 MIN_TOKENS = 1e-9
@@ -81,6 +83,49 @@ POOLINGS: dict[str, Callable[[Pooled], Tensor]] = {
 }
 
 
+class OwnPooling(Pooling):
+    """Pooling by modes of which sentence-transformers has not all, in its own terms.
+
+    It gives the reference vectors of such modes; those of others are sentence-transformers' own.
+    """
+
+    POOLING_MODES = tuple(POOLINGS)
+
+    def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:
+        """Add ``sentence_embedding``, as `Pooling` does."""
+        prompt_length = None if self.include_prompt else features.get("prompt_length")
+        hidden, mask = features["token_embeddings"], features["attention_mask"]
+        modes = (self.pooling_mode,) if isinstance(self.pooling_mode, str) else self.pooling_mode
+        return {**features, "sentence_embedding": pool(modes, hidden, mask, prompt_length)}
+
+
+def make_pooling(dimension: int, modes: Sequence[str], include_prompt: bool = True) -> Pooling:
+    """The module of sentence-transformers for some modes, each a key of `POOLINGS`."""
+    theirs = set(modes) <= set(Pooling.POOLING_MODES)
+    return (Pooling if theirs else OwnPooling)(dimension, tuple(modes), include_prompt)
+
+
+def pool(
+    modes: Sequence[str],
+    hidden: Tensor,
+    attention_mask: Tensor,
+    prompt_length: Tensor | int | None = None,
+) -> Tensor:
+    """The vectors of all modes, side by side, float ``[batch, modes * hidden]``.
+
+    Args:
+        modes: keys of `POOLINGS`.
+        hidden: float ``[batch, sequence, hidden]``.
+        attention_mask: int64 ``[batch, sequence]``.
+        prompt_length: tokens at the start to leave out, one number or int64 ``[1]``.
+    """
+    mask = attention_mask
+    if prompt_length is not None:
+        mask = mask * (attention_mask.cumsum(1) > prompt_length).to(mask.dtype)
+    pooled = Pooled(hidden, mask, attention_mask)
+    return torch.cat([POOLINGS[mode](pooled) for mode in modes], dim=-1)
+
+
 class TextEmbedding(torch.nn.Module):
     """Tokens to ``last_hidden_state`` and ``sentence_embedding``, as the source's own modules do.
 
@@ -129,12 +174,8 @@ class TextEmbedding(torch.nn.Module):
         last_hidden_state = features["token_embeddings"]
         for module in self.before:
             features = module(features)
-        mask = attention_mask
-        if prompt_length is not None:
-            mask = mask * (attention_mask.cumsum(1) > prompt_length).to(mask.dtype)
-        pooled = Pooled(features["token_embeddings"], mask, attention_mask)
-        vectors = [POOLINGS[mode](pooled) for mode in self.modes]
-        features["sentence_embedding"] = torch.cat(vectors, dim=-1)
+        hidden = features["token_embeddings"]
+        features["sentence_embedding"] = pool(self.modes, hidden, attention_mask, prompt_length)
         for module in self.after:
             features = module(features)
         return {

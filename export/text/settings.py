@@ -15,10 +15,10 @@ from fmrt.errors import OptionError
 from fmrt.export.choices import Choice, normalize_choice
 from fmrt.export.loading.directory import MODULES_FILE, SENTENCE_TRANSFORMERS, read_object
 from fmrt.export.text.causality import is_causal
+from fmrt.export.text.pooling import POOLINGS, make_pooling
 
 # Tokenizers without a limit of their own state a number beyond this.
 UNLIMITED = 1 << 30
-POOLING_MODES: tuple[str, ...] = tuple(Pooling.POOLING_MODES)
 # Pooling where the model states none, by whether its attention is causal.
 STANDARD = {
     True: ("lasttoken", "standard for causal attention: the last token alone sees all others"),
@@ -41,10 +41,10 @@ def choose_pooling(model: SentenceTransformer, path: Path, asked: str | None) ->
         return Choice("pooling", mode, f"{reason}; the model does not say, --pooling overrides")
     if asked is not None:
         modes = tuple(asked.split("+"))
-        unknown = [m for m in modes if m not in POOLING_MODES]
+        unknown = [m for m in modes if m not in POOLINGS]
         if unknown:
-            raise OptionError(f"pooling {unknown[0]!r}; choose from: {', '.join(POOLING_MODES)}")
-        model[index] = Pooling(pooling.embedding_dimension, modes, pooling.include_prompt)
+            raise OptionError(f"pooling {unknown[0]!r}; choose from: {', '.join(POOLINGS)}")
+        model[index] = make_pooling(pooling.embedding_dimension, modes, pooling.include_prompt)
         _check_width(model, index)
         origin = "asked for"
     mode = model[index].pooling_mode

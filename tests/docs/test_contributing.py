@@ -20,7 +20,7 @@ PAGE = ROOT / "CONTRIBUTING.md"
 EXAMPLES = [block.text for block in blocks(PAGE) if block.language == "diff"]
 TEXTS = ("the cat sat", "a red dog ran")
 # Places that each example may cost: files that are new, and those that are there.
-COSTS = {"decimals": (0, 2), "coreml": (1, 1), "fvecs": (1, 1)}
+COSTS = {"decimals": (0, 2), "amin": (0, 1), "coreml": (1, 1), "fvecs": (1, 1)}
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def patched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "export").rename(place / "fmrt/export")
     save_tiny(TINY[0], place / "model")
     (place / "texts.txt").write_text("\n".join(TEXTS))
-    run(place, "export", "model", "bundle")
+    run(place, "export", "model", "bundle", "--pooling", "min")
     return place
 
 
@@ -93,3 +93,18 @@ def test_the_output_format_is_written_and_read(patched: Path) -> None:
     np.testing.assert_array_equal(raw[:, 1:].view("<f4"), want)
     found = run(patched, "search", "bundle", "v.fvecs", TEXTS[1], "--json")
     assert json.loads(found)["hits"][0]["row"] == 1
+
+
+def test_the_pooling_mode_is_exported_and_verified(patched: Path) -> None:
+    manifest = json.loads((patched / "bundle/fmrt.json").read_text())
+    assert [tower["pooling"] for tower in manifest["towers"]] == ["min"]
+    run(patched, "verify", "bundle")
+    code = (
+        "import sys, torch; from transformers import AutoModel, AutoTokenizer\n"
+        "tokens = AutoTokenizer.from_pretrained('model')(sys.argv[1], return_tensors='pt')\n"
+        "model = AutoModel.from_pretrained('model').eval()\n"
+        "with torch.no_grad(): print(*model(**tokens).last_hidden_state.amin(1)[0].tolist())"
+    )
+    want = np.array(run(patched, code, TEXTS[0], command=("-c",)).split(), np.float32)
+    run(patched, "embed", "bundle", "texts.txt", "-o", "min.npy")
+    np.testing.assert_allclose(np.load(patched / "min.npy")[0], want, atol=1e-5)

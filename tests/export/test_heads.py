@@ -8,10 +8,13 @@ import pytest
 import torch
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
 
-from fmrt.export.text.pooling import POOLINGS, TextEmbedding
+from fmrt.export.text.pooling import POOLINGS, OwnPooling, TextEmbedding
 
 LENGTHS = torch.tensor([7, 1, 4, 5])
-MODES = [*POOLINGS, ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")]
+MODES = [
+    *Pooling.POOLING_MODES,
+    ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"),
+]
 
 
 class Backbone(torch.nn.Module):
@@ -57,4 +60,22 @@ def test_pooling_matches(mode: str | tuple[str, ...], side: str, prompt: int | N
 
 
 def test_every_mode_of_sentence_transformers_is_known() -> None:
-    assert set(POOLINGS) == set(Pooling.POOLING_MODES)
+    assert set(POOLINGS) >= set(Pooling.POOLING_MODES)
+
+
+@pytest.mark.parametrize("prompt", [None, 3])
+@pytest.mark.parametrize("mode", MODES, ids=str)
+def test_own_pooling_is_theirs_where_both_have_a_mode(
+    mode: str | tuple[str, ...], prompt: int | None
+) -> None:
+    """It gives the reference vectors of modes that sentence-transformers lacks."""
+    mask = (torch.arange(7) < LENGTHS[:, None]).long()
+    features = {"token_embeddings": torch.randn(4, 7, 8), "attention_mask": mask}
+    if prompt is not None:
+        features["prompt_length"] = prompt
+    got, want = (
+        kind(8, mode, include_prompt=prompt is None)(dict(features))["sentence_embedding"]
+        for kind in (OwnPooling, Pooling)
+    )
+    rows = (prompt or 0) < LENGTHS
+    torch.testing.assert_close(got[rows], want[rows], rtol=1e-6, atol=1e-6)
