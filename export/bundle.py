@@ -78,37 +78,38 @@ def export_model(
     """Export an embedding model of texts, images or sounds to a bundle, verified against PyTorch.
 
     Args:
-        model: hub id or local directory, of a sentence-transformers or transformers model.
-        out: directory of the bundle; it appears there only when complete and verified.
-        output: ``pooled`` for a vector an item, or ``patch`` for a vector a patch of an image.
-        pooling: of texts ``cls``, ``max``, ``mean``, ``mean_sqrt_len_tokens``, ``weightedmean`` or
-            ``lasttoken``, or several joined with ``+``; of images ``cls``, ``mean`` or ``pooler``;
-            default as the model says.
-        normalize: whether to end in L2 normalization; default as the model says.
-        max_length: most tokens of a text, special tokens included, or seconds of a sound; default
+        model: Hub id or local directory, of a sentence-transformers or transformers model.
+        out: Directory of the bundle; it appears there only when complete and verified.
+        output: ``pooled`` for one vector per item, or ``patch`` for one vector per patch of an
+            image.
+        pooling: The pooling of texts ``cls``, ``max``, ``mean``, ``mean_sqrt_len_tokens``,
+            ``weightedmean`` or ``lasttoken``, or several joined with ``+``; of images ``cls``,
+            ``mean`` or ``pooler``; default as the model says.
+        normalize: Whether to end in L2 normalization; default as the model says.
+        max_length: Most tokens of a text, special tokens included, or seconds of a sound; default
             as the model says.
-        adapter: a PEFT adapter's directory or hub id to merge into the weights, or several with
+        adapter: A PEFT adapter's directory or hub id to merge into the weights, or several with
             the weight of each: the changes add up.
         opset: ONNX opset version; default the converter's own.
-        revision: branch, tag or commit of a hub model.
+        revision: Branch, tag or commit of a hub model.
         device: torch device of the conversion, e.g. ``cuda``.
-        quantize: schemes of quantized variants to add, as of `quantize_bundle`; the bundle is at
+        quantize: Schemes of quantized variants to add, as of `quantize_bundle`; the bundle is at
             ``out`` before, and each is added as soon as it has passed.
-        min_cosine: as of `quantize_bundle`.
-        calibration: as of `quantize_bundle`.
-        cuda: whether to add variants in fp32, fp16 and bf16 for GPUs, of encoders of texts in fp16
+        min_cosine: The min cosine, as of `quantize_bundle`.
+        calibration: The calibration, as of `quantize_bundle`.
+        cuda: Whether to add variants in fp32, fp16 and bf16 for GPUs, of encoders of texts in fp16
             without padding too; checked on a GPU where there is one, else on the CPU as far as it
             can run them.
-        trust_remote_code: whether Python files of the model's directory may run, with your rights,
+        trust_remote_code: Whether Python files of the model's directory may run, with your rights,
             where the model's type or modules are not a library's own. Read them first.
-        overwrite: whether ``out`` may replace a bundle.
-        report: takes lines that say what was chosen and what is being done.
+        overwrite: Whether ``out`` may replace a bundle.
+        report: Takes lines that say what was chosen and what is being done.
 
     Raises:
-        ExportError: the model cannot be exported, or its graph does not give PyTorch's vectors.
-        QuantizationError: a quantized variant is not good enough; the bundle is at ``out``, with
+        ExportError: The model cannot be exported, or its graph does not give PyTorch's vectors.
+        QuantizationError: A quantized variant is not good enough; the bundle is at ``out``, with
             the others.
-        OptionError: an option that makes no sense, or not for this model.
+        OptionError: An option that makes no sense, or not for this model.
     """
     target = Path(file_path("out", out))
     file_path("model", model)
@@ -167,7 +168,7 @@ def _adapters(given: str | Path | Sequence[tuple[str | Path, float]]) -> list[tu
     """Each adapter with its weight.
 
     Raises:
-        OptionError: no such list.
+        OptionError: No such list.
     """
     pairs = [(given, 1.0)] if isinstance(given, str | Path) else given
     try:

@@ -21,12 +21,12 @@ def unwritten(
     """A variant whose graph is not written yet, and so without its record.
 
     Args:
-        name: of the variant.
-        stem: of the tower's or head's file names.
-        suffix: of the file's name, after the stem.
-        provider: that it runs on, or ``any``.
-        modality: of the tower.
-        precision: of weights and arithmetic.
+        name: The name of the variant.
+        stem: The stem of the tower's or head's file names.
+        suffix: The suffix of the file's name, after the stem.
+        provider: The provider that it runs on, or ``any``.
+        modality: The modality of the tower.
+        precision: The precision of weights and arithmetic.
     """
     return Variant(
         name=name,
@@ -58,8 +58,9 @@ def write_graph(
 ) -> Variant:
     """Write a graph to ``variant.file``, and fill in the record of what was written.
 
-    Weights past protobuf's limit go to ``<file>_data`` beside it, and any if they are to be mapped:
-    ONNX Runtime maps such a file into memory, where it copies weights inside the graph twice.
+    Weights past protobuf's limit go to ``<file>_data`` next to it, and any if they are to be
+    mapped: ONNX Runtime maps such a file into memory, where it copies weights inside the graph
+    twice.
     """
     path = directory / variant.file
     path.parent.mkdir(exist_ok=True)

@@ -24,10 +24,10 @@ class GraphWriter:
     """Traces parts, and writes their graphs into a bundle.
 
     Attributes:
-        directory: of the bundle.
-        model_type: for messages.
+        directory: The directory of the bundle.
+        model_type: The model type for messages.
         opset: ONNX opset version, or None for the converter's own default.
-        cuda: whether towers get graphs for GPUs.
+        cuda: Whether towers get graphs for GPUs.
     """
 
     directory: Path
@@ -39,7 +39,7 @@ class GraphWriter:
         """Write a tower's graphs.
 
         Raises:
-            ExportError: it cannot be converted.
+            ExportError: It cannot be converted.
         """
         graph = trace(part, self.model_type, self.opset)
         written = [self._portable(graph, part), *(self._for_cuda(graph, part) if self.cuda else ())]
@@ -50,7 +50,7 @@ class GraphWriter:
         """Write a head's graphs.
 
         Raises:
-            ExportError: it cannot be converted.
+            ExportError: It cannot be converted.
         """
         graph = trace(part, self.model_type, self.opset)
         part.finish(graph)

@@ -59,15 +59,15 @@ def load_model(
     """Load a model directory or hub id, whatever its modality, with adapters in its layers.
 
     Args:
-        name: of a model, or of an adapter that names its base.
-        revision: commit of a hub model.
+        name: The name of a model, or of an adapter that names its base.
+        revision: Commit of a hub model.
         device: torch device.
-        overrides: what the user asked for.
-        adapters: names of PEFT adapters, with their weights.
+        overrides: What the user asked for.
+        adapters: Names of PEFT adapters, with their weights.
 
     Raises:
-        ExportError: no such model, or one that cannot be exported, with the reason.
-        OptionError: an option that makes no sense, or not for this model.
+        ExportError: No such model, or one that cannot be exported, with the reason.
+        OptionError: An option that makes no sense, or not for this model.
     """
     _check_device(device)
     files = [fetch_adapter(*adapter) for adapter in adapters]

@@ -25,11 +25,11 @@ class Part:
     """What becomes one graph.
 
     Attributes:
-        stem: of the graph's file names.
-        module: gives the graph's outputs by name; in evaluation mode.
-        inputs: an example batch by input name; no axis that varies has size 1.
-        axes: the axes of each input that vary; those that are not named have none.
-        optional: inputs of shape ``[1]`` that other consumers may leave out; 0 by default.
+        stem: The stem of the graph's file names.
+        module: Gives the graph's outputs by name; in evaluation mode.
+        inputs: An example batch by input name; no axis that varies has size 1.
+        axes: The axes of each input that vary; those that are not named have none.
+        optional: Inputs of shape ``[1]`` that other consumers may leave out; 0 by default.
     """
 
     stem: str
@@ -49,8 +49,8 @@ class TowerPart(Part):
     """One tower.
 
     Attributes:
-        tower: as the manifest states it.
-        reference: raw items with PyTorch's vectors.
+        tower: The tower, as the manifest states it.
+        reference: Raw items with PyTorch's vectors.
     """
 
     tower: Tower
@@ -67,9 +67,9 @@ class HeadPart(Part):
     """One head.
 
     Attributes:
-        head: as the manifest states it, without its variants.
-        reference: inputs of the task with what PyTorch gives for them.
-        finish: changes the traced graph, in place.
+        head: The head, as the manifest states it, without its variants.
+        reference: Inputs of the task with what PyTorch gives for them.
+        finish: Changes the traced graph, in place.
     """
 
     head: TaskHead
@@ -86,9 +86,9 @@ class TowerModel(torch.nn.Module):
     """One tower of a model of two as a model of its own.
 
     Args:
-        model: a transformers model.
-        method: its method that gives the tower's output.
-        config: of the tower.
+        model: A transformers model.
+        method: Its method that gives the tower's output.
+        config: The config of the tower.
     """
 
     def __init__(self, model: PreTrainedModel, method: str, config: PretrainedConfig) -> None:
@@ -105,12 +105,12 @@ class TowerModel(torch.nn.Module):
 
 @dataclass(frozen=True)
 class OtherTower:
-    """The tower beside that of texts.
+    """The tower next to that of texts.
 
     Attributes:
-        part: embeds the reference items, and gives the tower.
-        write_configuration: writes what prepares its items.
-        files: those that the runtime reads.
+        part: Embeds the reference items, and gives the tower.
+        write_configuration: Writes what prepares its items.
+        files: Those that the runtime reads.
     """
 
     part: Callable[[], TowerPart]
@@ -123,18 +123,18 @@ class Loaded:
     """A loaded model.
 
     Attributes:
-        origin: where it is from.
-        backbone: the transformers model; adapters are merged into it after `parts` and before a
+        origin: Where it is from.
+        backbone: The transformers model; adapters are merged into it after `parts` and before a
             trace.
-        model_type: architecture, as in ``config.json``.
-        choices: what was chosen and where that was read, for the user.
-        parts: embeds the reference items, and gives the towers.
-        write_configuration: writes tokenizer and configuration files next to the graphs.
-        files: those that the runtime reads.
-        matryoshka_dims: shorter vectors that the model was trained for.
-        adapters: in the backbone, active and unmerged.
-        heads: runs the reference inputs of further graphs, and gives these.
-        remote_code: whether Python files of the directory were allowed to run.
+        model_type: Architecture, as in ``config.json``.
+        choices: What was chosen and where that was read, for the user.
+        parts: Embeds the reference items, and gives the towers.
+        write_configuration: Writes tokenizer and configuration files next to the graphs.
+        files: Those that the runtime reads.
+        matryoshka_dims: Shorter vectors that the model was trained for.
+        adapters: The adapters in the backbone, active and unmerged.
+        heads: Runs the reference inputs of further graphs, and gives these.
+        remote_code: Whether Python files of the directory were allowed to run.
     """
 
     origin: Origin

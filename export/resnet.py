@@ -4,7 +4,7 @@
 takes.
 
 Checkpoints of self-supervised training (SimCLR, BYOL, MoCo, ...) hold a state dict in torchvision's
-names, below prefixes such as ``module.encoder_q.``, beside projection heads. The architecture is
+names, below prefixes such as ``module.encoder_q.``, next to projection heads. The architecture is
 read off the weights' shapes; heads are dropped.
 """
 
@@ -44,12 +44,12 @@ def convert(checkpoint: Path, directory: Path, prefix: str | None = None) -> Res
     edit ``preprocessor_config.json`` where it was another.
 
     Args:
-        checkpoint: a file that ``torch.save`` wrote, of tensors in dicts; read with weights alone.
-        directory: to write.
-        prefix: of the backbone's names, where there are several.
+        checkpoint: A file that ``torch.save`` wrote, of tensors in dicts; read with weights alone.
+        directory: The directory to write.
+        prefix: The prefix of the backbone's names, where there are several.
 
     Raises:
-        ExportError: no such backbone in it.
+        ExportError: No such backbone in it.
     """
     weights = _backbone(_read(checkpoint), checkpoint, prefix)
     config = _config(weights, checkpoint)

@@ -73,8 +73,8 @@ def load_towers(origin: Origin, device: str, overrides: Overrides) -> Loaded:
     """Load a transformers model with a text tower and an image or audio tower.
 
     Raises:
-        ExportError: it cannot be exported, with the reason.
-        OptionError: an override that makes no sense for this model.
+        ExportError: It cannot be exported, with the reason.
+        OptionError: An override that makes no sense for this model.
     """
     if overrides.pooling is not None:
         raise OptionError("--pooling: the towers end in the model's own projections")
@@ -108,8 +108,8 @@ def load_sentence_towers(origin: Origin, device: str, overrides: Overrides) -> L
     """Load a sentence-transformers directory whose first module is a model of two towers.
 
     Raises:
-        ExportError: it cannot be exported, with the reason.
-        OptionError: an override that makes no sense for this model.
+        ExportError: It cannot be exported, with the reason.
+        OptionError: An override that makes no sense for this model.
     """
     first, *after = stated_modules(origin.path, origin.name)
     for module in after:
@@ -138,7 +138,7 @@ def _text_input(
 ) -> TextInput:
     config = model.config.text_config
     limit = int(config.max_position_embeddings)
-    # RoBERTa's positions start behind its padding token's.
+    # RoBERTa's positions start after its padding token's.
     if hasattr(model, "audio_model"):
         limit -= int(config.pad_token_id) + 1
     stated = min(limit, int(tokenizer.model_max_length))

@@ -32,12 +32,12 @@ def trace(part: Part, model_type: str, opset: int | None) -> ir.Model:
     """Convert to a portable graph whose varying axes are free.
 
     Args:
-        part: the tower or head.
-        model_type: for messages.
+        part: The tower or head.
+        model_type: The model type for messages.
         opset: ONNX opset version, or None for the converter's own default.
 
     Raises:
-        ExportError: the converter cannot convert this architecture.
+        ExportError: The converter cannot convert this architecture.
     """
     shapes = {name: dict.fromkeys(part.axes.get(name, ()), Dim.DYNAMIC) for name in part.inputs}
     take_constants_exactly()

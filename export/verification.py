@@ -21,7 +21,7 @@ def verified(bundle: Bundle, say: Report) -> Manifest:
     A fused variant that fails is left out, and the user told; the portable one must pass.
 
     Raises:
-        ExportError: a portable graph does not give what PyTorch gives.
+        ExportError: A portable graph does not give what PyTorch gives.
     """
     manifest = dataclasses.replace(bundle.manifest, variants=_towers(bundle, say))
     bundle = Bundle(bundle.path, manifest)

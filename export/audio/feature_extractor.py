@@ -32,10 +32,10 @@ class FeatureExtractor:
     """Features as Hugging Face computes them, and the same as an `AudioInput`.
 
     Args:
-        path: the model's directory.
+        path: The model's directory.
 
     Raises:
-        ExportError: the extractor cannot be loaded, or does what the runtime does not know.
+        ExportError: The extractor cannot be loaded, or does what the runtime does not know.
     """
 
     def __init__(self, path: Path) -> None:
@@ -75,8 +75,8 @@ class FeatureExtractor:
         """The extractor in the runtime's terms.
 
         Args:
-            min_samples: fewest that the model takes.
-            seconds: of the longest sound, for models that do not say.
+            min_samples: Fewest that the model takes.
+            seconds: The seconds of the longest sound, for models that do not say.
         """
         features = self.features
         own = None if features is None else features.samples
@@ -111,7 +111,7 @@ class FeatureExtractor:
         """Compare the runtime's features with the extractor's.
 
         Raises:
-            ExportError: they differ.
+            ExportError: They differ.
         """
         spectrogram = None
         if spec.spectrogram is not None:

@@ -25,11 +25,11 @@ class LogMel:
     """An extractor's features.
 
     Attributes:
-        parameters: of `Spectrogram`.
+        parameters: The parameters of `Spectrogram`.
         window: ``[frame]``.
         mel_filters: ``[fft / 2 + 1, mels]``.
-        samples: that every sound is brought to; None where a sound keeps its length.
-        min_samples: fewest from which there are features.
+        samples: The samples that every sound is brought to; None where a sound keeps its length.
+        min_samples: Fewest from which there are features.
     """
 
     parameters: Mapping[str, Any]

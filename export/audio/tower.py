@@ -46,13 +46,13 @@ class AudioEmbedding(torch.nn.Module):
     """A model's main input to ``last_hidden_state`` and ``audio_embeds``.
 
     Args:
-        backbone: a transformers audio encoder.
-        main: name of its main input.
+        backbone: A transformers audio encoder.
+        main: Name of its main input.
         pooling: ``mean`` over frames, or ``pooler`` for the model's own.
-        unit: whether to end in L2 normalization.
+        unit: Whether to end in L2 normalization.
 
     Attributes:
-        masked: whether the backbone takes sounds of different lengths, filled with zeros, and the
+        masked: Whether the backbone takes sounds of different lengths, filled with zeros, and the
             mask of their samples or frames.
     """
 
@@ -75,7 +75,7 @@ class AudioEmbedding(torch.nn.Module):
         """Embed a batch.
 
         Args:
-            inputs: the main input, float32 ``[batch, ...]``; for models that fill a fixed length
+            inputs: The main input, float32 ``[batch, ...]``; for models that fill a fixed length
                 with silence also ``attention_mask``, int64 ``[batch, frames]``, which only the mean
                 reads, as such models are trained to see the silence; for masked ones
                 ``attention_mask``, int64 ``[batch, samples or frames]``.
@@ -123,7 +123,7 @@ class AudioSource:
         """Write the feature extractor's files, and compare the runtime's features with its own.
 
         Raises:
-            ExportError: they differ.
+            ExportError: They differ.
         """
         self.extractor.extractor.save_pretrained(str(directory))
         self.extractor.write_arrays(directory)
@@ -134,8 +134,8 @@ def load_audio(origin: Origin, device: str, overrides: Overrides) -> Loaded:
     """Load a transformers audio model.
 
     Raises:
-        ExportError: it cannot be exported, with the reason.
-        OptionError: an override that makes no sense for this model.
+        ExportError: It cannot be exported, with the reason.
+        OptionError: An override that makes no sense for this model.
     """
     extractor = FeatureExtractor(origin.path)
     model, missing = load_backbone(origin.path, device, trust=overrides.trust_remote_code)

@@ -37,7 +37,7 @@ PROBE = 8
 DIFFERENT = 1e-4
 # Some adapters start from a randomized decomposition of the layer's weight.
 SEED = 0
-# In front of every name in an adapter's file.
+# Before every name in an adapter's file.
 PREFIX = "base_model.model."
 # Settings of a LoRA that add weights which are no product of two matrices.
 BEYOND_LORA = (
@@ -53,7 +53,7 @@ class AdapterFiles(Origin):
     """An adapter on disk.
 
     Attributes:
-        weight: what its change of the weights is multiplied by.
+        weight: What its change of the weights is multiplied by.
     """
 
     weight: float = 1.0
@@ -67,7 +67,7 @@ def fetch_adapter(name: str, weight: float = 1.0) -> AdapterFiles:
     """An adapter's directory, from disk or the hub.
 
     Raises:
-        ExportError: there is none.
+        ExportError: There is none.
     """
     origin = fetch(name, None)
     if not (origin.path / ADAPTER_CONFIG).is_file():
@@ -80,7 +80,7 @@ def base_of(adapter: AdapterFiles) -> str:
     """Directory or hub id of the model that an adapter was trained on.
 
     Raises:
-        ExportError: the adapter does not say.
+        ExportError: The adapter does not say.
     """
     base = _config(adapter).base_model_name_or_path
     if not base:
@@ -97,8 +97,8 @@ def attach(backbone: torch.nn.Module, adapters: Sequence[AdapterFiles]) -> None:
     Their changes add up, each multiplied by its weight.
 
     Raises:
-        ExportError: an adapter does not fit the model, or is more than a LoRA.
-        OptionError: a combination that is no sum.
+        ExportError: An adapter does not fit the model, or is more than a LoRA.
+        OptionError: A combination that is no sum.
     """
     configs = [_config(adapter) for adapter in adapters]
     plain = len(adapters) == 1 and adapters[0].weight == 1.0
@@ -161,7 +161,7 @@ def check_loaded(backbone: torch.nn.Module, adapter: AdapterFiles) -> None:
     """Check an adapter that a library loaded along with its base: every weight is in place.
 
     Raises:
-        ExportError: some are not.
+        ExportError: Some are not.
     """
     _config(adapter)
     loaded = [v for key, v in backbone.state_dict().items() if ".lora_" in key]
@@ -189,7 +189,7 @@ def check_against_peft(
     """Compare a text model and its adapters with what PEFT makes of the same directories.
 
     Raises:
-        ExportError: the states of a few tokens differ.
+        ExportError: The states of a few tokens differ.
     """
     ids = torch.arange(PROBE, device=backbone.device)[None] % backbone.config.vocab_size
     with quiet(), torch.no_grad():
@@ -311,7 +311,7 @@ def _inject(
 def _fitted(
     backbone: torch.nn.Module, adapter: AdapterFiles
 ) -> tuple[Mapping[str, torch.Tensor], str]:
-    """The adapter's tensors by the backbone's names, and what was in front of those.
+    """The adapter's tensors by the backbone's names, and what was before those.
 
     Adapters of language models are trained with the head around the backbone, whose layers then
     have a longer name.

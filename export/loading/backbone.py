@@ -31,7 +31,7 @@ def read_config(path: Path, trust: bool) -> PretrainedConfig:
     """The configuration in a directory; ``trust`` lets Python files of the directory run.
 
     Raises:
-        ExportError: it cannot be read.
+        ExportError: It cannot be read.
     """
     return load_pretrained(AutoConfig.from_pretrained, path, str(path / CONFIG_FILE), trust=trust)
 
@@ -46,13 +46,13 @@ def load_backbone(
     """The model in float32 and evaluation mode, and the names of weights the checkpoint lacks.
 
     Args:
-        path: its directory.
+        path: Its directory.
         device: torch device.
-        kind: the model's class; default that of `backbone_class`.
-        trust: whether Python files of the directory may run.
+        kind: The model's class; default that of `backbone_class`.
+        trust: Whether Python files of the directory may run.
 
     Raises:
-        ExportError: it cannot be loaded.
+        ExportError: It cannot be loaded.
     """
     check_size(path)
     kind = kind or backbone_class(read_config(path, trust))

@@ -47,7 +47,7 @@ def check_size(path: Path) -> None:
     """Raise when a configuration describes a model that its weights cannot be, or names code.
 
     Raises:
-        ExportError: it does, or has thousands of layers, or many more parameters than the files
+        ExportError: It does, or has thousands of layers, or many more parameters than the files
             have bytes.
     """
     if not (path / CONFIG_FILE).exists():
@@ -101,7 +101,7 @@ def check_missing(missing: Iterable[str], backbone: torch.nn.Module, name: str) 
     """Raise when a checkpoint lacks weights that the vectors depend on.
 
     Raises:
-        ExportError: it does.
+        ExportError: It does.
     """
     names = sorted(missing)
     if names:
@@ -115,7 +115,7 @@ def check_unexpected(unexpected: Iterable[str], backbone: torch.nn.Module, name:
     """Raise when a checkpoint has more of the model's own layers than were loaded.
 
     Raises:
-        ExportError: it has.
+        ExportError: It has.
     """
     kinds = {_kind(key) for key, _ in backbone.named_parameters()}
     prefix = f"{getattr(backbone, 'base_model_prefix', '')}."
@@ -142,7 +142,7 @@ def check_head(config: PretrainedConfig, unexpected: Iterable[str], name: str) -
     """Raise when a checkpoint's head was trained for a task that is not embedding.
 
     Raises:
-        ExportError: it was.
+        ExportError: It was.
     """
     kind = (getattr(config, "architectures", None) or [""])[0]
     weights = [key for key in unexpected if key.startswith(TASK_WEIGHTS)]

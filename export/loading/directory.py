@@ -15,7 +15,7 @@ CONFIG_FILE = "config.json"
 MODULES_FILE = "modules.json"
 ADAPTER_CONFIG = "adapter_config.json"
 SENTENCE_TRANSFORMERS = "config_sentence_transformers.json"
-# What makes a directory a model or an adapter.
+# What makes one directory per model or an adapter.
 MODEL_FILES = (CONFIG_FILE, MODULES_FILE, ADAPTER_CONFIG)
 # A configuration is a few kilobytes; some tokenizers' are megabytes.
 MAX_JSON_BYTES = 64 << 20
@@ -26,7 +26,7 @@ LFS_BYTES = 1024
 READ = (".json", ".txt", ".model", ".tiktoken", ".jinja")
 WEIGHTS = ("model", "pytorch_model", "adapter_model")
 WEIGHT_ENDS = (".safetensors", ".bin")
-# What other kinds of sentence-transformers models give in place of a text's vector.
+# What other kinds of sentence-transformers models give instead of a text's vector.
 OTHER_KINDS: Mapping[str, str] = {
     "SparseEncoder": "a SparseEncoder such as SPLADE: it gives a weight a word of a vocabulary",
     "CrossEncoder": "a CrossEncoder, a reranker: it scores a pair of texts",
@@ -68,7 +68,7 @@ def read_json(path: Path) -> object:
     """The content of a JSON file of a model.
 
     Raises:
-        ExportError: it is no regular file, huge, or not JSON.
+        ExportError: It is no regular file, huge, or not JSON.
     """
     check_regular(path)
     if path.stat().st_size > MAX_JSON_BYTES:
@@ -84,7 +84,7 @@ def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file.
 
     Raises:
-        ExportError: it holds something else.
+        ExportError: It holds something else.
     """
     content = read_json(path)
     if not isinstance(content, dict):
@@ -96,17 +96,17 @@ def check_regular(path: Path) -> None:
     """Raise unless a path is a file: reading a pipe or a device might never end.
 
     Raises:
-        ExportError: it is something else, or a link to nothing.
+        ExportError: It is something else, or a link to nothing.
     """
     if not path.is_file():
         raise ExportError(f"{path} is not a regular file, or a link to nothing; put the file there")
 
 
 def check_file(path: Path, name: str) -> None:
-    """Say what a file is that was given in place of a directory.
+    """Say what a file is that was given instead of a directory.
 
     Raises:
-        ExportError: always.
+        ExportError: Always.
     """
     known = FORMATS.get(path.suffix.lower())
     if path.suffix == ".onnx":
@@ -125,7 +125,7 @@ def check_directory(path: Path, name: str) -> None:
     """Raise unless a directory looks like a model or an adapter whose files are there.
 
     Raises:
-        ExportError: it is something else, with what it is and what to do.
+        ExportError: It is something else, with what it is and what to do.
     """
     if (path / MANIFEST_FILE).exists():
         raise ExportError(
@@ -199,7 +199,7 @@ def stated_modules(path: Path, name: str) -> Sequence[Module]:
     """The entries of a directory's ``modules.json``; none where there is no such file.
 
     Raises:
-        ExportError: the file is malformed, or names a folder outside the directory.
+        ExportError: The file is malformed, or names a folder outside the directory.
     """
     if not (path / MODULES_FILE).exists():
         return ()
@@ -225,7 +225,7 @@ def check_kind(path: Path, name: str) -> None:
     """Raise when sentence-transformers made a directory that gives something else than vectors.
 
     Raises:
-        ExportError: it did.
+        ExportError: It did.
     """
     file = path / SENTENCE_TRANSFORMERS
     kind = read_object(file).get("model_type") if file.exists() else None

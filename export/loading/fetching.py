@@ -27,9 +27,9 @@ class Origin:
     """Where a model or an adapter is from.
 
     Attributes:
-        name: as the user gave it.
-        path: its local directory.
-        revision: commit, for one from the hub.
+        name: The name, as the user gave it.
+        path: Its local directory.
+        revision: Commit, for one from the hub.
     """
 
     name: str
@@ -62,8 +62,8 @@ def fetch(name: str, revision: str | None) -> Origin:
     """Find a model or adapter in a local directory, or download it from the hub.
 
     Raises:
-        ExportError: there is none.
-        OptionError: a revision of a local directory.
+        ExportError: There is none.
+        OptionError: A revision of a local directory.
     """
     path = Path(name).expanduser()
     if path.is_dir():

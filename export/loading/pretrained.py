@@ -20,13 +20,13 @@ def load_pretrained(
 
     Args:
         load: ``from_pretrained`` of a class.
-        path: the directory.
-        what: it is, for messages.
-        trust: whether Python files of the directory may run.
-        options: of the class.
+        path: The directory.
+        what: It is, for messages.
+        trust: Whether Python files of the directory may run.
+        options: The options of the class.
 
     Raises:
-        ExportError: it cannot be loaded.
+        ExportError: It cannot be loaded.
     """
     try:
         with quiet():

@@ -28,7 +28,7 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
     every text becomes a row of unknown tokens.
 
     Raises:
-        ExportError: it was not, or cannot.
+        ExportError: It was not, or cannot.
     """
     kind = type(tokenizer).__name__
     if getattr(tokenizer, "backend_tokenizer", None) is None:
@@ -49,7 +49,7 @@ def check_packages(path: Path) -> None:
     """Raise when a directory's tokenizer is a SentencePiece model, and nothing here reads that.
 
     Raises:
-        MissingExtraError: so it is.
+        MissingExtraError: So it is.
     """
     alone = not (path / TOKENIZER_FILE).exists() and any(path.glob("*.model"))
     if alone and find_spec("sentencepiece") is None:
@@ -72,7 +72,7 @@ def take_tokenizer(model: SentenceTransformer, directories: Sequence[Path]) -> P
         The directory that it is from, or None where the model has its tokens already.
 
     Raises:
-        ExportError: it cannot be loaded, or two adapters bring different ones.
+        ExportError: It cannot be loaded, or two adapters bring different ones.
     """
     found: dict[str, tuple[Path, Any]] = {}
     for directory in directories:
@@ -100,7 +100,7 @@ def load_tokenizer(directory: Path, *, trust: bool = False) -> PreTrainedTokeniz
     """The transformers tokenizer in a directory; ``trust`` lets Python files there run.
 
     Raises:
-        ExportError: it cannot be loaded.
+        ExportError: It cannot be loaded.
     """
     return load_pretrained(
         AutoTokenizer.from_pretrained, directory, f"the tokenizer of {directory}", trust=trust
@@ -122,7 +122,7 @@ def check_rows(tokenizer: PreTrainedTokenizerBase, rows: int, name: str) -> None
     """Raise when a tokenizer has tokens beyond a model's embedding table.
 
     Raises:
-        ExportError: it has, with the first of them.
+        ExportError: It has, with the first of them.
     """
     beyond = sorted((i, token) for token, i in tokenizer.get_vocab().items() if i >= rows)
     if beyond:

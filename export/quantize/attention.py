@@ -2,7 +2,7 @@
 
 Before: an ``If`` with flash attention for long texts without padding, and ``Attention`` with the
 padding as bias for others (see `fmrt.export.rewrite.fused_attention`). Both are right, and their
-last bits differ; where a value is rounded to 8 bits behind them, that can become a whole step.
+last bits differ; where a value is rounded to 8 bits after them, that can become a whole step.
 
 After: ``Attention`` alone, whatever the batch. Sums run over the keys in their order, and what
 padding adds to them is zero, so the result for a text is the same to the last bit with padding and

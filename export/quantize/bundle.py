@@ -46,7 +46,7 @@ def check_quality(min_cosine: float, calibration: str | Path | None) -> None:
     """Raise unless variants can be judged so.
 
     Raises:
-        OptionError: a cosine that is none, or nothing to calibrate on.
+        OptionError: A cosine that is none, or nothing to calibrate on.
     """
     checked(min_cosine=min_cosine, calibration=calibration)
     if not 0 < min_cosine < 1:
@@ -72,27 +72,28 @@ def quantize_bundle(
     """Add variants to a bundle, each as soon as it has passed; torch is not needed.
 
     Args:
-        bundle: directory of the bundle, or its hub id.
-        schemes: names as of `named_schemes`; a variant that is there already is replaced.
-        min_cosine: mean cosine with the fp32 vectors that each variant must reach on held-out
+        bundle: Directory of the bundle, or its hub id.
+        schemes: Names as of `named_schemes`; a variant that is there already is replaced.
+        min_cosine: Mean cosine with the fp32 vectors that each variant must reach on held-out
             calibration items.
-        calibration: the user's items: a file with a text a line, or a folder of images or sounds;
-            default the exporter's own. A bundle with two towers takes texts.
-        out: a new directory for the bundle with its new variants, the given one staying as it is;
+        calibration: The user's items: a file with one text per line, or a folder of images or
+            sounds; default the exporter's own. A bundle with two towers takes texts.
+        out: A new directory for the bundle with its new variants, the given one staying as it is;
             default the given one, and of a bundle on the hub the repository's name.
-        revision: branch, tag or commit of a bundle on the hub.
-        sha256: of the bundle's manifest, as ``fmrt info`` prints it; another bundle is refused.
-        report: takes lines that say what is being done.
+        revision: Branch, tag or commit of a bundle on the hub.
+        sha256: The sha256 of the bundle's manifest, as ``fmrt info`` prints it; another bundle is
+            refused.
+        report: Takes lines that say what is being done.
 
     Returns:
         The bundle with every variant that was asked for.
 
     Raises:
-        QuantizationError: a variant that does not reach ``min_cosine``, or is not PyTorch's; it
+        QuantizationError: A variant that does not reach ``min_cosine``, or is not PyTorch's; it
             names those that were added nevertheless.
-        OptionError: an argument that makes no sense.
-        BundleError: not a bundle, or corrupt.
-        ExportError: the bundle cannot be written, or has nothing to start from.
+        OptionError: An argument that makes no sense.
+        BundleError: Not a bundle, or corrupt.
+        ExportError: The bundle cannot be written, or has nothing to start from.
     """
     names = named_schemes(schemes)
     file_path("bundle", bundle)
@@ -130,7 +131,7 @@ def _add(path: Path, form: Form, items: Mapping[str, Items], target: float, say:
     """Add one form of every tower to the bundle, and only then report it.
 
     Raises:
-        ExportError: it is not good enough; the bundle is as it was.
+        ExportError: It is not good enough; the bundle is as it was.
     """
     bundle = Bundle.open(path)
     work = path / f"{WORK}{os.getpid()}"
@@ -235,8 +236,8 @@ def _beside_fp32(context: Context, form: Form, trial: Bundle) -> tuple[float, Pa
     """Speed as a multiple of the CPU's fp32 variant, parity with PyTorch, and cosines with fp32.
 
     Raises:
-        ExportError: the vectors are not PyTorch's.
-        ProviderError: the provider cannot be had.
+        ExportError: The vectors are not PyTorch's.
+        ProviderError: The provider cannot be had.
     """
     modality, items = context.tower.modality, context.items.held_out
     engines = [
@@ -346,7 +347,7 @@ def _measured(context: Context, form: Form, model: ir.Model, trial: Bundle) -> t
     """Speed as a multiple of the CPU's fp32 variant, and parity with PyTorch.
 
     Raises:
-        ExportError: the vectors are not PyTorch's.
+        ExportError: The vectors are not PyTorch's.
     """
     modality = context.tower.modality
     engines = [Engine(trial, name, modality=modality) for name in (None, "trial")]

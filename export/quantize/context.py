@@ -1,4 +1,4 @@
-"""What a quantization scheme is given beside the graph, and what it gives back."""
+"""What a quantization scheme is given next to the graph, and what it gives back."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class Context:
     """One tower's calibration, for every scheme.
 
     Attributes:
-        bundle: that is being quantized.
-        tower: that the graph is of.
-        base: the fp32 graph.
-        items: to calibrate on, and held-out ones.
-        target: mean cosine to reach on the held-out items.
-        say: takes lines for the user.
+        bundle: The bundle that is being quantized.
+        tower: The tower that the graph is of.
+        base: The fp32 graph.
+        items: The items to calibrate on, and held-out ones.
+        target: Mean cosine to reach on the held-out items.
+        say: Takes lines for the user.
     """
 
     bundle: Bundle
@@ -82,9 +82,9 @@ class Made:
     """A quantized graph.
 
     Attributes:
-        model: the graph.
-        kept: products in higher precision than the scheme's.
-        products: all products that the scheme knows.
+        model: The graph.
+        kept: Products in higher precision than the scheme's.
+        products: All products that the scheme knows.
     """
 
     model: ir.Model

@@ -15,18 +15,18 @@ from fmrt.hub import download_whole
 def own_copy(bundle: Bundle, out: str | Path | None, say: Callable[[str], None]) -> Path:
     """A directory with the bundle in it that may be written to.
 
-    The hub's cache must not be, and so a bundle of the hub is downloaded beside it.
+    The hub's cache must not be, and so a bundle of the hub is downloaded next to it.
 
     Args:
-        bundle: a local one, or one of the hub.
-        out: a directory that is not there yet; default the local bundle's own, or the name of the
+        bundle: A local one, or one of the hub.
+        out: A directory that is not there yet; default the local bundle's own, or the name of the
             hub's repository.
-        say: takes a line that says where the copy is.
+        say: Takes a line that says where the copy is.
 
     Raises:
         OptionError: ``out`` is there already.
-        BundleNotFoundError: the hub does not give the files.
-        OSError: the copy cannot be written.
+        BundleNotFoundError: The hub does not give the files.
+        OSError: The copy cannot be written.
     """
     repository = bundle.repository
     if out is None:

@@ -34,7 +34,7 @@ class Rounded:
 
 
 class Writer:
-    """Adds nodes and constants to a graph in front of a given node."""
+    """Adds nodes and constants to a graph before a given node."""
 
     def __init__(self, model: ir.Model, prefix: str) -> None:
         self._graph = model.graph

@@ -1,6 +1,6 @@
 """Half precision: weights stored in 16 bits for the CPU, weights and arithmetic for GPUs.
 
-``store_half``: a large weight becomes float16 with a ``Cast`` to float32 behind it. ONNX Runtime
+``store_half``: a large weight becomes float16 with a ``Cast`` to float32 after it. ONNX Runtime
 computes that cast once at load, so products run as they do in fp32. An embedding table is cast
 behind its look-up instead, and stays in 16 bits in memory too.
 
@@ -83,7 +83,7 @@ def compute_half(context: Context) -> Made:
     """Weights and arithmetic in 16 bits, with what would overflow in 32.
 
     Raises:
-        ExportError: the graph has branches, whose insides this does not convert.
+        ExportError: The graph has branches, whose insides this does not convert.
     """
     model = context.base.clone()
     if any(

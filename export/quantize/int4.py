@@ -30,7 +30,7 @@ def weights_in_4_bits(context: Context) -> Made:
     """4-bit products, 8-bit tables.
 
     Raises:
-        ExportError: the vectors miss the target.
+        ExportError: The vectors miss the target.
     """
     model = context.base.clone()
     writer = Writer(model, "int4")

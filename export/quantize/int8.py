@@ -1,7 +1,7 @@
 """8-bit weights and activations: fast, and with no scale that depends on batch mates.
 
 Every scale of an activation is either a constant or its row's own (see `recipe`), the products are
-exact sums of integers, and weights have a scale a column (see `rounding`).
+exact sums of integers, and weights have one scale per column (see `rounding`).
 
 How good the whole is, is measured on held-out items, never assumed. When it misses the target, a
 sensitivity pass quantizes each site alone, and the sites that cost the most cosine for the least

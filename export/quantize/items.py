@@ -45,7 +45,7 @@ def own_items(modality: str) -> Items:
     """The exporter's own items.
 
     Raises:
-        OptionError: the standard library's source is not installed.
+        OptionError: The standard library's source is not installed.
         MissingExtraError: Pillow is needed to draw images.
     """
     if modality == "text":
@@ -55,10 +55,10 @@ def own_items(modality: str) -> Items:
 
 
 def given_items(path: Path, modality: str) -> Items:
-    """Items of a user's file: a text a line; a folder of images or sounds.
+    """Items of a user's file: one text per line; a folder of images or sounds.
 
     Raises:
-        OptionError: it cannot be read, or has too few.
+        OptionError: It cannot be read, or has too few.
     """
     try:
         if modality == "text":

@@ -28,11 +28,11 @@ ROWS, BYTES = 6144, 48 << 20
 
 
 class Probe:
-    """One tower's preprocessing with a fixed list of items, and a prompt in front of each.
+    """One tower's preprocessing with a fixed list of items, and a prompt before each.
 
     Attributes:
-        lengths: of the items as the scheduler counts them, int64 ``[n]``.
-        padded: whether items of different lengths may share a batch.
+        lengths: The lengths of the items as the scheduler counts them, int64 ``[n]``.
+        padded: Whether items of different lengths may share a batch.
     """
 
     def __init__(

@@ -1,13 +1,13 @@
-"""How one site's activations become 8-bit numbers, chosen by the error of the products behind it.
+"""How one site's activations become 8-bit numbers, chosen by the error of the products after it.
 
 Two forms, both the same for a row whatever its batch mates:
 
-``static``: behind a layer normalization, whose rows are all of one size. Each feature's calibrated
+``static``: after a layer normalization, whose rows are all of one size. Each feature's calibrated
 range is brought to the same width and centred by the normalization's own scale and bias, so that
 one constant scale serves all and is multiplied into the weights': no pass over the activations
-beside the rounding itself.
+next to the rounding itself.
 
-``row``: a scale a row, from its largest and smallest value; the zero point is a constant of the
+``row``: one scale per row, from its largest and smallest value; the zero point is a constant of the
 site. It is what GELU needs, whose values are never below -0.17: a zero point near 20 spends most
 of the 255 steps on the positive side.
 """
@@ -42,15 +42,15 @@ STATIC_BONUS = 2.5
 
 @dataclass(frozen=True)
 class Recipe:
-    """What happens to a site's tensor in front of its products.
+    """What happens to a site's tensor before its products.
 
     Attributes:
-        zero: zero point of the unsigned 8-bit numbers.
-        scale: the constant scale, or None for a scale a row.
-        shift: subtracted from each feature first, float32 ``[K]``.
-        stretch: each feature is divided by it then, float32 ``[K]``.
-        error: squared error of the products, a fraction of their variance.
-        floor: what no value is below, where that is known; the scale of a row then needs no look
+        zero: Zero point of the unsigned 8-bit numbers.
+        scale: The constant scale, or None for one scale per row.
+        shift: Subtracted from each feature first, float32 ``[K]``.
+        stretch: Each feature is divided by it then, float32 ``[K]``.
+        error: Squared error of the products, a fraction of their variance.
+        floor: What no value is below, where that is known; the scale of a row then needs no look
             at its smallest value.
     """
 

@@ -20,10 +20,10 @@ def why_refused(context: Context, model: ir.Model, engine: Engine, reference: Re
     """One line about an engine whose vectors are beyond the tolerance.
 
     Args:
-        context: of the quantization.
-        model: the quantized graph, which ``engine`` runs.
-        engine: over the bundle as it would be.
-        reference: that it failed on.
+        context: The context of the quantization.
+        model: The quantized graph, which ``engine`` runs.
+        engine: The engine over the bundle as it would be.
+        reference: The reference that it failed on.
     """
     expected = reference.embeddings
     vectors = reference_vectors(engine, reference)

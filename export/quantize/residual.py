@@ -1,7 +1,7 @@
 """Biases that a layer normalization adds for nothing, instead of a pass over the activations.
 
 Before: ``Add(Add(product, bias), norm)``, where ``norm`` is a layer normalization that only this
-residual sum reads, as the products behind it read their own (see `fmrt.export.quantize.emit`).
+residual sum reads, as the products after it read their own (see `fmrt.export.quantize.emit`).
 After: ``Add(product, norm')``, with the bias in the normalization's own.
 """
 

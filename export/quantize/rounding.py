@@ -32,11 +32,11 @@ FRACTIONS = np.linspace(0.8, 2.0, 25)
 
 
 def round_weights(weight: Floats, moments: Floats | None) -> tuple[NDArray[np.int8], Floats]:
-    """Round ``[K, N]`` to int8 with a scale a column, within the pairs' limit.
+    """Round ``[K, N]`` to int8 with one scale per column, within the pairs' limit.
 
     Args:
         weight: float32 ``[K, N]``.
-        moments: second moments ``[K, K]`` of the rows it multiplies; None rounds to nearest.
+        moments: Second moments ``[K, K]`` of the rows it multiplies; None rounds to nearest.
 
     Returns:
         int8 ``[K, N]`` and scales float32 ``[N]``.

@@ -18,15 +18,15 @@ class Form:
     """A variant that a scheme makes.
 
     Attributes:
-        variant: its name.
-        suffix: of the graph's file, behind the tower's stem.
-        provider: that it runs on, or ``any``.
-        precision: a key of `fmrt.verify.TOLERANCES`.
-        base: provider of the fp32 variant that it is made from; the portable one where that lacks.
-        make: quantizes.
-        rounds: whether activations are rounded, so that other last bits in front of a step could
+        variant: Its name.
+        suffix: The suffix of the graph's file, after the tower's stem.
+        provider: The provider that it runs on, or ``any``.
+        precision: A key of `fmrt.verify.TOLERANCES`.
+        base: Provider of the fp32 variant that it is made from; the portable one where that lacks.
+        make: Quantizes.
+        rounds: Whether activations are rounded, so that other last bits before a step could
             change a vector: whether padding does that is tried.
-        mapped: whether the weights go to a file of their own, to be mapped into memory.
+        mapped: Whether the weights go to a file of their own, to be mapped into memory.
 
     A form without ``make`` is the base's own graph, which its provider computes in another
     precision.
@@ -72,11 +72,11 @@ def named_schemes(schemes: str | Sequence[str]) -> list[str]:
     """Keys of `SCHEMES`, each once, for names as people write them.
 
     Args:
-        schemes: keys, aliases or names of variants, in any case; a string may join several with
+        schemes: Keys, aliases or names of variants, in any case; a string may join several with
             commas.
 
     Raises:
-        OptionError: an unknown name, or none.
+        OptionError: An unknown name, or none.
     """
     names = schemes.split(",") if isinstance(schemes, str) else schemes
     if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):

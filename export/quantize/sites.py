@@ -29,10 +29,10 @@ class Linear:
     """A matrix product ``[.., K] @ [K, N]`` with a constant second factor, and its bias.
 
     Attributes:
-        node: the ``MatMul`` or ``Gemm``.
+        node: The ``MatMul`` or ``Gemm``.
         weight: float32 ``[K, N]``.
         bias: float32 ``[N]``, or None.
-        source: the constant in the graph; several products may share it.
+        source: The constant in the graph; several products may share it.
         output: ``[.., N]``, with the bias added.
     """
 
@@ -53,10 +53,10 @@ class Site:
     """A tensor ``[.., K]`` and the products that read it.
 
     Attributes:
-        x: the tensor.
-        linears: the products.
-        norm: the layer normalization that makes it, when its scale and bias are constants.
-        floor: what no value of it is below, where its operator says so.
+        x: The tensor.
+        linears: The products.
+        norm: The layer normalization that makes it, when its scale and bias are constants.
+        floor: What no value of it is below, where its operator says so.
     """
 
     x: ir.Value
@@ -129,7 +129,7 @@ def _added(
 
 
 def _norm(x: ir.Value) -> ir.Node | None:
-    """The layer normalization behind which only shapes change."""
+    """The layer normalization after which only shapes change."""
     for node in _producers(x):
         if node.op_type == "LayerNormalization" and node.domain == "":
             parameters = [constant(value) for value in node.inputs[1:3]]
@@ -140,7 +140,7 @@ def _norm(x: ir.Value) -> ir.Node | None:
 
 
 def _floor(x: ir.Value) -> float | None:
-    """The floor of the operator behind which only shapes change."""
+    """The floor of the operator after which only shapes change."""
     for node in _producers(x):
         if node.op_type not in SHAPING:
             return FLOORS.get(node.op_type) if node.domain == "" else None

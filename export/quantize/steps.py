@@ -1,7 +1,7 @@
 """Whether padding can push a value over the edge of a rounding step.
 
 Vectors of a few hundred items may all be the same with padding and without, and the next one not:
-where a value in front of a rounding differs in its last bits, it needs only be near enough to an
+where a value before a rounding differs in its last bits, it needs only be near enough to an
 edge. So the values themselves are compared, bit by bit.
 """
 
@@ -21,12 +21,12 @@ from fmrt.export.quantize.probe import Probe
 # blocks of a size that depends on the CPU's cache, and where the last one has a single query of a
 # text alone, and more with padding, in another order.
 PADDING_SHOWS = frozenset({"If", "GroupQueryAttention"})
-# Items beside their padded selves.
+# Items next to their padded selves.
 ITEMS = 16
 
 
 def padding_moves(context: Context, model: ir.Model) -> bool:
-    """Whether what a graph rounds is not the same to the last bit beside a longer item."""
+    """Whether what a graph rounds is not the same to the last bit next to a longer item."""
     items = context.items.held_out[:ITEMS]
     probe = Probe(context.bundle, context.tower, items)
     if not probe.padded:
@@ -43,7 +43,7 @@ def padding_moves(context: Context, model: ir.Model) -> bool:
 
 
 def _differ(alone: Mapping[str, Floats], padded: Mapping[str, Floats]) -> bool:
-    """Whether the first of two rows is another than alone; padding is behind its own positions."""
+    """Whether the first of two rows is another than alone; padding is after its own positions."""
     for name, own in alone.items():
         rows = padded[name].reshape(2, -1, own.shape[-1])[0]
         flat = own.reshape(-1, own.shape[-1])

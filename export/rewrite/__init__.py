@@ -1,4 +1,4 @@
-"""Graph passes that make a variant faster on one execution provider; one file a pass.
+"""Graph passes that make a variant faster on one execution provider; one file per pass.
 
 A pipeline declares its passes with what each needs of the graph and what it leaves there. ``graph``
 holds what passes share.
@@ -45,9 +45,9 @@ def optimize_for_cpu(
     Vectors stay the same within float32 rounding. A pass that finds nothing to do changes nothing.
 
     Args:
-        model: the graph.
-        embedding: name of the only output that is needed, where that is so; others may be dropped.
-        longest: tokens of the longest text, where that is known.
+        model: The graph.
+        embedding: Name of the only output that is needed, where that is so; others may be dropped.
+        longest: Tokens of the longest text, where that is known.
 
     Returns:
         How often each pass applied, by name.

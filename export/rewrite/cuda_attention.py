@@ -30,12 +30,12 @@ from fmrt.export.rewrite.graph.masks import CAUSAL, MASK, NONE, PADDING, Masking
 from fmrt.export.rewrite.graph.rotary import rotated_tokens
 from fmrt.export.rewrite.graph.walking import MICROSOFT
 
-# Inputs behind query, key and value up to the key padding mask.
+# Inputs after query, key and value up to the key padding mask.
 KEY_MASK = 2
 
 
 def fuse_attention_for_cuda(model: ir.Model) -> int:
-    """Apply the pass in place, behind `simplify_attention`; returns the layers changed."""
+    """Apply the pass in place, after `simplify_attention`; returns the layers changed."""
     fusion = _Fusion(model)
     count = sum(fusion.apply(node) for node in list(model.graph) if node.op_type == "Softmax")
     if count:
@@ -82,7 +82,7 @@ class _Fusion:
     def _mask_inputs(
         self, build: Builder, masking: Masking | None, biases: Sequence[ir.Value]
     ) -> list[ir.Value | None]:
-        """The inputs behind query, key and value: bias, key padding mask, attention bias."""
+        """The inputs after query, key and value: bias, key padding mask, attention bias."""
         if masking == NONE:
             return []
         if masking in (PADDING, CAUSAL):

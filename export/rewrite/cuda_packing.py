@@ -4,8 +4,8 @@ Before: the graph of `fuse_attention_for_cuda`, in single or half precision: eve
 ``[batch, sequence, hidden]``, padding included.
 
 After: ``RemovePadding`` (com.microsoft) where the embeddings are summed up, ``[tokens, hidden]``
-behind it, ``PackedMultiHeadAttention`` with where each text begins in place of a mask, and
-``RestorePadding``, which puts zeros in the padding's place, in front of what reads the result.
+behind it, ``PackedMultiHeadAttention`` with where each text begins instead of a mask, and
+``RestorePadding``, which puts zeros in the padding's place, before what reads the result.
 
 All or nothing: every layer's attention must hide padding and nothing else, and what is between them
 must treat each token by itself. Rotary embedding is left out: its operator counts positions along
@@ -47,7 +47,7 @@ MATRIX = 2
 
 
 def remove_padding(model: ir.Model) -> int:
-    """Apply the pass in place, behind `fuse_attention_for_cuda`; returns the layers changed."""
+    """Apply the pass in place, after `fuse_attention_for_cuda`; returns the layers changed."""
     graph = model.graph
     layers = [node for node in graph if node.op_type == ATTENTION]
     mask = next((v for v in graph.inputs if v.name == MASK), None)

@@ -1,4 +1,4 @@
-"""Attention as one operator a layer, in the form whose CPU kernel never holds all scores.
+"""Attention as one operator per layer, in the form whose CPU kernel never holds all scores.
 
 Before: queries, keys and values in heads, their scaled product, a mask, softmax, the product with
 the values, the heads joined: each an operator with a tensor of ``[batch, heads, sequence,
@@ -11,7 +11,7 @@ After, by what the mask hides:
   where texts may be long, an ``If`` with flash attention for those without padding;
 - later keys (decoders), and all but a window of earlier ones: ``GroupQueryAttention``, whose
   kernel is flash attention too, skips what is later, and shares keys between heads without copies.
-  Padding behind a text is later than all of it, and needs no mask. An ``If`` takes a batch with
+  Padding after a text is later than all of it, and needs no mask. An ``If`` takes a batch with
   other padding, as from consumers that pad on the left, to the same operator with the graph's own
   mask, which only that branch computes;
 - all but a window on both sides: blocks, see `fmrt.export.rewrite.graph.windowed_attention`;
@@ -53,11 +53,11 @@ SHORT = 256
 
 
 def fuse_attention(model: ir.Model, longest: int | None = None) -> int:
-    """Apply the pass in place, behind `simplify_attention`; returns the layers changed.
+    """Apply the pass in place, after `simplify_attention`; returns the layers changed.
 
     Args:
-        model: the graph.
-        longest: tokens of the longest text, where that is known.
+        model: The graph.
+        longest: Tokens of the longest text, where that is known.
     """
     fusion = _Fusion(model, longest)
     count = sum(fusion.apply(node) for node in list(model.graph) if node.op_type == "Softmax")
@@ -74,9 +74,9 @@ class _Layer:
     """What a form is built from: a layer, and where to build.
 
     Attributes:
-        found: in the graph.
-        build: in front of its last node.
-        mask: the graph's input ``[batch, sequence]``, if it has one.
+        found: The found in the graph.
+        build: The build before its last node.
+        mask: The graph's input ``[batch, sequence]``, if it has one.
     """
 
     found: Attention
@@ -262,7 +262,7 @@ def _unmasked(layer: _Layer) -> ir.Value:
 
 
 def _padded_at_the_end(build: Builder, mask: ir.Value) -> ir.Value:
-    """Whether no padding is in front of a token: as many tokens as the last one's position says."""
+    """Whether no padding is before a token: as many tokens as the last one's position says."""
     length = build.length(mask)
     end = build.node("Add", [length, build.scalar(1)])
     positions = build.node("Range", [build.scalar(1), end, build.scalar(1)])

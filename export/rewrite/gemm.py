@@ -3,9 +3,9 @@
 Before: ``Add(MatMul(x, W), b)`` with ``x`` of ``[batch, sequence, features]``. ONNX Runtime makes a
 Gemm of that only for 2-D ``x``; else the bias is one more pass over the result.
 
-After: ``Gemm(Reshape(x, [-1, features]), W, b)``. What works on each token alone behind it (layer
+After: ``Gemm(Reshape(x, [-1, features]), W, b)``. What works on each token alone after it (layer
 norm, activation, residual sum) stays in ``[tokens, features]`` too, so that a reshape is left only
-in front of and behind attention. A residual sum in two dimensions is also one that ONNX Runtime
+before and after attention. A residual sum in two dimensions is also one that ONNX Runtime
 does not fuse into SkipLayerNormalization, whose CPU kernel is slower than the two separate ones.
 
 Gain: 1.08 to 1.10 times the throughput for all-MiniLM-L6-v2, see docs/performance.md.

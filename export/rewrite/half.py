@@ -2,9 +2,9 @@
 
 Single precision stay:
 
-- the head: everything behind the first output, and what that alone reads, so that pooling and
-  normalization add up in it: fp16 has no 2,049 tokens, and no 1e-9 to divide by in place of 0;
-- angles and indices: everything in front of a sine, a cosine or a cast to integers, since a
+- the head: everything after the first output, and what that alone reads, so that pooling and
+  normalization add up in it: fp16 has no 2,049 tokens, and no 1e-9 to divide by instead of 0;
+- angles and indices: everything before a sine, a cosine or a cast to integers, since a
   position of 1,000 times a frequency has no exact half;
 - the graph's inputs and outputs, so that callers see no difference.
 
@@ -44,9 +44,9 @@ def to_half(model: ir.Model, precision: str, keep: AbstractSet[ir.Node] = frozen
     """Apply the pass in place; returns the number of weights converted.
 
     Args:
-        model: a graph in fp32 without branches.
+        model: A graph in fp32 without branches.
         precision: ``fp16`` or ``bf16``.
-        keep: nodes of it that keep single precision beside those of the module's docstring.
+        keep: Nodes of it that keep single precision next to those of the module's docstring.
     """
     fill_types(model.graph)
     single = _single_nodes(model.graph) | keep
@@ -178,7 +178,7 @@ def _single_nodes(graph: ir.Graph) -> set[ir.Node]:
 
 
 def _head(graph: ir.Graph) -> set[ir.Node]:
-    """The nodes behind the first output, and those that no other node reads."""
+    """The nodes after the first output, and those that no other node reads."""
     found = _behind(graph.outputs[0])
     for node in reversed(graph):
         readers = {use.node for out in node.outputs for use in out.uses()}

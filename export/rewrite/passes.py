@@ -35,10 +35,10 @@ class Pass:
     """One pass of a pipeline.
 
     Attributes:
-        run: changes a graph in place, and returns how often it applied.
-        gives: the form that it leaves.
-        needs: forms that passes before it must have given.
-        reads: forms that it knows; any other that is not needed must come after it.
+        run: Changes a graph in place, and returns how often it applied.
+        gives: The form that it leaves.
+        needs: Forms that passes before it must have given.
+        reads: Forms that it knows; any other that is not needed must come after it.
     """
 
     run: Callable[..., int]
@@ -57,7 +57,7 @@ class Pipeline:
     """Passes in the order in which they run.
 
     Raises:
-        ValueError: a pass would run in a form that it does not know, or before one that it needs.
+        ValueError: A pass would run in a form that it does not know, or before one that it needs.
     """
 
     passes: tuple[Pass, ...]
@@ -77,8 +77,8 @@ class Pipeline:
         """Run the passes over a graph in place; a debug log says what each did.
 
         Args:
-            model: the graph.
-            options: keyword arguments for a pass, by the pass's name.
+            model: The graph.
+            options: Keyword arguments for a pass, by the pass's name.
 
         Returns:
             How often each pass applied, by its name.

@@ -49,8 +49,8 @@ def compute_pooled_token_alone(model: ir.Model, embedding: str | None) -> int:
     """Apply the pass in place; returns the number of matrix products that lost their other tokens.
 
     Args:
-        model: the graph.
-        embedding: name of the only output that is needed, and left where the pass applies; None
+        model: The graph.
+        embedding: Name of the only output that is needed, and left where the pass applies; None
             when all are.
     """
     selection = _find_selection(model.graph, embedding)
@@ -71,12 +71,12 @@ def compute_pooled_token_alone(model: ir.Model, embedding: str | None) -> int:
 
 @dataclass(frozen=True)
 class _Selection:
-    """Takes one token a row.
+    """Takes one token per row.
 
     Attributes:
         node: GatherElements, with the same index for all features; or Gather, of the same token
             in every row, as of images.
-        index: that, int64 ``[batch, 1, 1]``; or the position of that token.
+        index: The index that, int64 ``[batch, 1, 1]``; or the position of that token.
     """
 
     node: ir.Node
@@ -120,8 +120,8 @@ class _Plan:
     """Which nodes can work on the selected token alone.
 
     Attributes:
-        pulled: them, in topological order.
-        axes: axis of the tokens, from the end, of each value that is read for one token.
+        pulled: Them, in topological order.
+        axes: Axis of the tokens, from the end, of each value that is read for one token.
     """
 
     def __init__(self, graph: ir.Graph, selection: _Selection) -> None:
@@ -169,7 +169,7 @@ class _Plan:
 
 
 def _can_take(value: ir.Value, axis: int) -> bool:
-    """Whether it has rows in front of the tokens, or is the same for all rows."""
+    """Whether it has rows before the tokens, or is the same for all rows."""
     if value.shape is None or len(value.shape) + axis < 1:
         return False
     return value.shape[0] == 1 or not isinstance(value.shape[0], int)
@@ -280,7 +280,7 @@ def _masks(model: ir.Model, plan: _Plan) -> dict[ir.Value, Masking]:
 
 
 def _is_mask(value: ir.Value, axis: int) -> bool:
-    """Whether a value has the form of a mask: one for all heads, a row a query."""
+    """Whether a value has the form of a mask: one for all heads, one row per query."""
     alike = axis == TOKENS and _rank(value) == MASK_RANK and value.dtype == ir.DataType.FLOAT
     return alike and value.shape is not None and value.shape[1] == 1
 
@@ -300,11 +300,11 @@ class _Rebuilding:
         self._masks = masks
         self._mask = next((v for v in graph.inputs if v.name == MASK), None)
         self._one: dict[ir.Value, ir.Value] = {}
-        # The selection's index may be computed behind the nodes that need it now.
+        # The selection's index may be computed after the nodes that need it now.
         self._build = Builder(graph, selection.node)
 
     def apply(self) -> None:
-        """Put the copies in front of the selection, which they replace."""
+        """Put the copies before the selection, which they replace."""
         for node in self._plan.pulled:
             self._copy(node)
         node = self._selection.node

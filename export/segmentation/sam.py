@@ -29,15 +29,15 @@ class Family:
     """One kind of model.
 
     Attributes:
-        model: its class in transformers.
-        processor: class that prepares its prompts in transformers.
-        features: names of what the decoder reads of an image; the first of `pooled` is pooled.
-        outputs: names of what the decoder gives, masks and scores first.
-        pooled: the feature, ``[batch, channels, height, width]``, whose mean is an embedding.
-        encode: the model and ``pixel_values`` to the features.
-        decode: the model, features, points and labels to the outputs.
-        given: features as arguments of the model's own forward, in place of ``pixel_values``.
-        pads: whether the model itself pads prompts, with a box or without.
+        model: Its class in transformers.
+        processor: Class that prepares its prompts in transformers.
+        features: Names of what the decoder reads of an image; the first of `pooled` is pooled.
+        outputs: Names of what the decoder gives, masks and scores first.
+        pooled: The feature, ``[batch, channels, height, width]``, whose mean is an embedding.
+        encode: The model and ``pixel_values`` to the features.
+        decode: The model, features, points and labels to the outputs.
+        given: Features as arguments of the model's own forward, instead of ``pixel_values``.
+        pads: Whether the model itself pads prompts, with a box or without.
     """
 
     model: str
@@ -63,9 +63,9 @@ class SamEncoder(torch.nn.Module):
     """``pixel_values`` to the features of an image and, as their mean, its embedding.
 
     Args:
-        model: a transformers model.
-        family: its kind.
-        unit: whether the embedding ends in L2 normalization.
+        model: A transformers model.
+        family: Its kind.
+        unit: Whether the embedding ends in L2 normalization.
     """
 
     def __init__(self, model: torch.nn.Module, family: Family, unit: bool) -> None:
@@ -108,7 +108,7 @@ class SamDecoder(torch.nn.Module):
             input_points: float32 ``[batch, prompts, points, 2]``, x and y in ``pixel_values``.
             input_labels: int64 ``[batch, prompts, points]``: 1 on the object, 0 off it, 2 and 3 a
                 box's corners, -1 no point.
-            features: of `SamEncoder`, by `argument`.
+            features: The features of `SamEncoder`, by `argument`.
         """
         read = [features[argument(name)] for name in self.family.features]
         results = self.family.decode(self.model, read, input_points, input_labels)

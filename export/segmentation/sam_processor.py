@@ -23,11 +23,11 @@ class SamProcessor(ImageProcessor):
     """A Hugging Face processor of images and prompts.
 
     Args:
-        path: the model's directory.
-        kind: class of the processor in transformers.
+        path: The model's directory.
+        kind: Class of the processor in transformers.
 
     Raises:
-        ExportError: it cannot be loaded, or does what the runtime does not know.
+        ExportError: It cannot be loaded, or does what the runtime does not know.
     """
 
     def __init__(self, path: Path, kind: str) -> None:

@@ -64,8 +64,8 @@ def load_segmenter(origin: Origin, device: str, overrides: Overrides) -> Loaded:
     """Load a transformers model that segments by points and boxes.
 
     Raises:
-        ExportError: it cannot be exported, with the reason.
-        OptionError: an override that makes no sense for this model.
+        ExportError: It cannot be exported, with the reason.
+        OptionError: An override that makes no sense for this model.
     """
     if overrides.max_length is not None:
         raise OptionError("--max-length is about texts, and this model embeds images")
@@ -177,8 +177,8 @@ def reference_prompts(height: int, width: int) -> list[SegmentPrompt]:
     """A point, points on and off the object, a box, a box with points; all in the image.
 
     Args:
-        height: of the image, in pixels.
-        width: of the image, in pixels.
+        height: The height of the image, in pixels.
+        width: The width of the image, in pixels.
     """
     middle = (width / 2, height / 2)
     left, corner = (width * 0.21, height * 0.64), (0.0, 0.0)
@@ -198,8 +198,8 @@ def _reference(
     """The reference prompts with what the model in PyTorch gives, each alone.
 
     Args:
-        source: the model.
-        encoded: images, by place among the reference images, with the features of each.
+        source: The model.
+        encoded: Images, by place among the reference images, with the features of each.
     """
     items: list[dict[str, Any]] = []
     results: list[Any] = []

@@ -73,7 +73,7 @@ def _legacy_pooling(source: TextSource) -> dict[str, Any]:
         key: mode in source.pooling_modes for mode, key in LEGACY_POOLING.items()
     }
     if not LEGACY_POOLING.keys() >= set(source.pooling_modes):
-        # sentence-transformers names a mode that it lacks, in place of another pooling.
+        # sentence-transformers names a mode that it lacks, instead of another pooling.
         flags = {"pooling_mode": list(source.pooling_modes)}
     return {
         "word_embedding_dimension": pooling.embedding_dimension,

@@ -32,7 +32,7 @@ def load_sentence_transformer(
     """A directory as sentence-transformers reads it, in float32, with what libraries warned of.
 
     Raises:
-        ExportError: it cannot be loaded, or needs Python code of its author without ``trust``.
+        ExportError: It cannot be loaded, or needs Python code of its author without ``trust``.
     """
     check_packages(path)
     try:
@@ -57,7 +57,7 @@ def check_modules(model: SentenceTransformer, name: str) -> None:
     """Raise unless a model is one text transformer, one pooling, and what may come after.
 
     Raises:
-        ExportError: they are not, with the module's name.
+        ExportError: They are not, with the module's name.
     """
     for module in model:
         if not isinstance(module, MODULES):

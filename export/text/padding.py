@@ -26,12 +26,12 @@ class Padding:
     """What a model makes of padding.
 
     Attributes:
-        harmless: a text's vector is the same with padding on its right, where the runtime pads.
+        harmless: A text's vector is the same with padding on its right, where the runtime pads.
             Not so for models that see no attention mask, such as FNet, or that cut a batch into
             blocks.
-        positions: the graph must count positions from a text's first token, or padding on the
+        positions: The graph must count positions from a text's first token, or padding on the
             left, where decoders' tokenizers put it for other consumers, would shift them.
-        choices: for the user.
+        choices: The choices for the user.
     """
 
     harmless: bool

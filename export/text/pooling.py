@@ -22,7 +22,7 @@ class Pooled:
     """What a pooling mode may read.
 
     Attributes:
-        hidden: float ``[batch, sequence, hidden]``.
+        hidden: Float ``[batch, sequence, hidden]``.
         mask: 1 for tokens to pool, int64 ``[batch, sequence]``: no padding, and no prompt where
             the model leaves it out.
         attention_mask: 1 for tokens, int64 ``[batch, sequence]``.
@@ -114,10 +114,10 @@ def pool(
     """The vectors of all modes, side by side, float ``[batch, modes * hidden]``.
 
     Args:
-        modes: keys of `POOLINGS`.
-        hidden: float ``[batch, sequence, hidden]``.
+        modes: Keys of `POOLINGS`.
+        hidden: Float ``[batch, sequence, hidden]``.
         attention_mask: int64 ``[batch, sequence]``.
-        prompt_length: tokens at the start to leave out, one number or int64 ``[1]``.
+        prompt_length: Tokens at the start to leave out, one number or int64 ``[1]``.
     """
     mask = attention_mask
     if prompt_length is not None:
@@ -129,13 +129,13 @@ def pool(
 class TextEmbedding(torch.nn.Module):
     """Tokens to ``last_hidden_state`` and ``sentence_embedding``, as the source's own modules do.
 
-    The backbone and the layers behind the pooling are the model's own modules. Pooling is written
+    The backbone and the layers after the pooling are the model's own modules. Pooling is written
     here, with the same result on every mode, since a graph needs it without branches on values and
     with the prompt's length as an input.
 
     Args:
-        source: a loaded model.
-        positions: whether to count positions from a text's first token, so that padding on the
+        source: A loaded model.
+        positions: Whether to count positions from a text's first token, so that padding on the
             left does not shift them.
     """
 
@@ -163,7 +163,7 @@ class TextEmbedding(torch.nn.Module):
             input_ids: int64 ``[batch, sequence]``.
             attention_mask: int64 ``[batch, sequence]``.
             token_type_ids: int64 ``[batch, sequence]``, for models that take it.
-            prompt_length: tokens at the start to leave out of pooling, int64 ``[1]``.
+            prompt_length: Tokens at the start to leave out of pooling, int64 ``[1]``.
         """
         features = {"input_ids": input_ids, "attention_mask": attention_mask}
         if token_type_ids is not None:

@@ -50,15 +50,15 @@ PARAGRAPH = (
 def reference_texts(
     count: Callable[[str], int], max_length: int, prompts: Iterable[str]
 ) -> list[tuple[str, str]]:
-    """Texts and the prompt in front of each.
+    """Texts and the prompt before each.
 
     Blank texts, one word, scripts of many languages, code, the model's prompts, and texts of
     exactly, just under and over the maximum length (those only up to 2,048 tokens).
 
     Args:
-        count: gives a text's tokens.
-        max_length: of the model, in tokens.
-        prompts: of the model.
+        count: Gives a text's tokens.
+        max_length: The max length of the model, in tokens.
+        prompts: The prompts of the model.
     """
     # A tokenizer without special tokens gives none for a blank text, and no model embeds that.
     items = [
@@ -78,10 +78,10 @@ def embed_references(
     """Embed the reference texts in PyTorch, each alone, so that no padding has a part in it.
 
     Args:
-        count: gives a text's tokens.
-        max_length: of the model, in tokens.
-        prompts: of the model.
-        embed: gives the vector of a text and its prompt.
+        count: Gives a text's tokens.
+        max_length: The max length of the model, in tokens.
+        prompts: The prompts of the model.
+        embed: Gives the vector of a text and its prompt.
     """
     items = reference_texts(count, max_length, prompts)
     with torch.no_grad(), quiet():

@@ -30,7 +30,7 @@ def choose_pooling(model: SentenceTransformer, path: Path, asked: str | None) ->
     """How token vectors become one; ``asked`` changes it, and where nothing is stated, a standard.
 
     Raises:
-        OptionError: no such mode, or one whose vectors the layers after it do not take.
+        OptionError: No such mode, or one whose vectors the layers after it do not take.
     """
     index = next(i for i, m in enumerate(model) if isinstance(m, Pooling))
     pooling = model[index]
@@ -75,7 +75,7 @@ def choose_max_length(model: SentenceTransformer, path: Path, asked: int | None)
     """Most tokens of a text, never more than there are positions; ``asked`` changes it.
 
     Raises:
-        OptionError: more than the model takes, or none asked for where none is stated.
+        OptionError: More than the model takes, or none asked for where none is stated.
     """
     limit = _position_limit(model[0].auto_model)
     stated = model.max_seq_length

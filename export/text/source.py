@@ -36,10 +36,11 @@ class TextSource:
     """A text embedding model, ready to export.
 
     Attributes:
-        origin: where it is from.
-        model: in float32, in evaluation mode, overrides applied; the source of reference vectors.
-        max_length: most tokens of a text, special tokens included.
-        choices: what was chosen and where that was read, for the user.
+        origin: Where it is from.
+        model: The model in float32, in evaluation mode, overrides applied; the source of reference
+            vectors.
+        max_length: Most tokens of a text, special tokens included.
+        choices: What was chosen and where that was read, for the user.
     """
 
     origin: Origin
@@ -73,13 +74,13 @@ def load_text_source(origin: Origin, device: str, overrides: Overrides) -> TextS
     """Load a sentence-transformers model, or a plain text encoder with a pooling of its own.
 
     Args:
-        origin: where it is from.
+        origin: Where it is from.
         device: torch device.
-        overrides: what the user asked for.
+        overrides: What the user asked for.
 
     Raises:
-        ExportError: a model that cannot be exported, with the reason.
-        OptionError: an override that makes no sense for this model.
+        ExportError: A model that cannot be exported, with the reason.
+        OptionError: An override that makes no sense for this model.
     """
     name, path = origin.name, origin.path
     if overrides.pooling is None:

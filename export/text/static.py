@@ -74,8 +74,8 @@ def load_static(origin: Origin, device: str, overrides: Overrides) -> Loaded:
     """Load a sentence-transformers model that starts with a StaticEmbedding.
 
     Raises:
-        ExportError: it cannot be exported, with the reason.
-        OptionError: an override that makes no sense for this model.
+        ExportError: It cannot be exported, with the reason.
+        OptionError: An override that makes no sense for this model.
     """
     if overrides.pooling not in (None, "mean"):
         raise OptionError(f"pooling {overrides.pooling!r}; a static embedding is the mean")

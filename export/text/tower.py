@@ -30,8 +30,8 @@ def load_text(origin: Origin, device: str, overrides: Overrides) -> Loaded:
     """Load a sentence-transformers model or a plain text model.
 
     Raises:
-        ExportError: it cannot be exported, with the reason.
-        OptionError: an override that makes no sense for this model.
+        ExportError: It cannot be exported, with the reason.
+        OptionError: An override that makes no sense for this model.
     """
     source = load_text_source(origin, device, overrides)
     config = source.transformer.auto_model.config

@@ -59,10 +59,10 @@ class ImageProcessor:
     """Pixel values as Hugging Face computes them, and the same as an `ImageInput`.
 
     Args:
-        path: the model's directory.
+        path: The model's directory.
 
     Raises:
-        ExportError: the processor cannot be loaded, or does what the runtime does not know.
+        ExportError: The processor cannot be loaded, or does what the runtime does not know.
     """
 
     def __init__(self, path: Path) -> None:
@@ -92,11 +92,11 @@ class ImageProcessor:
         """The processor in the runtime's terms, compared with the processor on ``images``.
 
         Args:
-            tokens: positions that the model computes an image.
-            images: files of many sizes and modes.
+            tokens: Positions that the model computes an image.
+            images: Files of many sizes and modes.
 
         Raises:
-            ExportError: it cannot be put so, or gives other pixels.
+            ExportError: It cannot be put so, or gives other pixels.
         """
         spec = self._translated(tokens)
         ours = ImagePreprocessor(spec)

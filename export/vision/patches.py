@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from fmrt.errors import OptionError
 
-# Parameters that are tokens in front of the patches, by the last part of their names.
+# Parameters that are tokens before the patches, by the last part of their names.
 PREFIX = ("class_embedding", "cls_token", "dist_token", "distillation_token", "register_tokens")
 MAP = 4  # axes of a feature map
 
@@ -20,9 +20,9 @@ class Patches:
     """How an output's patches lie.
 
     Attributes:
-        grid: rows and columns.
-        prefix: tokens in front of them (CLS, registers).
-        channels_last: whether a feature map is ``[batch, rows, columns, channels]``.
+        grid: Rows and columns.
+        prefix: Tokens before them (CLS, registers).
+        channels_last: Whether a feature map is ``[batch, rows, columns, channels]``.
     """
 
     grid: tuple[int, int]
@@ -46,9 +46,9 @@ def find_patches(
     """The layout of a vision model's output, or None when it is neither a map nor tokens.
 
     Args:
-        backbone: a transformers vision model.
-        hidden: its ``last_hidden_state`` for one image.
-        size: height and width of ``pixel_values``.
+        backbone: A transformers vision model.
+        hidden: Its ``last_hidden_state`` for one image.
+        size: Height and width of ``pixel_values``.
     """
     timm = getattr(backbone, "timm_model", None)
     if hidden.ndim == MAP:
@@ -68,7 +68,7 @@ def needed(patches: Patches | None, model_type: str) -> Patches:
     """The layout, for a user who asked for patches.
 
     Raises:
-        OptionError: there is none.
+        OptionError: There is none.
     """
     if patches is None:
         raise OptionError(

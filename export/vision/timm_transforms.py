@@ -29,11 +29,11 @@ def timm_input(transforms: Sequence[Any], tokens: int) -> ImageInput:
     """The transforms in the runtime's terms.
 
     Args:
-        transforms: of timm's evaluation pipeline.
-        tokens: positions that the model computes an image.
+        transforms: The transforms of timm's evaluation pipeline.
+        tokens: Positions that the model computes an image.
 
     Raises:
-        ExportError: there is another transform, or one with an option that has no place.
+        ExportError: There is another transform, or one with an option that has no place.
     """
     names = [type(step).__name__ for step in transforms]
     expected = len(names) == len(STEPS)

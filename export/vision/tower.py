@@ -51,11 +51,11 @@ class ImageEmbedding(torch.nn.Module):
     """``pixel_values`` to ``last_hidden_state`` and ``image_embeds``, or ``patch_embeds``.
 
     Args:
-        backbone: a transformers vision model.
-        pooling: one of `POOLINGS`, or `PATCH` for a vector a patch.
-        unit: whether to end in L2 normalization.
-        extra: further inputs, ``[1, ...]``, the same for every image.
-        patches: how the patches lie in the backbone's output, if that is known.
+        backbone: A transformers vision model.
+        pooling: One of `POOLINGS`, or `PATCH` for one vector per patch.
+        unit: Whether to end in L2 normalization.
+        extra: Further inputs, ``[1, ...]``, the same for every image.
+        patches: How the patches lie in the backbone's output, if that is known.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class ImageEmbedding(torch.nn.Module):
     @property
     def outputs(self) -> tuple[str, ...]:
         """Names of the outputs; the embedding is the last."""
-        # All tokens beside the patches would be the same tensor twice where nothing precedes them,
+        # All tokens next to the patches would be the same tensor twice where nothing precedes them,
         # and the converter makes one output of two that are equal.
         return (PATCH_OUTPUT,) if self.pooling == PATCH else OUTPUTS
 
@@ -134,8 +134,8 @@ def load_vision(origin: Origin, device: str, overrides: Overrides) -> Loaded:
     """Load a transformers vision model.
 
     Raises:
-        ExportError: it cannot be exported, with the reason.
-        OptionError: an override that makes no sense for images.
+        ExportError: It cannot be exported, with the reason.
+        OptionError: An override that makes no sense for images.
     """
     if overrides.max_length is not None:
         raise OptionError("--max-length is about texts, and this model embeds images")

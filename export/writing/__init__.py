@@ -1,1 +1,1 @@
-"""The bundle's files beside its graphs: configuration, tokenizer, references, card."""
+"""The bundle's files next to its graphs: configuration, tokenizer, references, card."""

@@ -24,10 +24,10 @@ def write_config(
     """Write ``config.json`` of a transformers model.
 
     Args:
-        backbone: the model.
-        directory: of the bundle.
-        variants: all of its graphs.
-        longest_text: most tokens of a text; None for models of other items.
+        backbone: The model.
+        directory: The directory of the bundle.
+        variants: All of its graphs.
+        longest_text: Most tokens of a text; None for models of other items.
     """
     config = with_sizes(backbone.config, longest_text)
     config["architectures"] = [type(backbone).__name__]
@@ -50,10 +50,10 @@ def save_tokenizer(
     """Write the files of a transformers tokenizer, with its limit of length and its padding.
 
     Args:
-        tokenizer: of the model.
-        max_length: most tokens of a text, special tokens included.
-        directory: of the bundle.
-        full_length: whether every text is padded to ``max_length``.
+        tokenizer: The tokenizer of the model.
+        max_length: Most tokens of a text, special tokens included.
+        directory: The directory of the bundle.
+        full_length: Whether every text is padded to ``max_length``.
     """
     tokenizer.model_max_length = max_length
     # A length that a model's authors tokenized with once; fastembed would cut texts there.

@@ -17,8 +17,8 @@ def with_sizes(config: PretrainedConfig, longest_text: int | None) -> dict[str, 
     several towers state them a tower; the text tower's then stand at the top too.
 
     Args:
-        config: of the model.
-        longest_text: most tokens of a text, which stands in for ``max_position_embeddings`` where
+        config: The config of the model.
+        longest_text: Most tokens of a text, which stands in for ``max_position_embeddings`` where
             positions are relative and no table ends; None for models of other items.
     """
     values: dict[str, Any] = config.to_dict()

@@ -37,7 +37,7 @@ def read_source_card(loaded: Loaded) -> tuple[dict[str, Any], Choice]:
 
 
 def copy_licences(source: Path, directory: Path) -> None:
-    """Copy the licence files beside a model to a bundle."""
+    """Copy the licence files next to a model to a bundle."""
     for path in source.iterdir():
         named = path.name.lower().startswith(LICENCES) and path.suffix.lower() in PROSE
         if named and path.is_file():

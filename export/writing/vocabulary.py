@@ -17,7 +17,7 @@ SENTENCEPIECE = ("sentencepiece.bpe.model", "spiece.model", "spm.model", "tokeni
 
 
 def write_vocabulary(tokenizer: PreTrainedTokenizerFast, directory: Path) -> None:
-    """Write what a transformers tokenizer's kind has beside ``tokenizer.json``.
+    """Write what a transformers tokenizer's kind has next to ``tokenizer.json``.
 
     That is ``vocab.txt`` of WordPiece, ``vocab.json`` and ``merges.txt`` of byte-pair encoding, and
     the source's own file of SentencePiece. A vocabulary that the form cannot hold is left out.
@@ -34,7 +34,7 @@ def write_vocabulary(tokenizer: PreTrainedTokenizerFast, directory: Path) -> Non
 
 
 def _write_lines(vocabulary: dict[str, int], path: Path) -> None:
-    """A token a line, its number the token's id."""
+    """One token per line, its number the token's id."""
     tokens = sorted(vocabulary, key=vocabulary.__getitem__)
     whole = [vocabulary[token] for token in tokens] == list(range(len(tokens)))
     if whole and not any(len(token.splitlines()) > 1 for token in tokens):

@@ -1,4 +1,4 @@
-"""Builds the nodes that take the place of others, in front of a node of the graph."""
+"""Builds the nodes that take the place of others, before a node of the graph."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ LAST_TWO_EXCHANGED = (0, 1, 3, 2)
 
 
 class Builder:
-    """Inserts nodes in front of one node.
+    """Inserts nodes before one node.
 
     Args:
-        graph: to change.
-        place: stays behind everything that is built.
+        graph: The graph to change.
+        place: Stays after everything that is built.
     """
 
     def __init__(self, graph: ir.Graph, place: ir.Node) -> None:
@@ -50,9 +50,9 @@ class Builder:
         """Insert an ``If``; the result is the first output of the last node of one branch.
 
         Args:
-            condition: a boolean scalar.
-            then: nodes in topological order; they may read any value in front of the place.
-            otherwise: the same.
+            condition: A boolean scalar.
+            then: Nodes in topological order; they may read any value before the place.
+            otherwise: The same.
         """
         branches = {"then_branch": self._branch(then), "else_branch": self._branch(otherwise)}
         attributes = [ir.AttrGraph(name, graph) for name, graph in branches.items()]
@@ -112,7 +112,7 @@ class Builder:
         return self.node("Reshape", [back, self.ints(0, 0, -1)])
 
     def _normalized_tokens(self, norm: ir.Node, heads: ir.Value) -> ir.Value:
-        """The same where each head is normalized by itself, behind the transposition or before."""
+        """The same where each head is normalized by itself, after the transposition or before."""
         shape = present(heads.shape)
         sizes = self.ints(0, 0, *(int(str(shape[axis])) for axis in (1, 3)))
         apart = self.node("Reshape", [self.tokens(heads), sizes])

@@ -25,8 +25,8 @@ class Scores:
 
     Attributes:
         queries, keys: ``[batch, heads, sequence, head size]``.
-        scale: of the product.
-        biases: that broadcast to ``[batch, heads, queries, keys]``.
+        scale: The scale of the product.
+        biases: The biases that broadcast to ``[batch, heads, queries, keys]``.
     """
 
     queries: ir.Value
@@ -40,12 +40,12 @@ class Attention:
     """One layer's attention, as found in the graph.
 
     Attributes:
-        scores: before softmax.
+        scores: The scores before softmax.
         values: ``[batch, heads, sequence, head size]``.
-        joined: the result, ``[batch, sequence, hidden]``.
-        last: the node that gives it.
-        heads: how many.
-        size: of a head.
+        joined: The result, ``[batch, sequence, hidden]``.
+        last: The node that gives it.
+        heads: How many.
+        size: The size of a head.
     """
 
     scores: Scores

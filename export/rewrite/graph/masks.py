@@ -37,8 +37,8 @@ class Masking:
     """Which keys a query may attend to.
 
     Attributes:
-        padding: whether keys that are padding are hidden.
-        before, after: how many positions in front of its own and behind it; None for all.
+        padding: Whether keys that are padding are hidden.
+        before, after: How many positions before its own and after it; None for all.
     """
 
     padding: bool
@@ -76,7 +76,7 @@ class Maskings:
     """The masks of a graph, each tried once.
 
     Args:
-        model: as it was traced; what a pass changes later does not show here.
+        model: The model, as it was traced; what a pass changes later does not show here.
     """
 
     def __init__(self, model: ir.Model) -> None:
@@ -99,8 +99,8 @@ def masking_of(model: ir.Model, name: str) -> Masking | None:
     """What the value called ``name``, which is added to the scores, does to them.
 
     Args:
-        model: a portable graph; stays as it is.
-        name: of a float value that broadcasts to ``[batch, heads, queries, keys]``.
+        model: A portable graph; stays as it is.
+        name: The name of a float value that broadcasts to ``[batch, heads, queries, keys]``.
 
     Returns:
         None when it does more than hide keys, or hides others than a `Masking` can say.
@@ -153,7 +153,7 @@ def _session(part: ir.Model) -> ort.InferenceSession:
 
 
 def _numbers(part: ir.Model, outputs: Sequence[ir.Value]) -> Iterator[int]:
-    """Cut the part behind the outputs off; the whole numbers that it computes with."""
+    """Cut the part after the outputs off; the whole numbers that it computes with."""
     part.graph.outputs[:] = outputs
     RemoveUnusedNodesPass()(part)
     constants = [v.const_value for v in part.graph.initializers.values()]

@@ -67,7 +67,7 @@ def _find(heads: ir.Value) -> _Rotation | None:
 
 
 def _unsqueezed(table: ir.Value | None) -> ir.Value | None:
-    """``[1, sequence, size]`` behind the axis of the heads, if its halves are one concatenated."""
+    """``[1, sequence, size]`` after the axis of the heads, if its halves are one concatenated."""
     unsqueeze = producer(table, "Unsqueeze")
     if unsqueeze is None:
         return None

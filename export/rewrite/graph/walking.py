@@ -21,7 +21,7 @@ def present(value: T | None) -> T:
     """What has been seen to be there before.
 
     Raises:
-        ValueError: it is not.
+        ValueError: It is not.
     """
     if value is None:
         raise ValueError("the graph lacks a value or a shape that it had")

@@ -3,7 +3,7 @@
 Before: scores of all queries and keys, of which a band along the diagonal counts.
 
 After: blocks of as many queries as the window is wide on its wider side, each attending to its own
-block of keys and those beside it, as one `MultiHeadAttention` over all blocks: a block takes the
+block of keys and those next to it, as one `MultiHeadAttention` over all blocks: a block takes the
 place of a text in the batch. Keys of padding, and those outside of the text, are hidden by the key
 mask. A text of n tokens has 3 n times the window scores instead of n^2.
 """
@@ -48,11 +48,11 @@ def windowed(
     """The nodes of attention in blocks, for a branch; the last one gives the result.
 
     Args:
-        build: for constants.
-        inputs: queries, keys and values, ``[batch, sequence, hidden]``.
+        build: The build for constants.
+        inputs: Queries, keys and values, ``[batch, sequence, hidden]``.
         mask: 0 where a key is hidden, int64 ``[batch, sequence]``.
-        masking: the window.
-        heads: how many, their size, and the scale of the scores.
+        masking: The window.
+        heads: How many, their size, and the scale of the scores.
     """
     width, branch = _width(masking), Listing()
     count, size, scale = heads
