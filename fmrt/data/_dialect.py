@@ -18,7 +18,7 @@ HEAD_LINES, HEAD_BYTES = 200, 1 << 18
 # Of the rows, how many must have the header's number of fields.
 _MOST = 0.5
 # Excel's first line, which says what separates fields.
-_SEP = re.compile(r'"?sep=(.)"?[\r\n]*', re.IGNORECASE)
+_SEP = re.compile(r"sep=(.)[\r\n]*", re.IGNORECASE)
 # What people call a column of texts. Another single name may as well be the first text.
 _USUAL = frozenset(
     (

@@ -160,7 +160,13 @@ def values_of(array: pa.Array) -> list[object]:
     if pyarrow().types.is_dictionary(array.type):
         places = array.indices.to_pylist()
         # Not by take, for which pyarrow would import all that computes.
-        found = {place: _value(array.dictionary[place]) for place in set(places) - {None}}
+        size = len(array.dictionary)
+        found = {
+            place: _value(array.dictionary[place])
+            if 0 <= place < size
+            else Unreadable("beyond its column's dictionary")
+            for place in set(places) - {None}
+        }
         return [None if place is None else found[place] for place in places]
     try:
         return list(array.to_pylist())
