@@ -42,7 +42,8 @@ def read_tsv(source: str, wanted: Wanted) -> Iterator[Record | BadRecord]:
 def _read(source: str, wanted: Wanted, usual: str) -> Iterator[Record | BadRecord]:
     numbered = numbered_lines(source, wanted.choices, wanted.limits)
     head = list(islice(numbered, 1) if wanted.delimiter else _head(numbered))
-    stated = separator(head[0][1].decode(errors="replace")) if head else None
+    first, following = [*(line.decode(errors="replace") for _, line in head[:2]), None, None][:2]
+    stated = None if first is None else separator(first, following)
     if stated is not None:
         head = head[1:]
     lines = [

@@ -18,7 +18,7 @@ HEAD_LINES, HEAD_BYTES = 200, 1 << 18
 # Of the rows, how many must have the header's number of fields.
 _MOST = 0.5
 # Excel's first line, which says what separates fields.
-_SEP = re.compile(r"sep=(.)[\r\n]*", re.IGNORECASE)
+_SEP = re.compile(r'("?)sep=(.)\1[\r\n]*', re.IGNORECASE)
 # What people call a column of texts. Another single name may as well be the first text.
 _USUAL = frozenset(
     (
@@ -31,10 +31,17 @@ _USUAL = frozenset(
 )  # fmt: skip
 
 
-def separator(line: str) -> str | None:
-    """Return the delimiter that Excel's ``sep=`` line states; None for any other line."""
+def separator(line: str, following: str | None) -> str | None:
+    """Return the delimiter that Excel's ``sep=`` line states; None for any other line.
+
+    In quotes, that may be a column's name too, and counts only where it separates the next line,
+    if that is known.
+    """
     found = _SEP.fullmatch(line)
-    return found[1] if found else None
+    if found is None:
+        return None
+    outside = None if following is None else re.sub(r'"[^"]*"', "", following)
+    return found[2] if not found[1] or outside is None or found[2] in outside else None
 
 
 @dataclass(frozen=True)
