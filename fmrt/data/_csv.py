@@ -42,8 +42,8 @@ def read_tsv(source: str, wanted: Wanted) -> Iterator[Record | BadRecord]:
 def _read(source: str, wanted: Wanted, usual: str) -> Iterator[Record | BadRecord]:
     numbered = numbered_lines(source, wanted.choices, wanted.limits)
     head = list(islice(numbered, 1) if wanted.delimiter else _head(numbered))
-    first, following = [*(line.decode(errors="replace") for _, line in head[:2]), None, None][:2]
-    stated = None if first is None else separator(first, following)
+    first, following = [*(line.decode(errors="replace") for _, line in head[:2]), "", ""][:2]
+    stated = separator(first, wanted.delimiter or following)
     if stated is not None:
         head = head[1:]
     lines = [

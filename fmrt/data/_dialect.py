@@ -31,17 +31,17 @@ _USUAL = frozenset(
 )  # fmt: skip
 
 
-def separator(line: str, following: str | None) -> str | None:
+def separator(line: str, evidence: str) -> str | None:
     """Return the delimiter that Excel's ``sep=`` line states; None for any other line.
 
-    In quotes, that may be a column's name too, and counts only where it separates the next line,
-    if that is known.
+    In quotes, that may be a column's name too, and counts only where the evidence has it outside of
+    quotes: the delimiter that a user names, or the next line.
     """
     found = _SEP.fullmatch(line)
     if found is None:
         return None
-    outside = None if following is None else re.sub(r'"[^"]*"', "", following)
-    return found[2] if not found[1] or outside is None or found[2] in outside else None
+    outside = re.sub(r'"[^"]*"', "", evidence)
+    return found[2] if not found[1] or found[2] in outside else None
 
 
 @dataclass(frozen=True)
