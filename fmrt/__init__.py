@@ -4,7 +4,8 @@
 ``embed_to_file`` and ``embed_to_folder`` embed a whole input, and ``search`` searches what they
 wrote. ``Segmenter`` runs a bundle that segments images by ``SegmentPrompt``. ``export_model`` makes
 a bundle (with the ``export`` extra); ``Bundle`` is one on disk; ``verify_bundle`` checks one
-against PyTorch; ``push_bundle`` publishes one.
+against PyTorch; ``push_bundle`` publishes one. ``evaluate`` tests embeddings on a data set
+(with the ``evaluate`` extra).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from fmrt._version import __version__
 from fmrt.errors import FmrtError
 
 if TYPE_CHECKING:
-    from fmrt._api import export_model, quantize_bundle
+    from fmrt._api import evaluate, export_model, quantize_bundle
     from fmrt.bundle import Bundle
     from fmrt.data import Reading
     from fmrt.embed_options import EmbedOptions
@@ -45,6 +46,7 @@ __all__ = [
     "__version__",
     "embed_to_file",
     "embed_to_folder",
+    "evaluate",
     "export_model",
     "push_bundle",
     "quantize_bundle",
@@ -66,6 +68,7 @@ _HOMES = {
     "Segmenter": "segmenter",
     "embed_to_file": "jobs",
     "embed_to_folder": "jobs",
+    "evaluate": "_api",
     "export_model": "_api",
     "push_bundle": "push",
     "quantize_bundle": "_api",

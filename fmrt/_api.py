@@ -1,13 +1,17 @@
-"""The one place where the runtime calls the exporter, and only when asked to."""
+"""The one place where the runtime calls the exporter or evaluates, and only when asked to."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fmrt.bundle import Bundle
 from fmrt.extras import needing
+
+if TYPE_CHECKING:
+    from fmrt.evaluation import Evaluation
+    from fmrt.export.original import Encode
 
 
 def export_model(model: str | Path, out: str | Path, **options: Any) -> Bundle:
@@ -33,3 +37,28 @@ def quantize_bundle(bundle: str | Path, schemes: str | Sequence[str], **options:
     with needing("Quantizing a bundle", "quantize"):
         from fmrt.export import quantize_bundle as run  # noqa: PLC0415
     return run(bundle, schemes, **options)
+
+
+def original_model(name: str, revision: str | None, max_length: int) -> Encode:
+    """The PyTorch model of a text bundle; see `fmrt.export.original.text_model`.
+
+    Raises:
+        MissingExtraError: a package of ``fmrt[export]`` is missing.
+        ExportError: no such model, or none of texts.
+    """
+    with needing("Comparing with PyTorch", "export"):
+        from fmrt.export.original import text_model  # noqa: PLC0415
+    return text_model(name, revision, max_length)
+
+
+def evaluate(bundles: Any, data: Any, **options: Any) -> Evaluation:  # noqa: ANN401
+    """Embed a data set with bundles, and test the embeddings; see `fmrt.evaluation.evaluate`.
+
+    Raises:
+        MissingExtraError: a package of ``fmrt[evaluate]`` is missing.
+        DataError: no such data set, or it does not do for a task that is named, or for any.
+        InputError: an item cannot be used, and ``on_error`` is ``fail``.
+    """
+    with needing("Evaluating", "evaluate"):
+        from fmrt.evaluation import evaluate as run  # noqa: PLC0415
+    return run(bundles, data, **options)

@@ -18,6 +18,7 @@ from fmrt.cli import (
     bench,
     completion,
     embed,
+    evaluate,
     export,
     info,
     push,
@@ -49,7 +50,20 @@ OURS = (CacheWarning, ProviderWarning, TruncationWarning)
 NEEDS = "fmrt.embedder"
 QUIET = "say warnings and errors alone"
 # Each has add_parser(subparsers) and run(args) -> exit code.
-COMMANDS = (export, quantize, push, embed, search, segment, verify, info, bench, tune, completion)
+COMMANDS = (
+    export,
+    quantize,
+    push,
+    embed,
+    search,
+    segment,
+    evaluate,
+    verify,
+    info,
+    bench,
+    tune,
+    completion,
+)
 
 
 def run(argv: Sequence[str] | None, interruptible: Interruptible) -> int:

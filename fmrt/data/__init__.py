@@ -6,9 +6,11 @@ complete; ``read_embeddings`` reads such an output back, and ``read_provenance``
 vectors come from. pyarrow is imported only when a parquet file is named.
 """
 
+from fmrt.data._arrow import arrow_columns, arrow_records
 from fmrt.data._embeddings import read_embeddings
-from fmrt.data._folder import described
-from fmrt.data._formats import modality_of, read_records
+from fmrt.data._folder import described, list_files
+from fmrt.data._formats import columns_of, modality_of, read_records
+from fmrt.data._media import MEDIA, Media
 from fmrt.data._output_format import Writer
 from fmrt.data._outputs import STDOUT, open_writer, shard_formats
 from fmrt.data._reading import AS_IT_SAYS, Reading, as_reading
@@ -17,15 +19,21 @@ from fmrt.data.provenance import read_provenance
 
 __all__ = [
     "AS_IT_SAYS",
+    "MEDIA",
     "STDOUT",
     "BadRecord",
+    "Media",
     "PassedOver",
     "Reading",
     "Record",
     "Records",
     "Writer",
+    "arrow_columns",
+    "arrow_records",
     "as_reading",
+    "columns_of",
     "described",
+    "list_files",
     "modality_of",
     "open_writer",
     "read_embeddings",

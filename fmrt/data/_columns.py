@@ -48,6 +48,7 @@ class Wanted:
         modality: text, image or audio: of text, bytes are texts, as some programs write them.
         limits: of the memory of a record.
         choices: takes a line for what the reader chose and the table does not say itself.
+        seen: takes the names of the table's columns.
     """
 
     column: str | None = None
@@ -57,6 +58,7 @@ class Wanted:
     modality: str = TEXT
     limits: Limits = DEFAULT
     choices: list[str] = field(default_factory=list)
+    seen: list[str] = field(default_factory=list)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -131,6 +133,7 @@ def pick(
     Raises:
         DataError: if a column is missing, or several could hold the text.
     """
+    wanted.seen.extend(columns)
     has = listed(columns) + (f", in which are {listed(inner)}" if inner else "")
     value = _value_column(source, columns, wanted, inner, has)
     for name in wanted.keep:

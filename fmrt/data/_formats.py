@@ -99,6 +99,23 @@ def read_records(
     return Records(records, choices=[f"{shown(source)}: {c}" for c in wanted.choices], table=True)
 
 
+def columns_of(source: str, *, modality: str = "text", limits: Limits = DEFAULT) -> list[str]:
+    """Names of the columns of a table.
+
+    Raises:
+        DataError: it cannot be read, or has no columns.
+        MissingExtraError: for parquet without pyarrow.
+    """
+    check_source(source)
+    wanted = Wanted(modality=modality, limits=limits)
+    try:
+        _named(None, source).read(source, wanted)
+    except DataError:
+        if not wanted.seen:  # else it cannot tell which one to embed, which is not asked
+            raise
+    return wanted.seen
+
+
 def modality_of(source: str, modalities: Sequence[str]) -> str | None:
     """Which of some modalities, but text, a folder or a file holds; None if none of them.
 

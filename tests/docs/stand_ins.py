@@ -39,6 +39,15 @@ def texts(path: Path) -> None:
     path.write_text("\n".join(lines) + "\n")
 
 
+def reviews(path: Path) -> None:
+    rows = [
+        f"{t} {n},{label}"
+        for label, t in zip(("good", "bad"), TEXTS, strict=False)
+        for n in range(6)
+    ]
+    path.write_text("\n".join(["text,label", *rows]) + "\n")
+
+
 def photo(path: Path) -> None:
     path.write_bytes(photographs()[0])
 
@@ -98,6 +107,7 @@ STAND_INS: dict[str, Callable[[Path], object]] = {
     "patches": patch_bundle,
     "texts.txt": texts,
     "texts.jsonl": texts,
+    "reviews.csv": reviews,
     "photo.jpg": large_photo,
     "one.jpg": photo,
     "two.png": photo,

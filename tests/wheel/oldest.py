@@ -10,7 +10,7 @@ from pathlib import Path
 from dev import CONSTRAINTS, ROOT, fmrt, install, python, run
 
 # What the runtime can have, and what its own tests need beside.
-EXTRAS = ("parquet", "image", "audio")
+EXTRAS = ("parquet", "image", "audio", "evaluate")
 TESTS = ("hypothesis", "onnx", "psutil", "pytest")
 
 

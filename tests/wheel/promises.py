@@ -41,6 +41,10 @@ PROMISES: dict[str, tuple[str, ...]] = {
         "embed bert texts.txt -o v.npy --provider openvino",
         "verify bert --provider openvino --variant fp32",
     ),
+    "evaluate": (
+        "evaluate bert labelled.csv --resamples 10",
+        "evaluate bert labelled.csv --task knn --against fp32 --json",
+    ),
     "quantize": ("quantize plain int8,fp16 --min-cosine 0.5", "verify plain"),
     "export": (
         "export text-model text",
@@ -57,6 +61,7 @@ REFUSED: dict[str, dict[str, str]] = {
         "embed vit photos/ -o v.npy": "fmrt[image]",
         "embed wav2vec2 sounds/ -o v.npy": "fmrt[audio]",
         "embed bert texts.txt -o v.npy --provider openvino": "fmrt[openvino]",
+        "evaluate bert labelled.csv": "fmrt[evaluate]",
         "quantize plain int8": "fmrt[quantize]",
         "export text-model text": "fmrt[export]",
     },
@@ -150,6 +155,8 @@ def make_files(place: Path, bundles: Path) -> None:
     save_audio(AUDIO[0], files / "audio-model")
     export_model(files / "text-model", files / "plain")
     (files / "texts.txt").write_text("a text\nanother\na question\n")
+    rows = [f"text {i},{label}" for i, label in enumerate("ababab")]
+    (files / "labelled.csv").write_text("\n".join(["text,label", *rows]) + "\n")
     for folder, kind, contents in (("photos", "jpg", photographs()), ("sounds", "wav", sounds())):
         (files / folder).mkdir()
         for i, data in enumerate(contents[:2]):

@@ -1,0 +1,164 @@
+"""A data set in memory: what is to be embedded, and what is known of it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmrt.errors import DataError
+
+ITEMS, FIRST, SECOND, QUERIES, DOCUMENTS = "items", "first", "second", "queries", "documents"
+LABELLED, PAIRS, RETRIEVAL = "labelled", "pairs", "retrieval"
+
+
+@dataclass(frozen=True)
+class Side:
+    """Items that are embedded alike.
+
+    Attributes:
+        items: texts, images or sounds, as `fmrt.Embedder.embed` takes them.
+        places: where each comes from, for messages.
+        modality: ``text``, ``image`` or ``audio``.
+        prompt_names: names of the prompt to embed with; the first that the model has counts.
+    """
+
+    items: Sequence[object]
+    places: Sequence[str]
+    modality: str = "text"
+    prompt_names: tuple[str, ...] = ()
+
+    def kept(self, rows: NDArray[np.int64]) -> Side:
+        """The side with some of its items."""
+        return replace(
+            self, items=[self.items[i] for i in rows], places=[self.places[i] for i in rows]
+        )
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What a model is tested on.
+
+    Attributes:
+        name: as the user gave it.
+        kind: ``labelled`` (one side of items, which may have labels), ``pairs`` (two sides of one
+            length, which may have scores) or ``retrieval`` (queries, documents and which belong
+            together).
+        sides: by name.
+        labels: of the items of a labelled one; None where there are none.
+        split: of each item, ``train`` or ``test``; None where the data states none.
+        scores: of pairs, float64 ``[n]``; None where the pairs are translations of each other.
+        relevant: of each query, the gain of each document that was judged, by row; a document
+            that is not there has a row below 0.
+        twins: of each query, the row of the document with its own identity, or -1: it is not found.
+        choices: what was decided about the data that it does not say itself, a line each.
+        notes: what is wrong with it, a line each.
+    """
+
+    name: str
+    kind: str
+    sides: Mapping[str, Side]
+    labels: tuple[str, ...] | None = None
+    split: tuple[str, ...] | None = None
+    scores: NDArray[np.float64] | None = None
+    relevant: tuple[Mapping[int, float], ...] = ()
+    twins: tuple[int, ...] = ()
+    choices: tuple[str, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Distinct labels in order."""
+        return tuple(sorted(set(self.labels or ())))
+
+    @property
+    def targets(self) -> NDArray[np.int64]:
+        """Number of each item's class."""
+        number = {name: i for i, name in enumerate(self.classes)}
+        return np.array([number[label] for label in self.labels or ()], np.int64)
+
+    def without(
+        self, bad: Mapping[str, Collection[int]]
+    ) -> tuple[Dataset, Mapping[str, NDArray[np.int64]]]:
+        """Leave items out, and what depends on them.
+
+        Args:
+            bad: rows by side.
+
+        Returns:
+            The rest, and for each side the rows that are kept.
+
+        Raises:
+            DataError: nothing is left.
+        """
+        gone = {name: set(bad.get(name, ())) for name in self.sides}
+        if self.kind == PAIRS:
+            both = set().union(*gone.values())
+            gone = dict.fromkeys(gone, both)
+        kept = {
+            name: np.array([i for i in range(len(side.items)) if i not in gone[name]], np.int64)
+            for name, side in self.sides.items()
+        }
+        for name, rows in kept.items():
+            if not len(rows):
+                raise DataError(f"{self.name!r}: none of its {name} can be embedded")
+        return self._with(kept), kept
+
+    def _with(self, kept: Mapping[str, NDArray[np.int64]]) -> Dataset:
+        sides = {name: side.kept(kept[name]) for name, side in self.sides.items()}
+        if self.kind == RETRIEVAL:
+            new = {int(row): i for i, row in enumerate(kept[DOCUMENTS])}
+            relevant = tuple(
+                {new.get(row, -1 - row if row >= 0 else row): gain for row, gain in one.items()}
+                for one in (self.relevant[i] for i in kept[QUERIES])
+            )
+            twins = tuple(new.get(self.twins[i], -1) for i in kept[QUERIES])
+            return replace(self, sides=sides, relevant=relevant, twins=twins)
+        rows = next(iter(kept.values()))
+        return replace(
+            self,
+            sides=sides,
+            labels=None if self.labels is None else tuple(self.labels[i] for i in rows),
+            split=None if self.split is None else tuple(self.split[i] for i in rows),
+            scores=None if self.scores is None else self.scores[rows],
+        )
+
+    def sha256(self) -> str:
+        """Of all items and what is known of them, in hex: two data sets of one hash are equal."""
+        digest = hashlib.sha256(self.kind.encode())
+        for name, side in self.sides.items():
+            digest.update(name.encode())
+            for item in side.items:
+                digest.update(identity(item))
+        scores = None if self.scores is None else self.scores.tolist()
+        known = (self.labels, self.split, scores, [sorted(r.items()) for r in self.relevant])
+        digest.update(repr(known).encode())
+        return digest.hexdigest()
+
+
+def identity(item: object) -> bytes:
+    """A hash of an item's content: of a file, of its bytes."""
+    if isinstance(item, os.PathLike):
+        try:
+            data = Path(item).read_bytes()
+        except OSError:  # which the model says when it comes to it
+            data = os.fsencode(item)
+    elif isinstance(item, str):
+        data = item.encode("utf-8", "surrogatepass")
+    elif isinstance(item, bytes):
+        data = item
+    else:
+        array = np.asarray(item)
+        data = repr((array.shape, array.dtype.str)).encode() + array.tobytes()
+    return hashlib.sha256(data).digest()
+
+
+def first_of_equals(side: Side) -> NDArray[np.int64]:
+    """Of each item, the row of the first one with the same content."""
+    seen: dict[bytes, int] = {}
+    return np.array([seen.setdefault(identity(x), i) for i, x in enumerate(side.items)], np.int64)

@@ -1,0 +1,72 @@
+"""The nearest rows of a matrix by cosine, in blocks: no matrix of all pairs is in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vectors = NDArray[np.float32]
+# 64 MiB of float32 cosines.
+_BLOCK_ELEMENTS = 1 << 24
+
+
+def unit(vectors: NDArray[np.floating]) -> Vectors:
+    """Rows of length 1; rows of zeros stay so."""
+    values = vectors.astype(np.float32)
+    norms = np.linalg.norm(values, axis=1, keepdims=True)
+    found: Vectors = values / np.maximum(norms, 1e-30)
+    return found
+
+
+def blocks(queries: Vectors, base: Vectors) -> Iterator[tuple[int, Vectors]]:
+    """The products of all rows with all of ``base``, some rows at a time, with the first's row."""
+    size = max(1, _BLOCK_ELEMENTS // max(1, len(base)))
+    for start in range(0, len(queries), size):
+        yield start, queries[start : start + size] @ base.T
+
+
+def nearest(
+    queries: Vectors,
+    base: Vectors,
+    k: int,
+    *,
+    not_these: Sequence[int] | NDArray[np.int64] | None = None,
+    look: Callable[[int, Vectors], None] | None = None,
+) -> tuple[NDArray[np.int64], Vectors]:
+    """The ``k`` rows of ``base`` of the highest product with each query, best first.
+
+    Args:
+        queries: unit rows.
+        base: unit rows.
+        k: at most ``len(base)``.
+        not_these: a row for each query that is not to be found, or -1.
+        look: is shown each block of products, with the row of its first query, before.
+
+    Returns:
+        Rows ``[n, k]``, of equal ones the first; and their products. Where ``not_these`` leaves
+        fewer than ``k``, the last product is -infinity.
+    """
+    rows, scores = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
+    for start, products in blocks(queries, base):
+        stop = start + len(products)
+        if look is not None:
+            look(start, products)
+        if not_these is not None:
+            gone = np.asarray(not_these[start:stop])
+            own = np.flatnonzero(gone >= 0)
+            products[own, gone[own]] = -np.inf
+        rows[start:stop] = _best(products, k)
+        scores[start:stop] = np.take_along_axis(products, rows[start:stop], axis=1)
+    return rows, scores
+
+
+def _best(products: Vectors, k: int) -> NDArray[np.int64]:
+    if k < products.shape[1]:
+        found = np.sort(np.argpartition(-products, k - 1, axis=1)[:, :k], axis=1)
+    else:
+        found = np.broadcast_to(np.arange(products.shape[1]), products.shape)
+    scores = np.take_along_axis(products, found, axis=1)
+    order = np.argsort(-scores, axis=1, kind="stable")
+    return np.take_along_axis(found, order, axis=1)

@@ -1,0 +1,31 @@
+"""The table of tasks: each is one file and one row."""
+
+from __future__ import annotations
+
+from fmrt.evaluation.tasks._base import PROMPTS, Embedded, Found, Task
+from fmrt.evaluation.tasks.bitext import BITEXT
+from fmrt.evaluation.tasks.checks import CHECKS
+from fmrt.evaluation.tasks.clustering import CLUSTERING
+from fmrt.evaluation.tasks.few_shot import FEW_SHOT
+from fmrt.evaluation.tasks.knn import KNN
+from fmrt.evaluation.tasks.pairs import SIMILARITY
+from fmrt.evaluation.tasks.probe import PROBE
+from fmrt.evaluation.tasks.retrieval import RETRIEVE
+from fmrt.evaluation.tasks.zero_shot import ZERO_SHOT
+
+__all__ = ["PROMPTS", "TASKS", "Embedded", "Found", "Task"]
+
+TASKS = {
+    task.name: task
+    for task in (
+        KNN,
+        PROBE,
+        FEW_SHOT,
+        CLUSTERING,
+        ZERO_SHOT,
+        SIMILARITY,
+        BITEXT,
+        RETRIEVE,
+        CHECKS,
+    )
+}

@@ -1,0 +1,60 @@
+"""What a task is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fmrt.evaluation.dataset import Dataset
+from fmrt.evaluation.measures import Measure
+from fmrt.evaluation.neighbours import Vectors
+from fmrt.evaluation.settings import Settings
+
+# The side of texts that stand for the classes, in zero-shot classification.
+PROMPTS = "prompts"
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A data set with a model's vectors.
+
+    Attributes:
+        data: the data set.
+        vectors: float32 ``[n, dim]`` by side.
+        settings: of the evaluation.
+    """
+
+    data: Dataset
+    vectors: Mapping[str, Vectors]
+    settings: Settings
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a task gives: its measures, and what else is worth knowing."""
+
+    measures: Sequence[Measure]
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One way to test embeddings.
+
+    Attributes:
+        name: as ``--task`` takes it.
+        kind: of the data sets that it is for; None for all.
+        about: what it measures, for people.
+        run: gives the measures.
+        problem: why a data set does not do for it, given the modalities that the model embeds;
+            None where it does.
+        prompts: texts that are embedded beside the data's own sides.
+    """
+
+    name: str
+    kind: str | None
+    about: str
+    run: Callable[[Embedded], Found]
+    problem: Callable[[Dataset, Sequence[str]], str | None]
+    prompts: Callable[[Dataset, Settings], list[str]] | None = None
