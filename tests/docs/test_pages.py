@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import importlib.util
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from packaging.requirements import Requirement
 
 import dev
+from dev import binaries
 from fmrt.cli._program import make_parser
 from tests.docs.reading import (
     PAGES,
@@ -29,12 +33,14 @@ from tests.docs.reading import (
     inline,
     without_blocks,
 )
-from tests.docs.stand_ins import place_all
+from tests.docs.stand_ins import minilm, place_all, texts
 from tests.runtime.fake_hub import TOKEN, FakeHub
+from tests.wheel.environments import fresh, importable, link, site_packages
 
 if sys.platform == "win32":
     pytest.skip("blocks are written for a POSIX shell", allow_module_level=True)
 
+PROGRAMS = Path(sys.executable).parent
 # The others, which export a model each, or measure.
 FAST = ("README", "CONTRIBUTING", "bundle", "command-line", "jobs", "providers", "python")
 NUMBER = r"[-+.\de]+"
@@ -74,25 +80,50 @@ def test_blocks_run_as_they_are_written(page: Path, tmp_path: Path) -> None:
             run(block, tmp_path, environment)
 
 
-def reader(hub: FakeHub, home: Path) -> dict[str, str]:
+@pytest.mark.slow
+def test_the_readme_from_its_installation_on(tmp_path: Path) -> None:
+    """In an environment that has the requirements alone: pip's lines too, and the real model."""
+    checkout, environment = tmp_path / "checkout", fresh(tmp_path / "venv", ["export"])
+    checkout.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, checkout)
+    for name in ("fmrt", "export"):
+        shutil.copytree(ROOT / name, checkout / name)
+    link(importlib.metadata.distribution("pip"), site_packages(environment))
+    pip = binaries(environment) / "pip"
+    pip.write_text('#!/bin/sh\nexec python3 -m pip "$@"\n')
+    pip.chmod(0o755)
+    texts(checkout / "texts.txt")
+    model = checkout / "sentence-transformers/all-MiniLM-L6-v2"
+    model.parent.mkdir()
+    minilm(model)
+    with FakeHub().running() as hub:
+        user = reader(hub, tmp_path, binaries(environment))
+        for block in blocks(ROOT / "README.md"):
+            if block.language in RUN and not block.reason:
+                run(block, checkout, user, installs=True)
+    assert importable(environment, ["fmrt", "PIL", "soundfile"]) == {"fmrt"}
+    assert np.load(checkout / "vectors.npy").shape == (4, 384)
+
+
+def reader(hub: FakeHub, home: Path, programs: Path = PROGRAMS) -> dict[str, str]:
     """The environment of a reader, who has logged in to the hub."""
     kept = {k: v for k, v in os.environ.items() if k != "HF_HUB_OFFLINE"}
     return kept | {
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "PATH": os.pathsep.join([str(programs), os.environ["PATH"]]),
         "FMRT_CACHE": str(home / ".cache/fmrt"),
         "HF_HOME": str(home / ".cache/huggingface"),
         "HF_ENDPOINT": hub.url,
         "HF_TOKEN": TOKEN,
         "HF_HUB_DISABLE_XET": "1",
-        "PIP_DRY_RUN": "1",
     }
 
 
-def run(block: Block, folder: Path, environment: dict[str, str]) -> None:
-    """Run one block, and look for the output that it shows."""
+def run(block: Block, folder: Path, environment: dict[str, str], *, installs: bool = False) -> None:
+    """Run one block, with its lines for pip or without, and look for the output that it shows."""
     command = ["python3", "-c"] if block.language == "python" else ["sh", "-ec"]
     script = block.script
-    if block.language != "python":
+    if block.language != "python" and not installs:
         script = re.sub(r"(?m)^pip .*$", "", script)
     done = subprocess.run(
         [*command, script],
