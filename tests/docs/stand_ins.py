@@ -20,7 +20,9 @@ from tests.export.test_resnet import made
 from tests.export.test_towers import save as save_towers
 from tests.export.test_vision import photographs
 from tests.export.vision import VISION, save_vision
+from tests.runtime.fake_hub import FakeHub
 
+PUBLISHED = "ORG/NAME"
 TEXTS = ["a text", "another one", "a question that is asked", "and an answer to it"]
 
 
@@ -82,6 +84,13 @@ def patch_bundle(path: Path) -> None:
     shutil.copytree(_exported("patch"), path)
 
 
+def publish(text: str, hub: FakeHub) -> None:
+    """Give the hub the bundle that a page's blocks load from it, but for what they push."""
+    hub.tags.add("v1.0")
+    if PUBLISHED in text and "fmrt push" not in text:
+        hub.add(PUBLISHED, _exported("text"))
+
+
 @cache
 def _exported(output: str) -> Path:
     """A bundle of vectors of texts, or of an image's patches."""
@@ -100,7 +109,7 @@ STAND_INS: dict[str, Callable[[Path], object]] = {
     "./sam-vit-base": lambda path: save_segmenter("sam", path),
     "checkpoint.pth": checkpoint,
     "DIRECTORY": text_model,
-    "MODEL": minilm,
+    "MODEL": text_model,
     "BUNDLE": text_bundle,
     "bundle/": text_bundle,
     "minilm": text_bundle,

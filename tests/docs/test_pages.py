@@ -33,7 +33,7 @@ from tests.docs.reading import (
     inline,
     without_blocks,
 )
-from tests.docs.stand_ins import minilm, place_all, texts
+from tests.docs.stand_ins import minilm, place_all, publish, texts
 from tests.runtime.fake_hub import TOKEN, FakeHub
 from tests.wheel.environments import fresh, importable, link, site_packages
 
@@ -72,9 +72,10 @@ def test_every_block_is_run_or_says_why_not(page: Path) -> None:
 @pytest.mark.parametrize("page", list(pages_that_run()))
 def test_blocks_run_as_they_are_written(page: Path, tmp_path: Path) -> None:
     todo = [block for block in blocks(page) if block.language in RUN and not block.reason]
-    place_all("\n".join(block.script for block in todo), tmp_path)
+    text = "\n".join(block.script for block in todo)
+    place_all(text, tmp_path)
     with FakeHub().running() as hub:
-        hub.tags.add("v1.0")
+        publish(text, hub)
         environment = reader(hub, tmp_path)
         for block in todo:
             run(block, tmp_path, environment)
