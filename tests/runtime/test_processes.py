@@ -28,7 +28,9 @@ from .conftest import DIM
 HANGS = 60
 # Two small calls: the second opens another session in the background. Long texts keep workers busy.
 START = """
-import os, sys, threading, time
+import os, signal, sys, threading, time
+# A shell leaves it ignored for what runs in its background.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 import fmrt
 
 LONG = ["cat sat on the mat %d" % i for i in range(60000)]
