@@ -35,10 +35,9 @@ def whole(most: int) -> Check:
 
     def check(name: str, value: object) -> int:
         try:
-            number = operator.index(cast("SupportsIndex", value))
+            number = 0 if _is_flag(value) else operator.index(cast("SupportsIndex", value))
         except TypeError:
             number = 0
-        number = 0 if _is_flag(value) else number
         if not 1 <= number <= most:
             raise OptionError(f"{name}={quoted(value)}; give a whole number from 1 to {most:,}")
         return number

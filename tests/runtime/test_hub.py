@@ -18,7 +18,8 @@ import pytest
 
 from fmrt.bundle import Bundle
 from fmrt.card import write_card
-from tests.runtime.fake_hub import COMMIT, TOKEN, FakeHub
+
+from .fake_hub import COMMIT, TOKEN, FakeHub
 
 NAME = "owner/tiny"
 EMBED = """

@@ -30,7 +30,8 @@ soundfile = pytest.importorskip("soundfile")
 pytest.importorskip("soxr")
 
 from fmrt.preprocess.audio import decode  # noqa: E402
-from tests.runtime.test_images import bundle as image_bundle  # noqa: E402, F401  # a fixture
+
+from .test_images import bundle as image_bundle  # noqa: E402, F401  # a fixture
 
 THREADS = 8
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 from pathlib import Path
 
@@ -148,6 +149,8 @@ def test_recordings_that_were_joined_are_decoded_to_their_end(kind: tuple[str, s
 
 def test_an_mp3_without_a_header_has_the_frames_that_it_has() -> None:
     """Its length is otherwise guessed from the first frame's bit rate."""
+    if "bitrate_mode" not in inspect.signature(soundfile.write).parameters:
+        pytest.skip("this soundfile writes no MP3 of a chosen bit rate")
     files = []
     for level in (0.0, 0.9):
         out = io.BytesIO()
