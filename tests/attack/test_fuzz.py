@@ -22,6 +22,9 @@ def behave(case: str) -> None:
         case "raw":
             raise KeyError("x")
         case "hang":
+            while True:
+                pass
+        case "wait":
             time.sleep(60)
         case "memory":
             assert b"x" * (300 << 20)
@@ -33,7 +36,7 @@ def test_kinds():
     with Victim(behave, most_seconds=0.5, most_growth=100 << 20) as victim:
         outcomes = {
             case: victim.run(case).kind
-            for case in ("right", "refused", "two lines", "raw", "hang", "memory", "crash")
+            for case in ("right", "refused", "two lines", "raw", "hang", "wait", "memory", "crash")
         }
     assert outcomes == {
         "right": RIGHT,
@@ -41,6 +44,7 @@ def test_kinds():
         "two lines": "not one line",
         "raw": "KeyError",
         "hang": "hang",
+        "wait": "hang",
         "memory": "memory",
         "crash": "crash",
     }

@@ -6,11 +6,15 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 import fmrt
 from tests.export.models import MINILM
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+# How long an example takes is the machine's, which has other work.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

@@ -40,7 +40,7 @@ TREC = {
 
 
 @given(st.integers(1, 200), st.integers(0, 2**31))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_ranking_measures_are_trec_evals(documents: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     scores = rng.permutation(documents).astype(float)

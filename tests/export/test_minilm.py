@@ -45,9 +45,7 @@ def test_natural_texts_match_pytorch_whatever_the_batch(
                 assert np.abs(got - alone).max() <= 2e-6
 
 
-@settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     texts=st.lists(
         st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=60),

@@ -81,7 +81,7 @@ def embed(bundle: Path, variant: str, texts: list[str], **options: int) -> np.nd
         return embedder.embed(texts, on_too_long="truncate", **options)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     weight=hnp.arrays(
         np.float32,
@@ -117,7 +117,7 @@ def test_rounding_for_the_products_beats_rounding_to_nearest() -> None:
     assert error(rows.T @ rows) < 0.5 * error(None)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     rows=hnp.arrays(np.float32, (3, 8), elements=st.floats(-(2.0**99), 2.0**99, width=32)),
     zero=st.sampled_from(ZEROS),
@@ -129,7 +129,7 @@ def test_rows_of_any_size_are_within_half_a_step(rows: np.ndarray, zero: int) ->
     assert (np.abs(seen - rows) <= 0.51 * step[:, None]).all()
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     weight=hnp.arrays(
         np.float32,
@@ -255,9 +255,7 @@ def test_4_bit_weights_are_mapped(bundle: Path) -> None:
     assert config["transformers.js_config"]["use_external_data_format"] == {"model_q4.onnx": 1}
 
 
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_extreme_batches_give_finite_vectors(bundle: Path, data: st.DataObject) -> None:
     """Rows of padding alone, one token, one token repeated, the maximum length."""

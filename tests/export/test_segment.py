@@ -211,7 +211,7 @@ def test_options_that_make_no_sense(tmp_path: Path) -> None:
 SIDES = st.integers(1, 60)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.tuples(SIDES, SIDES), st.tuples(SIDES, SIDES), st.integers(0, 99))
 def test_resize_is_torchs(old: tuple[int, int], new: tuple[int, int], seed: int) -> None:
     masks = np.random.default_rng(seed).standard_normal((2, *old)).astype(np.float32)

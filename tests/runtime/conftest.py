@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
@@ -16,6 +17,9 @@ from fmrt.bundle import record_of
 from fmrt.manifest import REFERENCE_FILE, Manifest, Source, TextInput, Tower, Variant
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+# How long an example takes is the machine's, which has other work.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 DIM = 12
 MAX_LENGTH = 16

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fmrt.data import BadRecord, Record, open_writer, read_embeddings, read_records
@@ -76,7 +76,6 @@ def put(tmp_path, name, data):
 
 
 @pytest.mark.parametrize(("write", "name"), WRITERS)
-@settings(deadline=None)  # pyarrow's import is in the first example's time
 @given(data=st.data())
 def test_texts_read_back_equal(write, name, data, tmp_path_factory):
     texts = data.draw(LINES if write is write_txt else TEXTS)
@@ -218,7 +217,6 @@ def test_lines_that_end_in_carriage_returns(tmp_path):
 
 @pytest.mark.parametrize("indent", [None, 0, 2])
 @pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
-@settings(deadline=None)
 @given(texts=TEXTS)
 def test_json_values_in_an_array_or_over_lines(name, indent, texts, tmp_path_factory):
     path = tmp_path_factory.getbasetemp() / name
@@ -425,7 +423,6 @@ def vectors(rows, dim, dtype):
 
 
 @pytest.mark.parametrize("extension", [".npy", ".parquet"])
-@settings(deadline=None)  # pyarrow's import is in the first example's time
 @given(
     sizes=st.lists(st.integers(0, 5), max_size=6),
     dim=st.integers(1, 9),

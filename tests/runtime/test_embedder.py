@@ -44,7 +44,7 @@ def test_vectors_are_the_reference_ones(embedder, reference) -> None:
     texts=st.lists(st.lists(st.sampled_from([*WORDS, "zzz"]), max_size=14).map(" ".join)),
     batch_tokens=st.sampled_from([1, 7, 64, 512]),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_text_is_the_same_alone_and_in_any_batch(embedder, texts, batch_tokens) -> None:
     together = embedder.embed(texts, batch_tokens=batch_tokens)
     assert together.shape == (len(texts), DIM)

@@ -75,7 +75,7 @@ def close(got: Measure, want: float) -> None:
 
 
 @given(st.integers(2, 6), st.integers(2, 60), st.integers(0, 2**31))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
 @pytest.mark.filterwarnings("ignore:A single label was found")
 def test_measures_of_classes_are_scikit_learns(classes: int, n: int, seed: int) -> None:
