@@ -13,6 +13,7 @@ from fmrt.data._dialect import (
     HEAD_LINES,
     check_header,
     delimiter_of,
+    needs_next,
     separator,
 )
 from fmrt.data._records import BadRecord, Record
@@ -42,8 +43,10 @@ def read_tsv(source: str, wanted: Wanted) -> Iterator[Record | BadRecord]:
 def _read(source: str, wanted: Wanted, usual: str) -> Iterator[Record | BadRecord]:
     numbered = numbered_lines(source, wanted.choices, wanted.limits)
     head = list(islice(numbered, 1) if wanted.delimiter else _head(numbered))
+    if wanted.delimiter and head and needs_next(head[0][1]):
+        head += islice(numbered, 1)  # else no line of a pipe waits for the next
     first, following = [*(line.decode(errors="replace") for _, line in head[:2]), "", ""][:2]
-    stated = separator(first, wanted.delimiter or following)
+    stated = separator(source, first, following, wanted.delimiter)
     if stated is not None:
         head = head[1:]
     lines = [

@@ -19,6 +19,8 @@ HEAD_LINES, HEAD_BYTES = 200, 1 << 18
 _MOST = 0.5
 # Excel's first line, which says what separates fields.
 _SEP = re.compile(r'("?)sep=(.)\1[\r\n]*', re.IGNORECASE)
+# A field in quotes, which may go on in the next line.
+_QUOTED = re.compile(r'"[^"]*(?:"|\Z)')
 # What people call a column of texts. Another single name may as well be the first text.
 _USUAL = frozenset(
     (
@@ -31,17 +33,40 @@ _USUAL = frozenset(
 )  # fmt: skip
 
 
-def separator(line: str, evidence: str) -> str | None:
+def needs_next(line: bytes) -> bool:
+    """Whether `separator` needs the line after this first one."""
+    found = _SEP.fullmatch(line.decode(errors="replace"))
+    return found is not None and bool(found[1])
+
+
+def separator(source: str, line: str, following: str, named: str | None) -> str | None:
     """Return the delimiter that Excel's ``sep=`` line states; None for any other line.
 
-    In quotes, that may be a column's name too, and counts only where the evidence has it outside of
-    quotes: the delimiter that a user names, or the next line.
+    In quotes, that may be a column's name or a text too. It counts only where the line after it has
+    the delimiter outside of quotes.
+
+    Args:
+        source: The input, for messages.
+        line: Its first line.
+        following: The line after that.
+        named: The delimiter that a user names.
+
+    Raises:
+        DataError: The line states another delimiter than the user does.
     """
     found = _SEP.fullmatch(line)
     if found is None:
         return None
-    outside = re.sub(r'"[^"]*"', "", evidence)
-    return found[2] if not found[1] or found[2] in outside else None
+    quoted, stated = found[1], found[2]
+    if quoted:
+        outside = _QUOTED.sub("", following)
+        return stated if stated in outside and named in (None, stated) else None
+    if named not in (None, stated):
+        raise DataError(
+            f"the first line of {shown(source)} says that {stated!r} separates its fields, "
+            f"--delimiter says {named!r}; leave --delimiter out, or remove the line"
+        )
+    return stated
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from threading import Timer
 
 import numpy as np
 import pyarrow as pa
@@ -190,6 +191,11 @@ def test_excel_says_what_separates_fields(tmp_path):
     for first in ("sep=;", '"sep=;"', "SEP=;"):
         path = put(tmp_path, "a.csv", f"{first}\r\nid;text\r\n1;x, y\r\n")
         assert read(path) == [Record(3, "x, y")]
+    path = put(tmp_path, "a.csv", '"sep=;"\n"a;b\nc"\n')  # a text, as the next has no fields
+    assert read(path, header=False, delimiter=";")[0] == Record(1, "sep=;")
+    path = put(tmp_path, "a.csv", "sep=;\n1,x\n")
+    with pytest.raises(DataError, match=r"says that ';'.*--delimiter says ','"):
+        read(path, header=False, delimiter=",", column="2")
 
 
 def test_a_table_without_a_header(tmp_path):
@@ -312,11 +318,14 @@ def test_a_pipe_that_is_slow_is_read_line_by_line(options, lines):
         code = code.replace("column=None", "column='1'")
     pipe = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen([sys.executable, "-c", code], **pipe) as process:
+        giving_up = Timer(60, process.kill)  # a reader that waits for more would hang for ever
+        giving_up.start()
         for _ in range(3):
             process.stdin.write(f"{lines}\n".encode())
             process.stdin.flush()
             assert process.stdout.readline() == b"a\n"
         process.stdin.close()
+        giving_up.cancel()
 
 
 def test_standard_input_is_read_and_left_open(monkeypatch):
