@@ -11,8 +11,15 @@ from importlib.metadata import version
 from pathlib import Path
 
 from fmrt._version import __version__
-from fmrt.bundle import Bundle, record_of
-from fmrt.card import write_card
+from fmrt.bundle.bundle import Bundle, record_of
+from fmrt.bundle.card import write_card
+from fmrt.bundle.manifest import (
+    MANIFEST_FILE,
+    REFERENCE_FILE,
+    Manifest,
+    Source,
+    Variant,
+)
 from fmrt.errors import (
     ExportError,
     FmrtError,
@@ -33,13 +40,6 @@ from fmrt.export.verification import verified
 from fmrt.export.writing.local_paths import remove_local_paths
 from fmrt.export.writing.reference import write_references
 from fmrt.export.writing.source_card import copy_licences, read_source_card
-from fmrt.manifest import (
-    MANIFEST_FILE,
-    REFERENCE_FILE,
-    Manifest,
-    Source,
-    Variant,
-)
 from fmrt.options import checked, file_path, number
 
 PACKAGES = (

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from fmrt.bundle import record_of
-from fmrt.manifest import FileRecord, Variant
+from fmrt.bundle.bundle import record_of
+from fmrt.bundle.manifest import FileRecord, Variant
 
 # A protobuf message ends at 2 GiB; the graph itself needs some of that.
 EXTERNAL_DATA_BYTES = 1_900_000_000

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from fmrt.bundle.manifest import TaskHead, Variant
 from fmrt.export.graph_file import packed_twin, unwritten, write_graph
 from fmrt.export.part import HeadPart, Part, TowerPart
 from fmrt.export.rewrite import optimize_for_cpu, optimize_for_cuda, pack_for_cuda
 from fmrt.export.rewrite.half import HALF_TYPES, to_half
 from fmrt.export.trace import trace
-from fmrt.manifest import TaskHead, Variant
 
 # Precisions of which a GPU gets a graph without padding too, where that can be had.
 PACKED = ("fp16",)

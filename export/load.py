@@ -34,7 +34,7 @@ from fmrt.export.loading.fetching import Origin, fetch
 from fmrt.export.loading.pretrained import first_line
 from fmrt.export.part import Loaded
 from fmrt.export.segmentation.sam import FAMILIES
-from fmrt.extras import needing
+from fmrt.system.extras import needing
 
 # Module and function of a loader; imported when a model of its kind comes, as its packages are an
 # extra of its modality.

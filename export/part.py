@@ -13,11 +13,11 @@ from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from fmrt.bundle import HeadReference, Reference
+from fmrt.bundle.bundle import HeadReference, Reference
+from fmrt.bundle.manifest import TaskHead, Tower, Variant
 from fmrt.export.choices import Choice
 from fmrt.export.loading.adapter import AdapterFiles
 from fmrt.export.loading.fetching import Origin
-from fmrt.manifest import TaskHead, Tower, Variant
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from fmrt.bundle.manifest import TextInput, Tower, Variant
 from fmrt.errors import ExportError, OptionError
 from fmrt.export.choices import Choice, Overrides, normalize_choice
 from fmrt.export.loading.backbone import load_backbone
@@ -31,7 +32,6 @@ from fmrt.export.loading.tokenizer import (
 from fmrt.export.part import Loaded, OtherTower, TowerPart
 from fmrt.export.text.reference import embed_references, token_counter
 from fmrt.export.writing.configuration import save_tokenizer, write_config
-from fmrt.manifest import TextInput, Tower, Variant
 from fmrt.preprocess import TOKENIZER_FILE
 
 OUTPUTS = ("last_hidden_state", "text_embeds")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from fmrt.bundle import Bundle
+from fmrt.bundle.bundle import Bundle
+from fmrt.bundle.manifest import Manifest, Parity, TaskHead, Variant
 from fmrt.errors import ExportError, ProviderError
 from fmrt.export.choices import Report
 from fmrt.export.loading.pretrained import first_line
-from fmrt.manifest import Manifest, Parity, TaskHead, Variant
-from fmrt.segment_engine import SegmentEngine
+from fmrt.segmentation.engine import SegmentEngine
 from fmrt.session import resolve_provider
 from fmrt.verify import ParityReport, check, check_head, checking_engine
 

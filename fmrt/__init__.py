@@ -18,15 +18,15 @@ from fmrt.errors import FmrtError
 
 if TYPE_CHECKING:
     from fmrt._api import evaluate, export_model, quantize_bundle
-    from fmrt.bundle import Bundle
+    from fmrt.bundle.bundle import Bundle
+    from fmrt.bundle.push import push_bundle
     from fmrt.data import Reading
     from fmrt.embed_options import EmbedOptions
     from fmrt.embedder import Embedder
     from fmrt.jobs import Embedded, embed_to_file, embed_to_folder
     from fmrt.nearest import Hit, search
-    from fmrt.push import push_bundle
-    from fmrt.segment_engine import Segmentation
-    from fmrt.segment_prompt import Prompt, SegmentPrompt
+    from fmrt.segmentation.engine import Segmentation
+    from fmrt.segmentation.prompt import Prompt, SegmentPrompt
     from fmrt.segmenter import Segmenter
     from fmrt.verify import ParityReport, verify_bundle
 
@@ -55,22 +55,22 @@ __all__ = [
 ]
 # Where each is that is imported when it is asked for, so that the command line starts quickly.
 _HOMES = {
-    "Bundle": "bundle",
+    "Bundle": "bundle.bundle",
     "EmbedOptions": "embed_options",
     "Embedded": "jobs",
     "Embedder": "embedder",
     "Hit": "nearest",
     "ParityReport": "verify",
-    "Prompt": "segment_prompt",
+    "Prompt": "segmentation.prompt",
     "Reading": "data",
-    "SegmentPrompt": "segment_prompt",
-    "Segmentation": "segment_engine",
+    "SegmentPrompt": "segmentation.prompt",
+    "Segmentation": "segmentation.engine",
     "Segmenter": "segmenter",
     "embed_to_file": "jobs",
     "embed_to_folder": "jobs",
     "evaluate": "_api",
     "export_model": "_api",
-    "push_bundle": "push",
+    "push_bundle": "bundle.push",
     "quantize_bundle": "_api",
     "search": "nearest",
     "verify_bundle": "verify",

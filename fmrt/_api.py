@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fmrt.bundle import Bundle
-from fmrt.extras import needing
+from fmrt.bundle.bundle import Bundle
+from fmrt.system.extras import needing
 
 if TYPE_CHECKING:
     from fmrt.evaluation import Evaluation

@@ -12,21 +12,21 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from fmrt.bundle import Bundle
+from fmrt.bundle.bundle import Bundle
+from fmrt.bundle.manifest import Manifest, Variant
 from fmrt.embed_options import DEFAULTS, EmbedOptions, takes_options
+from fmrt.embedding.engine import Engine
+from fmrt.embedding.items import items_of
+from fmrt.embedding.request import Request, make_request, with_prompt
+from fmrt.embedding.stream import OnError, Truncation
+from fmrt.embedding.tuning import Tuning
 from fmrt.encode import DOCUMENT, QUERY, Encoding
-from fmrt.engine import Engine
 from fmrt.errors import ClosedError, OptionError, ProcessError, TruncationWarning
-from fmrt.items import items_of
-from fmrt.limits import DEFAULT, Limits
-from fmrt.manifest import Manifest, Variant
 from fmrt.options import checked
-from fmrt.progress import Progress
-from fmrt.request import Request, make_request, with_prompt
 from fmrt.session import DeviceOptions
-from fmrt.stream import OnError, Truncation
-from fmrt.tuning import Tuning
-from fmrt.user_warning import warn_user
+from fmrt.system.limits import DEFAULT, Limits
+from fmrt.system.progress import Progress
+from fmrt.system.user_warning import warn_user
 from fmrt.verify import check_quick
 
 if TYPE_CHECKING:

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmrt.arrays import Vectors
-from fmrt.bundle import Bundle
+from fmrt.bundle.bundle import Bundle
 from fmrt.embed_options import DEFAULTS, EmbedOptions
+from fmrt.embedding.request import first_prompt
 from fmrt.errors import InputError, OptionError, quoted
 from fmrt.options import MOST_TOKENS, flag, optional, whole
-from fmrt.request import first_prompt
 
 CONFIGURATION = "config_sentence_transformers.json"
 QUERY = ("query",)

@@ -9,14 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fmrt.bundle import Bundle
+from fmrt.bundle.bundle import Bundle
+from fmrt.bundle.manifest import Variant
 from fmrt.embed_options import EmbedOptions, takes_options
 from fmrt.embedder import Embedder
 from fmrt.errors import OptionError
-from fmrt.limits import DEFAULT
-from fmrt.manifest import Variant
 from fmrt.options import OPTIONS
 from fmrt.session import resolve_provider
+from fmrt.system.limits import DEFAULT
 
 F = TypeVar("F", bound=Callable[..., Any])
 Given = str | Path | Bundle | Embedder

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from fmrt._version import __version__
-from fmrt.cache_directory import cache_directory
-from fmrt.cores import CGROUP, available_cores, cgroup_quota, cpu_name
+from fmrt.system.cache_directory import cache_directory
+from fmrt.system.cores import CGROUP, available_cores, cgroup_quota, cpu_name
 
 # Variables that choose the kernels of NumPy, OpenBLAS, MKL, BLIS and oneDNN.
 KERNEL_VARIABLES = (

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fmrt.bundle import Bundle
+from fmrt.bundle.bundle import Bundle
 from fmrt.data import (
     AS_IT_SAYS,
     BadRecord,
@@ -22,12 +22,12 @@ from fmrt.data import (
 )
 from fmrt.data.lines import read_lines
 from fmrt.embed_options import DEFAULTS, EmbedOptions
+from fmrt.embedding.request import prompt_text
 from fmrt.errors import DataError, InputError
 from fmrt.jobs import space_of
-from fmrt.limits import DEFAULT
 from fmrt.loading import Given, Model, options_in, takes_model
 from fmrt.options import checked
-from fmrt.request import prompt_text
+from fmrt.system.limits import DEFAULT
 from fmrt.words import count, shown
 
 # 64 MiB as float32: a block of a memory-mapped file.

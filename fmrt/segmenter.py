@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from fmrt.bundle import Bundle
+from fmrt.bundle.bundle import Bundle
+from fmrt.bundle.manifest import Manifest
 from fmrt.errors import ProcessError
-from fmrt.limits import DEFAULT, Limits
-from fmrt.manifest import Manifest
 from fmrt.options import checked
-from fmrt.segment_engine import EncodedImage, Segmentation, SegmentEngine
-from fmrt.segment_prompt import SegmentPrompt
+from fmrt.segmentation.engine import EncodedImage, Segmentation, SegmentEngine
+from fmrt.segmentation.prompt import SegmentPrompt
+from fmrt.system.limits import DEFAULT, Limits
 from fmrt.verify import check_quick_head
 
 

@@ -12,17 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmrt.arrays import Vectors
-from fmrt.bundle import Bundle, HeadReference, Reference
-from fmrt.card import renew_card
-from fmrt.cores import available_cores
-from fmrt.engine import Engine
+from fmrt.bundle.bundle import Bundle, HeadReference, Reference
+from fmrt.bundle.card import renew_card
+from fmrt.bundle.manifest import Parity, Variant
+from fmrt.embedding.engine import Engine
+from fmrt.embedding.tuning import Tuning
 from fmrt.errors import BundleCorruptError, BundleError, GraphError, InputError, VerificationError
-from fmrt.manifest import Parity, Variant
 from fmrt.options import checked
-from fmrt.segment_engine import SegmentEngine
-from fmrt.segment_prompt import SegmentPrompt
+from fmrt.segmentation.engine import SegmentEngine
+from fmrt.segmentation.prompt import SegmentPrompt
 from fmrt.session import resolve_provider
-from fmrt.tuning import Tuning
+from fmrt.system.cores import available_cores
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from fmrt.cores import available_cores
+from fmrt.system.cores import available_cores
 
 # Rows of a batch of 512 tokens, the scheduler's default.
 ROWS = 512

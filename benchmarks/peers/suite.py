@@ -24,7 +24,7 @@ from tokenizers import Tokenizer
 
 from benchmarks.measuring.corpus import docstrings
 from benchmarks.measuring.roofline import encoder_flops, sgemm_flops_per_second
-from fmrt.cores import available_cores, cpu_name
+from fmrt.system.cores import available_cores, cpu_name
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent

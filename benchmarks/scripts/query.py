@@ -14,9 +14,9 @@ import numpy as np
 
 import fmrt
 from benchmarks.measuring.turns import ratios, session
-from fmrt.cores import available_cores
 from fmrt.session import SLOW_CPU_FUSIONS
 from fmrt.session.huge_pages import huge_pages
+from fmrt.system.cores import available_cores
 
 QUERY = "how do I read a file line by line"
 ROUNDS = 50

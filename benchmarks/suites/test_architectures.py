@@ -23,7 +23,7 @@ from transformers import CONFIG_MAPPING, AutoModel, AutoTokenizer, ViTImageProce
 from benchmarks.measuring.minilm import MODEL
 from benchmarks.measuring.turns import Feeds, as_bytes, compare, run, session
 from benchmarks.peers.runner import padded
-from fmrt.cores import available_cores
+from fmrt.embedding.scheduler import plan_batches
 from fmrt.export.load import load_model
 from fmrt.export.rewrite.attention import simplify_attention
 from fmrt.export.rewrite.fused_attention import fuse_attention
@@ -32,8 +32,8 @@ from fmrt.export.rewrite.pooled_token import compute_pooled_token_alone
 from fmrt.export.rewrite.rms_norm import fuse_rms_norm
 from fmrt.export.text.source import Overrides
 from fmrt.export.trace import trace
-from fmrt.scheduler import plan_batches
 from fmrt.session import SLOW_CPU_FUSIONS
+from fmrt.system.cores import available_cores
 
 LAYERS = {
     "Qwen3-0.6B": {

@@ -21,13 +21,13 @@ import fmrt
 from benchmarks.measuring.minilm import MODEL
 from benchmarks.measuring.turns import Feeds, as_bytes, compare, run, session
 from benchmarks.peers.runner import padded
-from fmrt.cores import available_cores
+from fmrt.embedding.scheduler import plan_batches
 from fmrt.export.rewrite import optimize_for_cpu
 from fmrt.export.rewrite.attention import simplify_attention
 from fmrt.export.rewrite.fused_attention import fuse_attention
 from fmrt.export.rewrite.gemm import projections_to_gemm
-from fmrt.scheduler import plan_batches
 from fmrt.session import SLOW_CPU_FUSIONS
+from fmrt.system.cores import available_cores
 
 TEXTS = 500
 

@@ -24,11 +24,11 @@ import fmrt
 from benchmarks.measuring.tiny import write_lines, write_tiny_model
 from benchmarks.measuring.turns import run as run_bare
 from benchmarks.measuring.turns import session
-from fmrt.bundle import Bundle
-from fmrt.cores import available_cores
-from fmrt.engine import Engine
-from fmrt.scheduler import BATCH_TOKENS, WINDOW_ITEMS, plan_batches
+from fmrt.bundle.bundle import Bundle
+from fmrt.embedding.engine import Engine
+from fmrt.embedding.scheduler import BATCH_TOKENS, WINDOW_ITEMS, plan_batches
 from fmrt.session import SLOW_CPU_FUSIONS
+from fmrt.system.cores import available_cores
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 ROUNDS = 5

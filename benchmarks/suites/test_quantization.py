@@ -30,10 +30,10 @@ from sentence_transformers import SentenceTransformer
 import fmrt
 from benchmarks.measuring.corpus import docstrings
 from benchmarks.measuring.minilm import MODEL
-from fmrt.bundle import record_of
+from fmrt.bundle.bundle import record_of
+from fmrt.bundle.manifest import Variant
 from fmrt.export.quantize.items import calibration_docstrings
 from fmrt.export.quiet import quiet
-from fmrt.manifest import Variant
 
 TEXTS = 600
 PAIRS = 4000
@@ -226,7 +226,7 @@ def _decoder(folder: Path) -> Path:
 
 _LOADED = """
 import sys, fmrt
-from fmrt.engine import Engine
+from fmrt.embedding.engine import Engine
 def resident():
     lines = open("/proc/self/status")
     return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmRSS"))

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from transformers import AutoFeatureExtractor
 
+from fmrt.bundle.manifest import AudioInput
 from fmrt.errors import ExportError
 from fmrt.export.audio.log_mel import KINDS
 from fmrt.export.loading.pretrained import load_pretrained
 from fmrt.export.quiet import quiet
-from fmrt.manifest import AudioInput
 from fmrt.preprocess.audio import AudioPreprocessor, decode
 from fmrt.preprocess.spectrogram import FEATURES_FILE, Spectrogram
 

@@ -16,7 +16,8 @@ from torch.nn.functional import normalize
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
-from fmrt.bundle import Reference
+from fmrt.bundle.bundle import Reference
+from fmrt.bundle.manifest import AudioInput, Tower, Variant
 from fmrt.errors import OptionError
 from fmrt.export.audio.feature_extractor import MASK, FeatureExtractor
 from fmrt.export.choices import Choice, Overrides, normalize_choice
@@ -26,7 +27,6 @@ from fmrt.export.loading.fetching import Origin
 from fmrt.export.part import Loaded, OtherTower, TowerModel, TowerPart
 from fmrt.export.quiet import quiet
 from fmrt.export.writing.configuration import write_config
-from fmrt.manifest import AudioInput, Tower, Variant
 from fmrt.preprocess.audio import decode
 from fmrt.preprocess.spectrogram import FEATURES_FILE
 

@@ -25,12 +25,12 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import load_peft_weights
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from fmrt.bundle.manifest import Adapter
 from fmrt.errors import ExportError, OptionError
 from fmrt.export.loading.directory import ADAPTER_CONFIG, check_directory, read_object
 from fmrt.export.loading.fetching import Origin, fetch
 from fmrt.export.loading.pretrained import first_line
 from fmrt.export.quiet import quiet
-from fmrt.manifest import Adapter
 
 # Tokens of the comparison with PEFT, and how far the states may differ by rounding.
 PROBE = 8

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from fmrt.bundle.manifest import MANIFEST_FILE
 from fmrt.errors import ExportError
-from fmrt.manifest import MANIFEST_FILE
 
 CONFIG_FILE = "config.json"
 MODULES_FILE = "modules.json"

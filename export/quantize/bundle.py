@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from fmrt.bundle import Bundle
-from fmrt.card import renew_card
-from fmrt.checked import place_inside
-from fmrt.cores import cpu_name
-from fmrt.engine import Engine
+from fmrt.bundle.bundle import Bundle
+from fmrt.bundle.card import renew_card
+from fmrt.bundle.checked import place_inside
+from fmrt.bundle.manifest import Manifest, Parity, Quality, Tower, Variant
+from fmrt.embedding.engine import Engine
 from fmrt.errors import ExportError, FmrtError, OptionError, ProviderError, QuantizationError, said
 from fmrt.export.choices import Report
 from fmrt.export.graph_file import packed_twin, unwritten, write_graph
@@ -29,10 +29,10 @@ from fmrt.export.quantize.refusal import why_refused
 from fmrt.export.quantize.scheme import SCHEMES, Form, named_schemes
 from fmrt.export.quantize.steps import padding_moves
 from fmrt.export.rewrite import pack_for_cuda
-from fmrt.manifest import Manifest, Parity, Quality, Tower, Variant
 from fmrt.options import checked, file_path
+from fmrt.system.cores import cpu_name
+from fmrt.system.whole_file import write_whole
 from fmrt.verify import check, measure
-from fmrt.whole_file import write_whole
 
 MIN_COSINE = 0.999
 WORK = ".quantize-"

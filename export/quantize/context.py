@@ -9,10 +9,10 @@ from functools import cached_property
 import onnx_ir as ir
 
 from fmrt.arrays import Floats
-from fmrt.bundle import Bundle
+from fmrt.bundle.bundle import Bundle
+from fmrt.bundle.manifest import Tower
 from fmrt.export.quantize.items import Items
 from fmrt.export.quantize.probe import Probe
-from fmrt.manifest import Tower
 from fmrt.verify import measure
 
 SENSITIVITY, RANGES = 48, 12

@@ -7,9 +7,9 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from fmrt.bundle import Bundle
+from fmrt.bundle.bundle import Bundle
+from fmrt.bundle.hub import download_whole
 from fmrt.errors import OptionError
-from fmrt.hub import download_whole
 
 
 def own_copy(bundle: Bundle, out: str | Path | None, say: Callable[[str], None]) -> Path:

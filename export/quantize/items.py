@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmrt.errors import OptionError
-from fmrt.extras import needing
+from fmrt.system.extras import needing
 
 # How many a model is calibrated on, and judged by, at most; of drawn images and sounds fewer.
 CALIBRATION, HELD_OUT = 512, 128

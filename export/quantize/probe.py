@@ -13,13 +13,13 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from fmrt.arrays import Floats, Rows
-from fmrt.bundle import Bundle
-from fmrt.cores import available_cores
+from fmrt.bundle.bundle import Bundle
+from fmrt.bundle.manifest import Tower
+from fmrt.embedding.scheduler import plan_batches
 from fmrt.export.rewrite.graph.walking import present
-from fmrt.manifest import Tower
 from fmrt.preprocess import make_preprocessor
-from fmrt.scheduler import plan_batches
 from fmrt.session import SLOW_CPU_FUSIONS
+from fmrt.system.cores import available_cores
 
 Batch = tuple[NDArray[np.int64], dict[str, NDArray[Any]]]
 BATCH_TOKENS = 1024

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from fmrt.bundle import Reference
-from fmrt.engine import Engine
+from fmrt.bundle.bundle import Reference
+from fmrt.embedding.engine import Engine
 from fmrt.export.quantize.context import Context
 from fmrt.export.quantize.probe import Probe
 from fmrt.verify import measure, reference_vectors

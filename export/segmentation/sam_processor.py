@@ -12,11 +12,11 @@ from PIL import Image
 from torch import Tensor
 from transformers.image_utils import load_image
 
+from fmrt.bundle.manifest import ImageInput
 from fmrt.errors import ExportError
 from fmrt.export.quiet import quiet
 from fmrt.export.vision.image_processor import COMBINED, CONFIG, ImageProcessor, affine
-from fmrt.manifest import ImageInput
-from fmrt.segment_prompt import SegmentPrompt
+from fmrt.segmentation.prompt import SegmentPrompt
 
 
 class SamProcessor(ImageProcessor):

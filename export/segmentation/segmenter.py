@@ -13,7 +13,8 @@ import torch
 import transformers
 from torch import Tensor
 
-from fmrt.bundle import HeadReference, Reference
+from fmrt.bundle.bundle import HeadReference, Reference
+from fmrt.bundle.manifest import TaskHead, Tower, Variant
 from fmrt.errors import OptionError
 from fmrt.export.choices import Choice, Overrides, normalize_choice
 from fmrt.export.loading.backbone import load_backbone
@@ -34,9 +35,8 @@ from fmrt.export.segmentation.sam import (
 from fmrt.export.segmentation.sam_processor import SamProcessor
 from fmrt.export.vision.image_processor import reference_images
 from fmrt.export.writing.configuration import write_config
-from fmrt.manifest import TaskHead, Tower, Variant
-from fmrt.segment_engine import TASK
-from fmrt.segment_prompt import SegmentPrompt
+from fmrt.segmentation.engine import TASK
+from fmrt.segmentation.prompt import SegmentPrompt
 
 STEMS = ("vision_encoder", "prompt_encoder_mask_decoder")
 POOLING = "mean"

@@ -8,10 +8,10 @@ from typing import Any
 
 from sentence_transformers.sentence_transformer.modules import Pooling
 
+from fmrt.bundle.manifest import Variant
 from fmrt.export.loading.directory import CONFIG_FILE, MODULES_FILE, SENTENCE_TRANSFORMERS
 from fmrt.export.text.source import TextSource
 from fmrt.export.writing.configuration import save_tokenizer, write_config, write_json
-from fmrt.manifest import Variant
 
 # Pooling's boolean keys, which text-embeddings-inference and others read.
 LEGACY_POOLING = {

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
-from fmrt.bundle import Reference
+from fmrt.bundle.bundle import Reference
 from fmrt.export.quiet import quiet
 
 # Longest reference text. A model of 8,192 or 32,768 tokens would need minutes for a full one, here

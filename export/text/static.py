@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
+from fmrt.bundle.manifest import TextInput, Tower, Variant
 from fmrt.errors import ExportError, OptionError
 from fmrt.export.choices import Choice, Overrides
 from fmrt.export.loading.directory import CONFIG_FILE, read_object
@@ -28,7 +29,6 @@ from fmrt.export.text.padding import EXAMPLE
 from fmrt.export.text.reference import embed_references
 from fmrt.export.text.settings import choose_normalize
 from fmrt.export.writing.configuration import save_tokenizer
-from fmrt.manifest import TextInput, Tower, Variant
 from fmrt.preprocess import TOKENIZER_FILE
 
 OUTPUTS = ("last_hidden_state", "sentence_embedding")

@@ -8,6 +8,7 @@ from functools import partial
 
 import torch
 
+from fmrt.bundle.manifest import TextInput, Tower
 from fmrt.export.choices import Overrides
 from fmrt.export.loading.fetching import Origin
 from fmrt.export.loading.tokenizer import rows_of
@@ -17,7 +18,6 @@ from fmrt.export.text.padding import EXAMPLE, Padding, find_padding
 from fmrt.export.text.pooling import TextEmbedding
 from fmrt.export.text.reference import embed_references, token_counter
 from fmrt.export.text.source import TextSource, load_text_source
-from fmrt.manifest import TextInput, Tower
 from fmrt.preprocess import TOKENIZER_FILE
 
 TOKEN_INPUTS = ("input_ids", "attention_mask")

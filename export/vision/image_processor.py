@@ -17,12 +17,12 @@ from torch.nn.functional import interpolate
 from transformers import AutoImageProcessor, BaseImageProcessor, ViTImageProcessorPil
 from transformers.image_utils import load_image
 
+from fmrt.bundle.manifest import ImageInput
 from fmrt.errors import ExportError
 from fmrt.export.loading.directory import read_object
 from fmrt.export.loading.pretrained import load_pretrained
 from fmrt.export.quiet import quiet
 from fmrt.export.vision.timm_transforms import FILE, is_timm, timm_input
-from fmrt.manifest import ImageInput
 from fmrt.preprocess.image import ImagePreprocessor
 
 CONFIG = "preprocessor_config.json"

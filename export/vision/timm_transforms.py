@@ -9,8 +9,8 @@ from typing import Any
 
 from PIL import Image
 
+from fmrt.bundle.manifest import ImageInput
 from fmrt.errors import ExportError
-from fmrt.manifest import ImageInput
 
 KIND = "TimmWrapperImageProcessor"
 FILE = "config.json"

@@ -14,7 +14,8 @@ from torch.nn.functional import normalize
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
-from fmrt.bundle import Reference
+from fmrt.bundle.bundle import Reference
+from fmrt.bundle.manifest import Tower, Variant
 from fmrt.errors import OptionError
 from fmrt.export.choices import PATCH, Choice, Overrides, normalize_choice
 from fmrt.export.loading.backbone import load_backbone
@@ -25,7 +26,6 @@ from fmrt.export.quiet import quiet
 from fmrt.export.vision.image_processor import ImageProcessor, reference_images
 from fmrt.export.vision.patches import Patches, find_patches, needed
 from fmrt.export.writing.configuration import write_config
-from fmrt.manifest import Tower, Variant
 
 OUTPUTS = ("last_hidden_state", "image_embeds")
 BATCH = 2

@@ -9,10 +9,10 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from fmrt.bundle.manifest import Variant
 from fmrt.export.loading.directory import CONFIG_FILE
 from fmrt.export.writing.sizes import with_sizes
 from fmrt.export.writing.vocabulary import write_vocabulary
-from fmrt.manifest import Variant
 
 
 def write_config(

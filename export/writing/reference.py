@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from fmrt.bundle import HeadReference, Reference
-from fmrt.manifest import Tower
-from fmrt.reference import TOWERS, declared
+from fmrt.bundle.bundle import HeadReference, Reference
+from fmrt.bundle.manifest import Tower
+from fmrt.bundle.reference import TOWERS, declared
 
 
 def write_references(

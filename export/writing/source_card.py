@@ -8,7 +8,7 @@ from typing import Any
 
 from huggingface_hub import metadata_load
 
-from fmrt.card import CARD_FILE
+from fmrt.bundle.card import CARD_FILE
 from fmrt.export.choices import Choice
 from fmrt.export.loading.pretrained import first_line
 from fmrt.export.part import Loaded

@@ -15,12 +15,12 @@ from fmrt.cli._status import USAGE
 from fmrt.cli._text import flat
 from fmrt.embed_options import DEFAULTS, SHOWN, EmbedOptions
 from fmrt.errors import OptionError
-from fmrt.limits import DEFAULT
+from fmrt.system.limits import DEFAULT
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
 
-    from fmrt.bundle import Bundle
+    from fmrt.bundle.bundle import Bundle
     from fmrt.data import Reading
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[Parser]"
@@ -337,7 +337,7 @@ def open_bundle(args: argparse.Namespace) -> tuple[Bundle, str]:
         ProviderError: The provider is unknown or cannot be had.
         BundleError: There is no such bundle or variant.
     """
-    from fmrt.bundle import Bundle
+    from fmrt.bundle.bundle import Bundle
     from fmrt.session import resolve_provider
 
     target = resolve_provider(args.provider)

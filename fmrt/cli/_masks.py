@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fmrt.errors import DataError, OptionError
-from fmrt.whole_file import write_whole
+from fmrt.system.whole_file import write_whole
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

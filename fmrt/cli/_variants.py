@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fmrt.cli._text import size, table
 
 if TYPE_CHECKING:
-    from fmrt.manifest import Parity, Variant
+    from fmrt.bundle.manifest import Parity, Variant
 
 _WHAT = ("variant", "modality", "file", "provider", "precision")
 _PARITY = ("max abs error", "mean cosine", "min cosine")

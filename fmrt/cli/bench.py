@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         OptionError: ``--plot`` names no known kind of file.
     """
-    from fmrt.engine import Engine
+    from fmrt.embedding.engine import Engine
     from fmrt.measure import bench
     from fmrt.measure.plot import draw
 

@@ -13,7 +13,7 @@ from fmrt.cli.quantize import SCHEMES, add_quality, names, print_variants
 from fmrt.errors import QuantizationError
 
 if TYPE_CHECKING:
-    from fmrt.bundle import Bundle
+    from fmrt.bundle.bundle import Bundle
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
         ExportError: The model cannot be exported.
         QuantizationError: It is, but a quantized variant did not pass; the others were printed.
     """
-    from fmrt.bundle import Bundle
+    from fmrt.bundle.bundle import Bundle
 
     try:
         bundle = _exported(args)

@@ -14,8 +14,8 @@ from fmrt.cli._variants import variants_table
 from fmrt.errors import OptionError
 
 if TYPE_CHECKING:
-    from fmrt.bundle import Bundle
-    from fmrt.manifest import AudioInput, ImageInput, TextInput, Tower
+    from fmrt.bundle.bundle import Bundle
+    from fmrt.bundle.manifest import AudioInput, ImageInput, TextInput, Tower
     from fmrt.session import Placement
 
     # Of a graph that does not load, the reason.
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     """
     if args.bundle is None or args.providers:
         return _machine(args)
-    from fmrt.bundle import Bundle
+    from fmrt.bundle.bundle import Bundle
     from fmrt.errors import ProviderError
 
     bundle = Bundle.open(args.bundle, args.sha256, args.revision)

@@ -18,7 +18,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "the hub in one commit, and print its URL. Run again, it goes on where it broke off. Log "
         "in with hf auth login, or set HF_TOKEN.",
     )
-    parser.set_defaults(run=run, needs="fmrt.push")
+    parser.set_defaults(run=run, needs="fmrt.bundle.push")
     parser.add_argument("bundle", metavar="BUNDLE", help="a bundle's directory")
     parser.add_argument(
         "repository", metavar="ORG/NAME", help="of the hub; made where it is not there yet"
@@ -32,7 +32,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Push, and print the URL and what to do next."""
-    from fmrt.push import push_bundle
+    from fmrt.bundle.push import push_bundle
 
     url = push_bundle(
         args.bundle,

@@ -13,7 +13,7 @@ from fmrt.cli._variants import variants_table
 from fmrt.errors import QuantizationError
 
 if TYPE_CHECKING:
-    from fmrt.bundle import Bundle
+    from fmrt.bundle.bundle import Bundle
 
 SCHEMES = "fp16, int8 (or q8), int4 (or q4) or bf16, or several joined with commas"
 
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
         QuantizationError: A variant did not pass; those that did have been printed.
     """
     from fmrt._api import quantize_bundle
-    from fmrt.bundle import Bundle
+    from fmrt.bundle.bundle import Bundle
 
     try:
         bundle = quantize_bundle(

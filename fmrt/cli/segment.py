@@ -20,8 +20,8 @@ from fmrt.errors import InputError, OptionError
 
 if TYPE_CHECKING:
     from fmrt.cli._arguments import Parser
-    from fmrt.segment_engine import EncodedImage, Segmentation
-    from fmrt.segment_prompt import SegmentPrompt
+    from fmrt.segmentation.engine import EncodedImage, Segmentation
+    from fmrt.segmentation.prompt import SegmentPrompt
     from fmrt.segmenter import Segmenter
 
 _NUMBERS = ("prompt", "mask", "score", "pixels")
@@ -141,7 +141,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _prompts(args: argparse.Namespace) -> list[SegmentPrompt]:
-    from fmrt.segment_prompt import SegmentPrompt
+    from fmrt.segmentation.prompt import SegmentPrompt
 
     points, labels, boxes = args.point, args.label, args.box
     if not points and not boxes:

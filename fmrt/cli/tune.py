@@ -15,7 +15,7 @@ from fmrt.cli._arguments import (
 from fmrt.cli._say import show
 from fmrt.cli._text import table
 from fmrt.errors import DataError
-from fmrt.limits import DEFAULT
+from fmrt.system.limits import DEFAULT
 
 _TITLES = {
     "batch_tokens": "most tokens of a batch",
@@ -54,10 +54,10 @@ def add_items(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print a table a choice, and write the result."""
-    from fmrt.bundle import Bundle
-    from fmrt.engine import Engine
+    from fmrt.bundle.bundle import Bundle
+    from fmrt.embedding.engine import Engine
+    from fmrt.embedding.tuning import save_tuning
     from fmrt.measure import tune
-    from fmrt.tuning import save_tuning
 
     bundle = Bundle.open(args.bundle, args.sha256, args.revision)
     names = bundle.manifest.modalities if args.modality is None else (args.modality,)

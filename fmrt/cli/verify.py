@@ -14,7 +14,7 @@ from fmrt.cli._variants import parity_cells
 from fmrt.errors import OptionError, VariantNotFoundError, VerificationError
 
 if TYPE_CHECKING:
-    from fmrt.bundle import Bundle
+    from fmrt.bundle.bundle import Bundle
     from fmrt.verify import ParityReport
 
 _NUMBERS = ("items", "max abs error", "mean cosine", "worst cosine")
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         VerificationError: A variant's vectors are not PyTorch's.
         VariantNotFoundError: There is nothing to check.
     """
-    from fmrt.bundle import Bundle
+    from fmrt.bundle.bundle import Bundle
     from fmrt.session import resolve_provider
     from fmrt.verify import record_parity, verify_bundle
 

@@ -8,7 +8,7 @@ from types import NoneType
 
 from fmrt.data._records import BadRecord, Record
 from fmrt.errors import DataError
-from fmrt.limits import DEFAULT, Limits
+from fmrt.system.limits import DEFAULT, Limits
 from fmrt.words import listed, shown
 
 TEXT = "text"

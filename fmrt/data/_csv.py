@@ -19,7 +19,7 @@ from fmrt.data._dialect import (
 from fmrt.data._records import BadRecord, Record
 from fmrt.data._source import LongLine, empty, numbered_lines, peeked
 from fmrt.errors import DataError
-from fmrt.limits import HINT, SMALL_LINE, Limits, megabytes, structure_problem
+from fmrt.system.limits import HINT, SMALL_LINE, Limits, megabytes, structure_problem
 from fmrt.words import shown
 
 Row = tuple[int, list[str]]

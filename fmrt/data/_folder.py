@@ -12,7 +12,7 @@ from fmrt.data._media import Media
 from fmrt.data._records import BadRecord, PassedOver, Record, Records
 from fmrt.data._source import check_source, reading
 from fmrt.errors import DataError
-from fmrt.file_kind import unusual_kind
+from fmrt.system.file_kind import unusual_kind
 from fmrt.words import shown
 
 PATH = "path"

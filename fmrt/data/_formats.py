@@ -16,7 +16,7 @@ from fmrt.data._records import BadRecord, Record, Records
 from fmrt.data._source import check_source, reading
 from fmrt.data._txt import read_txt
 from fmrt.errors import DataError
-from fmrt.limits import DEFAULT, Limits
+from fmrt.system.limits import DEFAULT, Limits
 from fmrt.words import STDIN, shown
 
 Reader = Callable[[str, Wanted], Iterator[Record | BadRecord]]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from fmrt.data._source import line_problem
 from fmrt.errors import DataError
-from fmrt.limits import Limits
+from fmrt.system.limits import Limits
 from fmrt.words import shown
 
 # Of one value: far above any record, yet a bracket that is never closed does not read a whole file.

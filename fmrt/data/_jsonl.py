@@ -11,7 +11,7 @@ from fmrt.data._columns import TEXT, Columns, Wanted, kind, pick
 from fmrt.data._json_values import MOST_CHARACTERS, values
 from fmrt.data._records import BadRecord, Record
 from fmrt.data._source import empty, line_problem, numbered_lines
-from fmrt.limits import Limits, structure_problem
+from fmrt.system.limits import Limits, structure_problem
 from fmrt.words import one_line
 
 Row = tuple[int, dict[str, object]]

@@ -24,7 +24,7 @@ from fmrt.data._output_format import (
 )
 from fmrt.data._source import reading
 from fmrt.errors import DataError
-from fmrt.whole_file import nothing
+from fmrt.system.whole_file import nothing
 from fmrt.words import one_line, shown
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from fmrt.extras import needing
+from fmrt.system.extras import needing
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmrt.errors import DataError
-from fmrt.whole_file import PendingFile, nothing, writing
+from fmrt.system.whole_file import PendingFile, nothing, writing
 from fmrt.words import shown
 
 # Of the column of vectors, in formats that have columns.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
 from fmrt.errors import DataError
-from fmrt.limits import HINT, Limits, megabytes
+from fmrt.system.limits import HINT, Limits, megabytes
 from fmrt.words import shown
 
 if TYPE_CHECKING:

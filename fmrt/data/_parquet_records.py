@@ -12,7 +12,7 @@ from fmrt.data._pyarrow import pyarrow, reading_parquet
 from fmrt.data._records import BadRecord, Record
 from fmrt.data._source import SPLIT, peeked
 from fmrt.errors import DataError
-from fmrt.limits import Limits, megabytes
+from fmrt.system.limits import Limits, megabytes
 from fmrt.words import STDIN, listed, one_line, shown
 
 if TYPE_CHECKING:

@@ -26,8 +26,8 @@ from fmrt.data._parquet_pages import largest_value
 from fmrt.data._parquet_records import TEXT_TYPES, Unreadable, values_of
 from fmrt.data._pyarrow import pyarrow, reading_parquet
 from fmrt.errors import DataError
-from fmrt.limits import DEFAULT, megabytes
-from fmrt.whole_file import writing
+from fmrt.system.limits import DEFAULT, megabytes
+from fmrt.system.whole_file import writing
 from fmrt.words import listed, one_line, shown
 
 if TYPE_CHECKING:

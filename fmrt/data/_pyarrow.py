@@ -8,7 +8,7 @@ from importlib import import_module
 from types import ModuleType
 
 from fmrt.errors import DataError
-from fmrt.extras import needing
+from fmrt.system.extras import needing
 from fmrt.words import one_line, shown
 
 

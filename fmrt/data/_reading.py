@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from fmrt.data._formats import read_records
 from fmrt.data._records import Records
 from fmrt.errors import OptionError, quoted
-from fmrt.limits import Limits
 from fmrt.options import checked, text
+from fmrt.system.limits import Limits
 
 ON_ERROR = ("fail", "skip")
 

@@ -15,8 +15,8 @@ from typing import IO, TypeVar, cast
 
 from fmrt.data._text import NotTextError, as_utf8, unpacked
 from fmrt.errors import DataError
-from fmrt.file_kind import unusual_kind
-from fmrt.limits import DEFAULT, HINT, SMALL_LINE, Limits, megabytes, structure_problem
+from fmrt.system.file_kind import unusual_kind
+from fmrt.system.limits import DEFAULT, HINT, SMALL_LINE, Limits, megabytes, structure_problem
 from fmrt.words import STDIN, one_line, shown
 
 GZIP = b"\x1f\x8b"

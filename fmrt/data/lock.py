@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fmrt.errors import DataError
-from fmrt.whole_file import key_of, pending_files, writing
+from fmrt.system.whole_file import key_of, pending_files, writing
 
 _JOB = "job"
 _LOCK = ".fmrt-{}.lock"

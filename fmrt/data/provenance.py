@@ -10,7 +10,7 @@ from fmrt.data._output_format import OutputFormat, Provenance
 from fmrt.data._outputs import format_of
 from fmrt.data.index import read_index, read_regular
 from fmrt.errors import DataError
-from fmrt.whole_file import PendingFile, writing
+from fmrt.system.whole_file import PendingFile, writing
 from fmrt.words import one_line, shown
 
 # Fields that `fmrt search` uses, and what they are.

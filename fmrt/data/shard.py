@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fmrt.bundle import record_of
+from fmrt.bundle.bundle import record_of
+from fmrt.bundle.manifest import FileRecord
 from fmrt.data._outputs import shard_formats
-from fmrt.manifest import FileRecord
 
 _NAME = re.compile(r"shard-\d{5,}(\.lines)?\.(?P<format>\w+)")
 _SHA256 = re.compile(r"[0-9a-f]{64}")

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fmrt.bundle import Bundle
+from fmrt.bundle.bundle import Bundle
 from fmrt.embed_options import EmbedOptions
 from fmrt.embedder import Embedder
 from fmrt.errors import InputError, OptionError

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from fmrt.bundle import Bundle
+from fmrt.bundle.bundle import Bundle
+from fmrt.bundle.manifest import MANIFEST_FILE
 from fmrt.embed_options import DEFAULTS, EmbedOptions
 from fmrt.errors import DataError, OptionError, quoted
 from fmrt.evaluation.against import compared
@@ -33,7 +34,6 @@ from fmrt.evaluation.reading import Reading
 from fmrt.evaluation.report import Evaluation, ModelResult, TaskResult
 from fmrt.evaluation.settings import FAIL, SKIP, Settings
 from fmrt.evaluation.tasks import PROMPTS, TASKS, Embedded, Task
-from fmrt.manifest import MANIFEST_FILE
 
 _PACKAGES = ("fmrt", "numpy", "onnxruntime", "scikit-learn", "scipy")
 _BUNDLES = str | Path | Bundle | Sequence[str | Path | Bundle]

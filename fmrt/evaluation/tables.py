@@ -23,7 +23,7 @@ from fmrt.data import (
     read_records,
 )
 from fmrt.errors import DataError
-from fmrt.limits import DEFAULT, megabytes
+from fmrt.system.limits import DEFAULT, megabytes
 from fmrt.words import one_line, shown
 
 ITEM, LABEL, SPLIT, PLACE = "item", "label", "split", "place"

@@ -9,7 +9,6 @@ from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from fmrt.cores import available_cores
 from fmrt.data.index import (
     INDEX,
     VERSION,
@@ -23,9 +22,10 @@ from fmrt.data.index import (
 )
 from fmrt.data.lock import locked_folder
 from fmrt.data.shard import Shard, is_shard_name, whole
+from fmrt.embedding.scheduler import Workers
 from fmrt.errors import DataError
-from fmrt.scheduler import Workers
-from fmrt.whole_file import sync_folder, write_whole, writing
+from fmrt.system.cores import available_cores
+from fmrt.system.whole_file import sync_folder, write_whole, writing
 
 JOURNAL = "journal.jsonl"
 

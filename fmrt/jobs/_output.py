@@ -16,7 +16,7 @@ from fmrt.data.lines import LinesWriter, lines_path
 from fmrt.data.lock import locked_output
 from fmrt.data.provenance import sidecar, sidecar_path
 from fmrt.errors import DataError
-from fmrt.whole_file import nothing
+from fmrt.system.whole_file import nothing
 from fmrt.words import shown
 
 

@@ -7,9 +7,9 @@ import json
 from typing import Any
 
 from fmrt._version import __version__
-from fmrt.bundle import Bundle, sha256
-from fmrt.manifest import MANIFEST_FILE, Manifest, Variant
-from fmrt.request import Request
+from fmrt.bundle.bundle import Bundle, sha256
+from fmrt.bundle.manifest import MANIFEST_FILE, Manifest, Variant
+from fmrt.embedding.request import Request
 
 
 def provenance_of(bundle: Bundle, variant: Variant, request: Request) -> dict[str, Any]:

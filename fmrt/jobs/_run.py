@@ -9,14 +9,14 @@ from typing import Any
 
 from fmrt.data import Reading, Records, as_reading, described, modality_of
 from fmrt.embed_options import EmbedOptions
+from fmrt.embedding.request import Request, make_request
 from fmrt.errors import DataWarning
 from fmrt.jobs._input import Input
 from fmrt.jobs._provenance import provenance_of
-from fmrt.limits import Limits
 from fmrt.loading import Given, Model, options_in
 from fmrt.options import checked
-from fmrt.request import Request, make_request
-from fmrt.user_warning import warn_user
+from fmrt.system.limits import Limits
+from fmrt.system.user_warning import warn_user
 from fmrt.words import count
 
 Say = Callable[[str], None]

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fmrt.bundle import record_of
+from fmrt.bundle.bundle import record_of
 from fmrt.data import Record, Writer, open_writer
 from fmrt.data.lines import LinesWriter, lines_path
 from fmrt.data.shard import Shard, shard_name
 from fmrt.jobs._folder import Folder
-from fmrt.whole_file import writing
+from fmrt.system.whole_file import writing
 
 Numbered = tuple[int, Record]
 

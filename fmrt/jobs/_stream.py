@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from fmrt.embed_options import EmbedOptions
 from fmrt.embedder import Embedder
+from fmrt.embedding.request import Request
+from fmrt.embedding.scheduler import Workers
 from fmrt.errors import InputError
-from fmrt.progress import Progress
-from fmrt.request import Request
-from fmrt.scheduler import Workers
+from fmrt.system.progress import Progress
 from fmrt.words import count
 
 T = TypeVar("T")

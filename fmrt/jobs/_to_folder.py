@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from fmrt._version import __version__
-from fmrt.bundle import sha256
+from fmrt.bundle.bundle import sha256
+from fmrt.bundle.manifest import MANIFEST_FILE
 from fmrt.data import AS_IT_SAYS, BadRecord, Reading, Record, shard_formats
 from fmrt.data.fingerprint import Fingerprint
 from fmrt.embed_options import DEFAULTS, SHOWN, EmbedOptions
@@ -21,7 +22,6 @@ from fmrt.jobs._settings import Setting, merged
 from fmrt.jobs._sink import ShardSink
 from fmrt.jobs._stream import embed_stream, summary
 from fmrt.loading import Given, takes_model
-from fmrt.manifest import MANIFEST_FILE
 from fmrt.options import checked
 from fmrt.session import runtime_version
 from fmrt.words import count

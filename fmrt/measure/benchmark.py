@@ -11,13 +11,13 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
-from fmrt.bundle import Bundle
-from fmrt.cores import available_cores, cpu_name
-from fmrt.engine import Engine
+from fmrt.bundle.bundle import Bundle
+from fmrt.embedding.engine import Engine
+from fmrt.embedding.scheduler import plan_batches, windows
 from fmrt.machine import kernel_environment
 from fmrt.measure.peak import Peak
-from fmrt.scheduler import plan_batches, windows
 from fmrt.session import Products, count_products, fit, runtime_version
+from fmrt.system.cores import available_cores, cpu_name
 
 # Percentiles of latency.
 PERCENTILES = (50, 90, 99)

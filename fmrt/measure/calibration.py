@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TypeVar
 
-from fmrt.bundle import Bundle
-from fmrt.cores import available_cores
+from fmrt.bundle.bundle import Bundle
 from fmrt.embed_options import EmbedOptions
-from fmrt.engine import Engine
+from fmrt.embedding.engine import Engine
+from fmrt.embedding.scheduler import BATCH_TOKENS
+from fmrt.embedding.tuning import Tuning, default_query_threads
 from fmrt.errors import OptionError
-from fmrt.scheduler import BATCH_TOKENS
-from fmrt.tuning import Tuning, default_query_threads
+from fmrt.system.cores import available_cores
 
 K = TypeVar("K", bound=Hashable)
 BUDGETS = (128, 256, 512, 1024, 2048, 4096)

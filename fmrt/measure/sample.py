@@ -6,8 +6,8 @@ import math
 import random
 from collections.abc import Sequence
 
-from fmrt.bundle import Bundle
-from fmrt.engine import Engine
+from fmrt.bundle.bundle import Bundle
+from fmrt.embedding.engine import Engine
 
 # Natural-length English, as docstrings and paragraphs have it: half are under 25 words, few over
 # 150.

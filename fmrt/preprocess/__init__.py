@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from functools import partial
 
-from fmrt.bundle import Bundle
-from fmrt.extras import needing
-from fmrt.limits import DEFAULT, Limits
-from fmrt.manifest import ImageInput, TextInput, Tower
+from fmrt.bundle.bundle import Bundle
+from fmrt.bundle.manifest import ImageInput, TextInput, Tower
 from fmrt.preprocess.base import Preprocessor
 from fmrt.preprocess.spectrogram import FEATURES_FILE, Spectrogram
+from fmrt.system.extras import needing
+from fmrt.system.limits import DEFAULT, Limits
 
 TOKENIZER_FILE = "tokenizer.json"
 

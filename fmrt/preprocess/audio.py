@@ -16,12 +16,12 @@ import soxr
 from numpy.typing import NDArray
 
 from fmrt.arrays import Feeds
+from fmrt.bundle.manifest import AudioInput
 from fmrt.errors import InputError, quoted
-from fmrt.limits import DEFAULT, Budget, Limits
-from fmrt.manifest import AudioInput
 from fmrt.preprocess.containers import TRUNCATED, Stream, begins_as_sound, streams
 from fmrt.preprocess.regular import open_regular
 from fmrt.preprocess.spectrogram import Spectrogram
+from fmrt.system.limits import DEFAULT, Budget, Limits
 
 Samples = NDArray[np.float32]
 # More channels in an array mean that its axes are exchanged.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fmrt.manifest import ImageInput
+from fmrt.bundle.manifest import ImageInput
 
 Size = tuple[int, int]
 

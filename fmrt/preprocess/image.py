@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from PIL import IcoImagePlugin, Image, ImageOps, UnidentifiedImageError
 
 from fmrt.arrays import Feeds
+from fmrt.bundle.manifest import ImageInput
 from fmrt.errors import InputError, quoted
-from fmrt.limits import DEFAULT, Budget, Limits
-from fmrt.manifest import ImageInput
 from fmrt.preprocess.frame import fitted_size
 from fmrt.preprocess.regular import open_regular
 from fmrt.preprocess.tags import check_exif, check_file
+from fmrt.system.limits import DEFAULT, Budget, Limits
 
 Pixels = NDArray[Any]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from fmrt.errors import InputError
-from fmrt.file_kind import unusual_kind
+from fmrt.system.file_kind import unusual_kind
 
 
 def open_regular(path: str | Path) -> BinaryIO:

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from fmrt.bundle.inputs import BandsSpec, SpectrogramSpec
+from fmrt.bundle.regular import FIX
+from fmrt.bundle.typed import decode
 from fmrt.errors import BundleCorruptError, InputError, said
-from fmrt.inputs import BandsSpec, SpectrogramSpec
-from fmrt.regular import FIX
-from fmrt.typed import decode
 
 FEATURES_FILE = "features.safetensors"
 LOGARITHMS: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
@@ -38,7 +38,7 @@ class Spectrogram:
     Args:
         file: ``features.safetensors`` with ``window`` ``[frame]`` and ``mel_filters``
             ``[fft / 2 + 1, mels]``, float64.
-        parameters: The manifest's numbers, see `fmrt.inputs.SpectrogramSpec`.
+        parameters: The manifest's numbers, see `fmrt.bundle.inputs.SpectrogramSpec`.
 
     Raises:
         BundleCorruptError: The file is malformed, or does not go with the parameters.

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from fmrt.errors import InputError
-from fmrt.limits import megabytes
+from fmrt.system.limits import megabytes
 
 EXIF, PICTURES = b"Exif\0\0", b"MPF\0"
 # Of PNG files: EXIF as hexadecimal text, after a few lines about itself.

@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
-from fmrt import native
 from fmrt.arrays import Feeds
+from fmrt.bundle.manifest import TextInput
 from fmrt.errors import BundleCorruptError, InputError, TextTooLongError, quoted
-from fmrt.manifest import TextInput
 from fmrt.options import text_problem
 from fmrt.preprocess.cutting import Cutter
 from fmrt.preprocess.plain_text import is_plain, plain_tokenizer
 from fmrt.preprocess.tokenizing import TokenizerFailedError, failing
+from fmrt.system import native
 
 # Characters that are tokenized of a longer text, at first: for each token that the model takes, and
 # at least; and by what that grows while these are not enough.

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 
-from fmrt import native
 from fmrt.session.huge_pages import huge_pages
 from fmrt.session.several import Session
+from fmrt.system import native
 
 
 class Alone:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import onnxruntime as ort
 
-from fmrt import native
 from fmrt.errors import BundleCorruptError, GraphError, ProviderError, quoted, said
 from fmrt.session.log import FATAL, silent
 from fmrt.session.ort_types import OrtOptions, OrtSession
+from fmrt.system import native
 
 if TYPE_CHECKING:
     from fmrt.session.providers.base import Provider

@@ -18,7 +18,6 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from fmrt import native
 from fmrt.arrays import Feeds
 from fmrt.errors import FmrtError
 from fmrt.session.creation import check_inputs, check_outputs, not_run
@@ -28,6 +27,7 @@ from fmrt.session.memory import BatchHalver
 from fmrt.session.ort_types import OrtRunOptions, OrtSession, OrtValue
 from fmrt.session.pinned import page_locked
 from fmrt.session.shapes import aligned, bucketed
+from fmrt.system import native
 
 Key = tuple[tuple[str, tuple[int, ...], str], ...]
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fmrt import native
 from fmrt.arrays import Feeds
 from fmrt.errors import DeviceMemoryError
 from fmrt.session.creation import check_inputs, check_outputs, not_run, session_options
 from fmrt.session.host import input_names
 from fmrt.session.memory import is_out_of_memory
 from fmrt.session.providers import Target
+from fmrt.system import native
 
 
 class FeatureSession:

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from fmrt import native
 from fmrt.arrays import Feeds
 from fmrt.errors import FmrtError
 from fmrt.session.creation import check_inputs, check_outputs, not_run
 from fmrt.session.memory import BatchHalver
 from fmrt.session.ort_types import OrtSession
+from fmrt.system import native
 
 # Flash attention takes no padding, and is faster for texts longer than this, see
 # `fmrt.export.rewrite.fused_attention`; without it the scores of all queries and keys are held at

@@ -18,8 +18,8 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 import fmrt
-from fmrt.bundle import record_of
-from fmrt.manifest import (
+from fmrt.bundle.bundle import record_of
+from fmrt.bundle.manifest import (
     REFERENCE_FILE,
     AudioInput,
     ImageInput,
@@ -28,9 +28,9 @@ from fmrt.manifest import (
     Tower,
     Variant,
 )
+from fmrt.bundle.reference import TOWERS, declared
 from fmrt.preprocess.audio import AudioPreprocessor
 from fmrt.preprocess.spectrogram import FEATURES_FILE, Spectrogram
-from fmrt.reference import TOWERS, declared
 from tests.attack.fuzz import command
 from tests.runtime import conftest as text
 

@@ -16,13 +16,13 @@ pytest.importorskip("PIL")
 soundfile = pytest.importorskip("soundfile")
 from PIL import Image  # noqa: E402
 
+from fmrt.bundle.manifest import AudioInput, ImageInput  # noqa: E402
+from fmrt.embedding.scheduler import Workers  # noqa: E402
 from fmrt.errors import InputError  # noqa: E402
-from fmrt.limits import Budget as Memory  # noqa: E402
-from fmrt.limits import Limits  # noqa: E402
-from fmrt.manifest import AudioInput, ImageInput  # noqa: E402
 from fmrt.preprocess.audio import AudioPreprocessor, decode  # noqa: E402
 from fmrt.preprocess.image import ImagePreprocessor  # noqa: E402
-from fmrt.scheduler import Workers  # noqa: E402
+from fmrt.system.limits import Budget as Memory  # noqa: E402
+from fmrt.system.limits import Limits  # noqa: E402
 from tests.attack.fuzz import REFUSED, RIGHT, Budget, Victim, attack  # noqa: E402
 from tests.attack.mutate import mutated_bytes  # noqa: E402
 

@@ -136,7 +136,7 @@ def test_stored_vectors(make: Callable[[], File], tmp_path: Path):
 
 
 def tokenize(file: Path, text: str) -> None:
-    from fmrt.manifest import TextInput
+    from fmrt.bundle.manifest import TextInput
 
     TextPreprocessor(file, TextInput(16, 0)).encode([text] * 40)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 from transformers import AutoConfig
 
-from fmrt.bundle import Bundle
+from fmrt.bundle.bundle import Bundle
 from fmrt.export.writing.sizes import SIZES
 from fmrt.preprocess import TOKENIZER_FILE
 

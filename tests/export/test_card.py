@@ -10,8 +10,8 @@ import pytest
 from huggingface_hub import metadata_load
 
 import fmrt
-from fmrt.card import BEGIN, CARD_FILE, END, PIPELINES, card_for
-from fmrt.card_recipes import recipes
+from fmrt.bundle.card import BEGIN, CARD_FILE, END, PIPELINES, card_for
+from fmrt.bundle.card_recipes import recipes
 from tests.export.audio import AUDIO, save_audio
 from tests.export.models import TINY, save_tiny
 from tests.export.strangers import check_paths

@@ -15,10 +15,10 @@ import fmrt
 from conformance.docs import DOCS, render
 from conformance.results import read_results
 from conformance.scope import model_types
+from fmrt.bundle.manifest import Parity
 from fmrt.export.quiet import quiet
 from fmrt.export.vision.image_processor import ImageProcessor
 from fmrt.machine import Availability, Machine, Memory, Runtime
-from fmrt.manifest import Parity
 from fmrt.measure import Bench
 from tests.export.reference import assert_parity
 from tests.export.test_towers import save

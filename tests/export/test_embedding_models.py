@@ -18,9 +18,9 @@ from tokenizers import models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, LlamaTokenizer
 
 import fmrt
+from fmrt.bundle.manifest import TextInput
 from fmrt.export.quiet import quiet
 from fmrt.export.writing.configuration import save_tokenizer
-from fmrt.manifest import TextInput
 from fmrt.preprocess.text import TextPreprocessor
 from tests.export.models import DECODERS, TEXTS, save_tiny
 from tests.export.reference import TorchEmbedder, assert_parity

@@ -14,7 +14,7 @@ import pytest
 
 import fmrt
 from fmrt.errors import MissingExtraError
-from fmrt.extras import EXTRAS, needing
+from fmrt.system.extras import EXTRAS, needing
 from tests.export.audio import AUDIO, save_audio
 from tests.export.models import TINY, save_tiny
 from tests.export.test_towers import save as save_towers

@@ -11,7 +11,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from transformers import AutoTokenizer
 
 import fmrt
-from fmrt.bundle import Bundle
+from fmrt.bundle.bundle import Bundle
 from tests.export.models import DECODERS, ENCODERS, TEXTS, Tiny, save_tiny
 from tests.export.reference import TorchEmbedder, assert_parity
 from tests.export.strangers import check_for_strangers

@@ -571,7 +571,7 @@ def test_half_precision_survives_values_beyond_its_range(plain: Path, tmp_path: 
     model.graph.insert_before(norm, scaled)
     norm.replace_input_with(0, scaled.outputs[0])
     ir.save(model, copy / "onnx/model.onnx")
-    record = fmrt.bundle.record_of(copy / "onnx/model.onnx")
+    record = fmrt.bundle.bundle.record_of(copy / "onnx/model.onnx")
     for variant in manifest["variants"]:
         if variant["file"] == "onnx/model.onnx":
             variant.update(dataclasses.asdict(record))

@@ -22,8 +22,8 @@ from fmrt.errors import ExportError, OptionError
 from fmrt.export.quiet import quiet
 from fmrt.export.segmentation.sam import FAMILIES, SamDecoder, argument
 from fmrt.export.segmentation.sam_processor import SamProcessor
-from fmrt.masks import resize_bilinear
 from fmrt.preprocess.frame import Frame, fitted_size
+from fmrt.segmentation.masks import resize_bilinear
 from tests.export.reference import assert_parity
 from tests.export.sam import MODELS, NORMALIZED, SIDE, save_segmenter
 from tests.export.strangers import check_for_strangers

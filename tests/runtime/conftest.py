@@ -13,8 +13,8 @@ from hypothesis import settings
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from fmrt.bundle import record_of
-from fmrt.manifest import REFERENCE_FILE, Manifest, Source, TextInput, Tower, Variant
+from fmrt.bundle.bundle import record_of
+from fmrt.bundle.manifest import REFERENCE_FILE, Manifest, Source, TextInput, Tower, Variant
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 # How long an example takes is the machine's, which has other work.

@@ -14,7 +14,8 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 import fmrt
-from fmrt.bundle import record_of
+from fmrt.bundle.bundle import record_of
+from fmrt.bundle.manifest import Manifest, Parity, Variant
 from fmrt.errors import (
     BundleCorruptError,
     BundleNotFoundError,
@@ -24,7 +25,6 @@ from fmrt.errors import (
     VariantNotFoundError,
     VerificationError,
 )
-from fmrt.manifest import Manifest, Parity, Variant
 
 GRAPH = "onnx/model.onnx"
 REFERENCE = "reference.safetensors"

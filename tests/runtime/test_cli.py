@@ -18,11 +18,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fmrt import Embedder, stream
-from fmrt.bundle import record_of
+from fmrt import Embedder
+from fmrt.bundle.bundle import record_of
+from fmrt.bundle.manifest import REFERENCE_FILE, Manifest, Variant
 from fmrt.cli import main
 from fmrt.data import Records
-from fmrt.manifest import REFERENCE_FILE, Manifest, Variant
+from fmrt.embedding import stream
 
 TEXTS = ["the cat sat", "", "a red dog", "日本 cat", "one two three"]
 JSON = [{"text": t, "id": i} for i, t in enumerate(TEXTS)]

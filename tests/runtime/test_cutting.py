@@ -22,8 +22,8 @@ from tokenizers import (
     trainers,
 )
 
+from fmrt.bundle.manifest import TextInput
 from fmrt.errors import InputError, TextTooLongError
-from fmrt.manifest import TextInput
 from fmrt.preprocess import text as text_module
 from fmrt.preprocess.cutting import Cutter
 from fmrt.preprocess.text import TextPreprocessor

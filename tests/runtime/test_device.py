@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fmrt
-from fmrt.bundle import Bundle
-from fmrt.engine import Engine
+from fmrt.bundle.bundle import Bundle
+from fmrt.embedding.engine import Engine
 from fmrt.errors import DeviceMemoryError, ProviderWarning
 from fmrt.session import device as device_module
 from fmrt.session import open_session, resolve_provider
@@ -257,7 +257,7 @@ def test_several_devices_embed_as_one(tiny_bundle: Path, monkeypatch: pytest.Mon
     with fmrt.Embedder(tiny_bundle) as embedder:
         want = embedder.embed(texts, on_too_long="truncate")
     several = SeveralSessions([on_cpu_memory(tiny_bundle) for _ in range(3)])
-    monkeypatch.setattr("fmrt.engine.open_session", lambda *_: several)
+    monkeypatch.setattr("fmrt.embedding.engine.open_session", lambda *_: several)
     with fmrt.Embedder(tiny_bundle) as embedder:
         got = embedder.embed(texts, on_too_long="truncate", batch_tokens=64)
     assert got.shape == (len(texts), DIM)

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fmrt.bundle import Bundle
-from fmrt.card import write_card
+from fmrt.bundle.bundle import Bundle
+from fmrt.bundle.card import write_card
 
 from .fake_hub import COMMIT, TOKEN, FakeHub
 

@@ -16,15 +16,8 @@ PIL = pytest.importorskip("PIL")
 from PIL import Image  # noqa: E402
 
 import fmrt  # noqa: E402
-from fmrt.bundle import record_of  # noqa: E402
-from fmrt.cli import main  # noqa: E402
-from fmrt.data import (  # noqa: E402
-    modality_of,
-    read_embeddings,
-    read_records,
-)
-from fmrt.errors import InputError, OptionError  # noqa: E402
-from fmrt.manifest import (  # noqa: E402
+from fmrt.bundle.bundle import record_of  # noqa: E402
+from fmrt.bundle.manifest import (  # noqa: E402
     REFERENCE_FILE,
     ImageInput,
     Manifest,
@@ -32,6 +25,13 @@ from fmrt.manifest import (  # noqa: E402
     Tower,
     Variant,
 )
+from fmrt.cli import main  # noqa: E402
+from fmrt.data import (  # noqa: E402
+    modality_of,
+    read_embeddings,
+    read_records,
+)
+from fmrt.errors import InputError, OptionError  # noqa: E402
 from fmrt.preprocess import image as module  # noqa: E402
 from fmrt.preprocess.image import ImagePreprocessor, center_crop  # noqa: E402
 

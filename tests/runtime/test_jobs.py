@@ -21,7 +21,7 @@ from fmrt import Embedder
 from fmrt.cli import main
 from fmrt.data.index import sealed
 from fmrt.data.lock import locked_folder, locked_output
-from fmrt.whole_file import key_of
+from fmrt.system.whole_file import key_of
 
 from .conftest import WORDS
 
@@ -569,7 +569,7 @@ def test_two_processes_do_not_write_one_job(tiny_bundle, place, capsys) -> None:
 HOLD = """
 import sys, time
 from fmrt.data.lock import locked_output
-from fmrt.whole_file import PendingFile
+from fmrt.system.whole_file import PendingFile
 with locked_output(sys.argv[1]):
     pending = PendingFile(sys.argv[1])
     print("held", flush=True)

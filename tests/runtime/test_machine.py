@@ -14,8 +14,9 @@ import onnxruntime as ort
 import pytest
 
 import fmrt
-from fmrt import cores, machine
+from fmrt import machine
 from fmrt.cli import main
+from fmrt.system import cores
 
 
 def test_info_describes_this_machine(

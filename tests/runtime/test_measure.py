@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fmrt.bundle import Bundle
+from fmrt.bundle.bundle import Bundle
 from fmrt.cli import main
+from fmrt.embedding.tuning import Tuning, load_tuning
 from fmrt.machine import kernel_environment
 from fmrt.measure.calibration import best
 from fmrt.measure.peak import Peak
 from fmrt.measure.product_graph import product_graph
 from fmrt.session import count_products, fit
-from fmrt.tuning import Tuning, load_tuning
 
 
 def write_products(path: Path) -> None:

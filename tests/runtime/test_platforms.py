@@ -36,7 +36,7 @@ import fmrt
 for found in pkgutil.walk_packages(fmrt.__path__, "fmrt."):
     if not found.name.startswith(("fmrt.export", "fmrt.__main__")):
         importlib.import_module(found.name)
-print(fmrt.cores.available_cores() > 0)
+print(fmrt.system.cores.available_cores() > 0)
 """
 
 

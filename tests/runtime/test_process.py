@@ -28,12 +28,12 @@ sys.exit(main())
 MODULES = (
     "argparse",
     "fmrt.cli.embed",
-    "fmrt.bundle",
+    "fmrt.bundle.bundle",
     "numpy",
     "numpy._core.multiarray",
     "onnxruntime.capi._pybind_state",
     "tokenizers",
-    "fmrt.engine",
+    "fmrt.embedding.engine",
     "fmrt.jobs",
 )
 MAIN = [sys.executable, "-m", "fmrt"]

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 import fmrt
-from fmrt.bundle import Bundle, record_of
+from fmrt.bundle.bundle import Bundle, record_of
 from fmrt.errors import ProcessError
 
 from .conftest import DIM
@@ -322,7 +322,7 @@ def test_a_device_of_the_parent_is_refused_in_a_child(tiny_bundle: Path, tmp_pat
     """Sessions over CPU memory stand for those of GPUs, as in test_device.py."""
     body = """
     from pathlib import Path
-    import fmrt.engine
+    import fmrt.embedding.engine
     from fmrt.errors import ProcessError
     from fmrt.session.creation import session_options
     from fmrt.session.device import Device, DeviceSession
@@ -335,7 +335,7 @@ def test_a_device_of_the_parent_is_refused_in_a_child(tiny_bundle: Path, tmp_pat
             [DeviceSession(start(), "sentence_embedding", Device("cpu", 0)) for _ in range(2)]
         )
 
-    fmrt.engine.open_session = opened
+    fmrt.embedding.engine.open_session = opened
     e = fmrt.Embedder(sys.argv[1])
     list(e._engines.values())[0].provider = "cuda:0,1"
     use()

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fmrt import Embedder
-from fmrt.bundle import sha256
+from fmrt.bundle.bundle import sha256
 from fmrt.cli import main
 from fmrt.data import read_embeddings, read_provenance
 

@@ -15,12 +15,12 @@ import onnxruntime as ort
 import pytest
 
 import fmrt
-from fmrt.cores import cpu_name
 from fmrt.errors import BundleCorruptError, ProviderError, ProviderWarning
 from fmrt.session import diagnosis, every_provider, node_placement, providers, resolve_provider
 from fmrt.session.creation import explain
 from fmrt.session.device_options import DeviceOptions
 from fmrt.session.providers import CUDA, PROVIDERS, plugin
+from fmrt.system.cores import cpu_name
 
 # onnxruntime-gpu 1.31.1 on machines without CUDA's libraries, without a driver, without TensorRT.
 LOADER = {

@@ -21,10 +21,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fmrt import Embedder, disk_cache
-from fmrt.bundle import record_of
+from fmrt import Embedder
+from fmrt.bundle.bundle import record_of
+from fmrt.embedding import disk_cache
+from fmrt.embedding.recall import Recent, Share
 from fmrt.errors import CacheWarning, DataError, InputError
-from fmrt.recall import Recent, Share
 from fmrt.session.host import HostSession
 
 DIM = 3

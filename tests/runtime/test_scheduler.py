@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from fmrt import cores
-from fmrt.postprocess import make_postprocess
-from fmrt.scheduler import Workers, plan_batches, windows
+from fmrt.embedding.postprocess import make_postprocess
+from fmrt.embedding.scheduler import Workers, plan_batches, windows
+from fmrt.system import cores
 
 lengths = hnp.arrays(np.int64, st.integers(0, 200), elements=st.integers(1, 600))
 

@@ -18,16 +18,8 @@ PIL = pytest.importorskip("PIL")
 from PIL import Image  # noqa: E402
 
 import fmrt  # noqa: E402
-from fmrt.bundle import record_of  # noqa: E402
-from fmrt.cli import main  # noqa: E402
-from fmrt.errors import (  # noqa: E402
-    BundleCorruptError,
-    GraphError,
-    InputError,
-    OptionError,
-    VerificationError,
-)
-from fmrt.manifest import (  # noqa: E402
+from fmrt.bundle.bundle import record_of  # noqa: E402
+from fmrt.bundle.manifest import (  # noqa: E402
     REFERENCE_FILE,
     ImageInput,
     Manifest,
@@ -36,8 +28,16 @@ from fmrt.manifest import (  # noqa: E402
     Tower,
     Variant,
 )
-from fmrt.masks import in_image, resize_bilinear  # noqa: E402
+from fmrt.cli import main  # noqa: E402
+from fmrt.errors import (  # noqa: E402
+    BundleCorruptError,
+    GraphError,
+    InputError,
+    OptionError,
+    VerificationError,
+)
 from fmrt.preprocess.frame import Frame  # noqa: E402
+from fmrt.segmentation.masks import in_image, resize_bilinear  # noqa: E402
 
 SIDE, CELLS = 32, 8
 SPEC = ImageInput(

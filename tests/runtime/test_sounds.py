@@ -12,9 +12,9 @@ import pytest
 soundfile = pytest.importorskip("soundfile")
 pytest.importorskip("soxr")
 
+from fmrt.bundle.manifest import AudioInput  # noqa: E402
 from fmrt.data import read_records  # noqa: E402
 from fmrt.errors import InputError  # noqa: E402
-from fmrt.manifest import AudioInput  # noqa: E402
 from fmrt.preprocess.audio import AudioPreprocessor, Sounds, decode  # noqa: E402
 
 RATE = 16_000

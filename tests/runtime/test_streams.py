@@ -13,10 +13,10 @@ import pytest
 from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
 
 from fmrt import Embedder
-from fmrt.bundle import record_of
+from fmrt.bundle.bundle import record_of
 from fmrt.cli import main
+from fmrt.embedding.scheduler import Workers
 from fmrt.errors import ClosedError, InputError, TextTooLongError
-from fmrt.scheduler import Workers
 
 WAIT = 20
 

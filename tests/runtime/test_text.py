@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from fmrt.bundle import record_of
+from fmrt.bundle.bundle import record_of
+from fmrt.bundle.manifest import TextInput
 from fmrt.embedder import Embedder
 from fmrt.errors import BundleCorruptError, InputError
-from fmrt.manifest import TextInput
 from fmrt.preprocess import text as text_module
 from fmrt.preprocess.plain_text import plain_tokenizer
 from fmrt.preprocess.text import TextPreprocessor, check_text

@@ -20,7 +20,10 @@ from safetensors.numpy import save_file
 
 import fmrt
 from fmrt import Embedder
-from fmrt.bundle import Bundle, record_of
+from fmrt.bundle.bundle import Bundle, record_of
+from fmrt.bundle.manifest import REFERENCE_FILE, Manifest
+from fmrt.bundle.onnx_files import external_locations
+from fmrt.bundle.reference import TOWERS, declared
 from fmrt.cli import main
 from fmrt.errors import (
     BundleCorruptError,
@@ -30,9 +33,6 @@ from fmrt.errors import (
     InputError,
     OptionError,
 )
-from fmrt.manifest import REFERENCE_FILE, Manifest
-from fmrt.onnx_files import external_locations
-from fmrt.reference import TOWERS, declared
 from fmrt.session.creation import session_options
 from fmrt.session.device import Device, DeviceSession
 from fmrt.session.providers import CPU
@@ -419,7 +419,7 @@ def test_no_vector_of_no_numbers_is_kept_or_remembered(bundle: Path, tmp_path: P
 
 
 def test_half_precision_that_overflows_is_refused(bundle: Path) -> None:
-    from fmrt.postprocess import PRECISIONS
+    from fmrt.embedding.postprocess import PRECISIONS
 
     with pytest.raises(OptionError, match="precision='float16' holds numbers up to 65,504"):
         PRECISIONS["float16"].encode(np.full((2, 3), 1e5, np.float32), 1.0)
@@ -463,7 +463,7 @@ def test_no_vector_of_no_numbers_passes_on_any_of_several_devices(
     """Three devices over CPU memory, as tests of devices have them."""
     not_a_number(bundle)
     several = SeveralSessions([on_cpu_memory(bundle) for _ in range(3)])
-    monkeypatch.setattr("fmrt.engine.open_session", lambda *_: several)
+    monkeypatch.setattr("fmrt.embedding.engine.open_session", lambda *_: several)
     with Embedder(bundle) as embedder:
         items = ["a cat", "a red cat", "the dog"] * 30
         with pytest.raises(InputError, match="NaN or infinity") as e:

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 import fmrt
-from fmrt import engine, tuning
-from fmrt.bundle import Bundle
+from fmrt.bundle.bundle import Bundle
+from fmrt.embedding import engine, tuning
+from fmrt.embedding.tuning import Tuning, load_tuning, save_tuning, tuning_file
 from fmrt.errors import OptionError
 from fmrt.session import Alone
-from fmrt.tuning import Tuning, load_tuning, save_tuning, tuning_file
 
 from .conftest import WORDS
 

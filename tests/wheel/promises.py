@@ -12,7 +12,7 @@ from pathlib import Path
 
 from dev import binaries, fmrt, python, run
 from fmrt import export_model
-from fmrt.extras import EXTRAS
+from fmrt.system.extras import EXTRAS
 from tests.export.audio import AUDIO, save_audio
 from tests.export.models import TINY, save_tiny
 from tests.export.test_audio import files as sounds

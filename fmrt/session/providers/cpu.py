@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from fmrt.cores import cpu_name
 from fmrt.session.creation import session_options
 from fmrt.session.device_options import DeviceOptions
 from fmrt.session.host import HostSession
 from fmrt.session.providers.base import Provider
 from fmrt.session.several import Session
+from fmrt.system.cores import cpu_name
 
 # Fusions whose CPU kernels are slower than the operators they replace: SkipLayerNormalization is a
 # scalar loop, and BiasGelu takes the bias from the Gemm that adds it for free. See

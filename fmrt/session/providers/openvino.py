@@ -16,16 +16,16 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from fmrt import native
-from fmrt.cores import available_cores
 from fmrt.errors import BundleCorruptError, said
-from fmrt.extras import needing
 from fmrt.session.creation import session_options
 from fmrt.session.device_options import DeviceOptions
 from fmrt.session.host import HostSession
 from fmrt.session.ort_types import OrtOptions, OrtSession
 from fmrt.session.providers.base import DEFAULT, Provider
 from fmrt.session.several import Session
+from fmrt.system import native
+from fmrt.system.cores import available_cores
+from fmrt.system.extras import needing
 
 # OpenVINO's names of precisions. What is neither is computed in fp32.
 HINTS = {"bf16": "bf16"}

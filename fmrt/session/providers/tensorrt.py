@@ -6,10 +6,10 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
-from fmrt.cache_directory import cache_directory
 from fmrt.session.device_options import DeviceOptions
 from fmrt.session.providers.cuda import Cuda
 from fmrt.session.several import Session
+from fmrt.system.cache_directory import cache_directory
 
 
 @dataclass(frozen=True)

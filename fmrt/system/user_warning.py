@@ -6,7 +6,7 @@ import sys
 import warnings
 from pathlib import Path
 
-HERE = str(Path(__file__).parent)
+HERE = str(Path(__file__).parents[1])
 
 
 def warn_user(message: str, category: type[Warning]) -> None:

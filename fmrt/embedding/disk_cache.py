@@ -24,11 +24,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fmrt import native
 from fmrt.arrays import Vectors
+from fmrt.bundle.manifest import Variant
+from fmrt.embedding.recall import Recall, digest
 from fmrt.errors import CacheWarning, ClosedError, DataError
-from fmrt.manifest import Variant
-from fmrt.recall import Recall, digest
+from fmrt.system import native
 from fmrt.words import one_line
 
 # Other processes' transactions last for a window's vectors, far less than this.

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fmrt.checked import record_of
+from fmrt.bundle.checked import record_of
+from fmrt.bundle.manifest import MANIFEST_FILE, FileRecord
 from fmrt.errors import BundleCorruptError, BundleNotFoundError, FmrtError, quoted
-from fmrt.manifest import MANIFEST_FILE, FileRecord
 
 # Of the owner and of the name; the hub's own rules are stricter, and it says so.
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)

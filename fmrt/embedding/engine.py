@@ -11,21 +11,21 @@ from typing import TypeVar
 
 import numpy as np
 
-from fmrt import native
 from fmrt.arrays import Vectors
-from fmrt.bundle import Bundle
-from fmrt.cores import available_cores
-from fmrt.disk_cache import DiskCache
+from fmrt.bundle.bundle import Bundle
+from fmrt.bundle.manifest import Tower, Variant
 from fmrt.embed_options import DEFAULTS, EmbedOptions
+from fmrt.embedding.disk_cache import DiskCache
+from fmrt.embedding.scheduler import BATCH_TOKENS, Workers
+from fmrt.embedding.stream import OnError, Parts, Stream, Truncation
+from fmrt.embedding.tuning import Tuning, default_query_threads, load_tuning
+from fmrt.embedding.vocabulary import find_vocabulary
 from fmrt.errors import OptionError
-from fmrt.limits import DEFAULT, Limits
-from fmrt.manifest import Tower, Variant
 from fmrt.preprocess import make_preprocessor
-from fmrt.scheduler import BATCH_TOKENS, Workers
 from fmrt.session import Alone, DeviceOptions, Session, open_session, resolve_provider
-from fmrt.stream import OnError, Parts, Stream, Truncation
-from fmrt.tuning import Tuning, default_query_threads, load_tuning
-from fmrt.vocabulary import find_vocabulary
+from fmrt.system import native
+from fmrt.system.cores import available_cores
+from fmrt.system.limits import DEFAULT, Limits
 
 T = TypeVar("T")
 

@@ -15,9 +15,9 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fmrt import native
 from fmrt.arrays import Rows
 from fmrt.errors import ClosedError, ProcessError
+from fmrt.system import native
 
 T = TypeVar("T")
 R = TypeVar("R")

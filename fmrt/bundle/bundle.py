@@ -8,15 +8,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from fmrt.checked import Checked, place_inside, record_of, sha256
-from fmrt.errors import (
-    BundleCorruptError,
-    OptionError,
-    VariantNotFoundError,
-    quoted,
-)
-from fmrt.hub import Repository, fetch_manifest, is_hub_id
-from fmrt.manifest import (
+from fmrt.bundle.checked import Checked, place_inside, record_of, sha256
+from fmrt.bundle.hub import Repository, fetch_manifest, is_hub_id
+from fmrt.bundle.manifest import (
     MANIFEST_FILE,
     REFERENCE_FILE,
     FileRecord,
@@ -25,10 +19,16 @@ from fmrt.manifest import (
     Variant,
     manifest_bytes,
 )
-from fmrt.onnx_files import MalformedGraphError, external_locations
+from fmrt.bundle.onnx_files import MalformedGraphError, external_locations
+from fmrt.bundle.reference import HeadReference, Reference, read_head_reference, read_reference
+from fmrt.bundle.regular import FIX
+from fmrt.errors import (
+    BundleCorruptError,
+    OptionError,
+    VariantNotFoundError,
+    quoted,
+)
 from fmrt.options import checked, file_path
-from fmrt.reference import HeadReference, Reference, read_head_reference, read_reference
-from fmrt.regular import FIX
 from fmrt.session import preferred_precisions
 
 __all__ = ["Bundle", "HeadReference", "Reference", "record_of", "sha256"]

@@ -10,10 +10,9 @@ from math import prod
 from pathlib import Path
 from typing import Annotated, Any
 
-from fmrt.errors import BundleCorruptError, BundleNotFoundError, OptionError, SchemaVersionError
-from fmrt.inputs import INPUTS, AudioInput, ImageInput, Name, Side, TextInput
-from fmrt.regular import FIX, read_regular
-from fmrt.typed import (
+from fmrt.bundle.inputs import INPUTS, AudioInput, ImageInput, Name, Side, TextInput
+from fmrt.bundle.regular import FIX, read_regular
+from fmrt.bundle.typed import (
     Chosen,
     Contradictions,
     Count,
@@ -24,7 +23,8 @@ from fmrt.typed import (
     WrongValueError,
     decode,
 )
-from fmrt.whole_file import write_whole
+from fmrt.errors import BundleCorruptError, BundleNotFoundError, OptionError, SchemaVersionError
+from fmrt.system.whole_file import write_whole
 
 __all__ = [
     "MANIFEST_FILE",

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from fmrt.bundle import Bundle
+from fmrt.bundle.bundle import Bundle
+from fmrt.bundle.manifest import TextInput, Tower
 from fmrt.embed_options import DEFAULTS, EmbedOptions
+from fmrt.embedding.postprocess import Postprocess, make_postprocess
 from fmrt.errors import OptionError
-from fmrt.manifest import TextInput, Tower
-from fmrt.postprocess import Postprocess, make_postprocess
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmrt.arrays import Feeds, Vectors
-from fmrt.disk_cache import DiskCache
+from fmrt.bundle.manifest import Tower, Variant
 from fmrt.embed_options import EmbedOptions
+from fmrt.embedding.disk_cache import DiskCache
+from fmrt.embedding.recall import Memory, Recent, Share
+from fmrt.embedding.scheduler import WINDOW_ITEMS, Workers, plan_batches, windows
 from fmrt.errors import GraphError, InputError
-from fmrt.manifest import Tower, Variant
 from fmrt.options import MOST_TOKENS
 from fmrt.preprocess.base import Encoded, Preprocessor
-from fmrt.recall import Memory, Recent, Share
-from fmrt.scheduler import WINDOW_ITEMS, Workers, plan_batches, windows
 from fmrt.session import Alone, Session
 
 T = TypeVar("T")

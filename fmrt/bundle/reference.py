@@ -12,11 +12,11 @@ from typing import Annotated, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fmrt.bundle.inputs import TextInput
+from fmrt.bundle.manifest import MANIFEST_FILE, Manifest, TaskHead, Tower
+from fmrt.bundle.regular import FIX
+from fmrt.bundle.typed import Contradictions, Range, WrongValueError, decode, wrong
 from fmrt.errors import BundleCorruptError, quoted, said
-from fmrt.inputs import TextInput
-from fmrt.manifest import MANIFEST_FILE, Manifest, TaskHead, Tower
-from fmrt.regular import FIX
-from fmrt.typed import Contradictions, Range, WrongValueError, decode, wrong
 
 T = TypeVar("T")
 

@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fmrt.bundle import Bundle
-from fmrt.card import CARD_FILE, card_bytes, card_for, read_card
-from fmrt.checked import record_of
+from fmrt.bundle.bundle import Bundle
+from fmrt.bundle.card import CARD_FILE, card_bytes, card_for, read_card
+from fmrt.bundle.checked import record_of
+from fmrt.bundle.hub import LOG_IN, answer, response_of
+from fmrt.bundle.manifest import MANIFEST_FILE, FileRecord
 from fmrt.errors import FmrtError, HubError, OptionError, quoted
-from fmrt.hub import LOG_IN, answer, response_of
-from fmrt.manifest import MANIFEST_FILE, FileRecord
 from fmrt.options import checked
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from fmrt.bundle.manifest import FileRecord, Variant
+from fmrt.bundle.regular import FIX
 from fmrt.errors import BundleCorruptError
-from fmrt.manifest import FileRecord, Variant
-from fmrt.regular import FIX
 
 T = TypeVar("T")
 Stamp = tuple[int, ...]

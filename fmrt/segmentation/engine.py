@@ -9,18 +9,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fmrt import native
 from fmrt.arrays import Floats
-from fmrt.bundle import Bundle
-from fmrt.cores import available_cores
+from fmrt.bundle.bundle import Bundle
+from fmrt.bundle.manifest import ImageInput, TaskHead, Tower, Variant
 from fmrt.errors import GraphError, InputError
-from fmrt.limits import DEFAULT, Budget, Limits
-from fmrt.manifest import ImageInput, TaskHead, Tower, Variant
-from fmrt.masks import in_image
 from fmrt.preprocess import make_preprocessor
 from fmrt.preprocess.frame import Frame
-from fmrt.segment_prompt import UPPER_LEFT, SegmentPrompt
+from fmrt.segmentation.masks import in_image
+from fmrt.segmentation.prompt import UPPER_LEFT, SegmentPrompt
 from fmrt.session import FeatureSession, resolve_provider
+from fmrt.system import native
+from fmrt.system.cores import available_cores
+from fmrt.system.limits import DEFAULT, Budget, Limits
 
 TASK = "segment"
 MASKS, SCORES = "pred_masks", "iou_scores"

@@ -13,11 +13,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fmrt.cache_directory import cache_directory
-from fmrt.cores import available_cores, cpu_name
-from fmrt.manifest import Variant
+from fmrt.bundle.manifest import Variant
 from fmrt.session import runtime_version
-from fmrt.whole_file import write_whole
+from fmrt.system.cache_directory import cache_directory
+from fmrt.system.cores import available_cores, cpu_name
+from fmrt.system.whole_file import write_whole
 
 # More threads on one short text wait for each other longer than they compute; `fmrt tune` measures.
 MOST_QUERY_THREADS = 8

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Annotated, Any, Literal
 
-from fmrt.errors import quoted
-from fmrt.typed import (
+from fmrt.bundle.typed import (
     Contradictions,
     Count,
     OneOf,
@@ -17,6 +16,7 @@ from fmrt.typed import (
     WrongValueError,
     decode,
 )
+from fmrt.errors import quoted
 
 # Bounds of what a manifest may say, far above what models do, so that a wrong one costs no memory.
 MOST_PIXELS = 1 << 23

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fmrt.bundle import Bundle
-from fmrt.manifest import Manifest
+from fmrt.bundle.bundle import Bundle
+from fmrt.bundle.manifest import Manifest
 
 
 @dataclass(frozen=True)

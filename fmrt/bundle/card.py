@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fmrt.bundle import Bundle
-from fmrt.card_recipes import recipes
-from fmrt.manifest import Manifest, Tower, Variant
-from fmrt.whole_file import write_whole
+from fmrt.bundle.bundle import Bundle
+from fmrt.bundle.card_recipes import recipes
+from fmrt.bundle.manifest import Manifest, Tower, Variant
+from fmrt.system.whole_file import write_whole
 
 CARD_FILE = "README.md"
 BEGIN, END = "<!-- fmrt: begin -->", "<!-- fmrt: end -->"

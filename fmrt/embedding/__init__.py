@@ -1,0 +1,1 @@
+"""Items to vectors, with the loaded graph of one tower."""

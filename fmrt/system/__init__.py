@@ -1,0 +1,1 @@
+"""The process, its memory, files and terminal: what every layer may use."""
