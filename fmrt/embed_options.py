@@ -70,7 +70,7 @@ class EmbedOptions:
         dedupe: Remember the latest 64 MiB of vectors, so that an item that comes back is not
             computed again; without it that is so for texts, within some thousand items.
         batch_tokens: Most tokens (patches, frames) of a batch, padding included; default 512, on a
-            GPU 32,768.
+            GPU 16,384.
 
     Raises:
         OptionError: An option has a wrong type or is out of range; it is named and quoted.

@@ -186,10 +186,9 @@ class Engine:
         """Batches that run at the same time."""
         return self._parts.workers.count
 
-    @property
-    def window_items(self) -> int:
-        """Most items of a window."""
-        return self._parts.window_items
+    def window_sizes(self, total: int) -> Iterator[int]:
+        """Most items of each window of a list."""
+        return self._parts.window_sizes(total)
 
     def vectors(self, items: Sequence[object], prompt: str = "") -> Vectors:
         """Vectors of a short list, float32 ``[n, dim]``, from the session that long ones use."""

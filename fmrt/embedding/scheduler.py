@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from itertools import groupby
+from itertools import groupby, repeat
 from threading import local
 from typing import Generic, TypeVar
 
@@ -77,28 +77,62 @@ def plan_batches(
     return batches
 
 
+def window_sizes(most: int, least: int, total: int | None) -> Iterator[int]:
+    """Most items of each window of a stream, so that a fast device waits for little.
+
+    The device has nothing to do while the first window is prepared, and the caller has nothing to
+    do while the last one is computed. So windows grow from ``least``, doubling, and shrink to half
+    of what is left towards a known end. In between, a window larger than an eighth of the stream
+    would be computed after all others are prepared, and a smaller one would be padded more.
+
+    Args:
+        most: Most items of a window.
+        least: Items of the first window.
+        total: Items of the stream; None if that is not known.
+    """
+    size = least
+    if total is None:
+        while True:
+            yield size
+            size = min(most, 2 * size)
+    most = min(most, total // 8)
+    while True:
+        size = max(least, min(size, most, total // 2))
+        yield size
+        total -= size
+        size *= 2
+
+
 def windows(
     items: Iterable[T],
     weight: Callable[[T], int],
     most: int,
-    most_items: int = WINDOW_ITEMS,
+    sizes: Iterator[int] | None = None,
     group_of: Callable[[T], object] | None = None,
 ) -> Iterator[list[T]]:
-    """Cut a stream into lists of at most ``most_items`` and about ``most`` total weight.
+    """Cut a stream into lists of about ``most`` total weight, and at most ``WINDOW_ITEMS``.
 
     A list ends, too, where ``group_of`` an item changes, and where the stream fails.
+
+    Args:
+        items: The stream.
+        weight: The function that gives an item's weight.
+        most: Most weight of a list.
+        sizes: Most items of each list, such as `window_sizes` gives.
+        group_of: The function that gives an item's group.
     """
+    sizes = sizes or repeat(WINDOW_ITEMS)
     failures: list[Exception] = []
     items = until_failure(items, failures)
     for group in (items,) if group_of is None else (g for _, g in groupby(items, group_of)):
         window: list[T] = []
-        total = 0
+        total, size = 0, next(sizes)
         for item in group:
             window.append(item)
             total += weight(item)
-            if len(window) >= most_items or total >= most:
+            if len(window) >= size or total >= most:
                 yield window
-                window, total = [], 0
+                window, total, size = [], 0, next(sizes)
         if window:
             yield window
     if failures:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from functools import partial
-from itertools import compress, count
+from itertools import compress, count, repeat
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -17,7 +17,13 @@ from fmrt.bundle.manifest import Tower, Variant
 from fmrt.embed_options import EmbedOptions
 from fmrt.embedding.disk_cache import DiskCache
 from fmrt.embedding.recall import Memory, Recent, Share
-from fmrt.embedding.scheduler import WINDOW_ITEMS, Workers, plan_batches, windows
+from fmrt.embedding.scheduler import (
+    WINDOW_ITEMS,
+    Workers,
+    plan_batches,
+    window_sizes,
+    windows,
+)
 from fmrt.errors import GraphError, InputError
 from fmrt.options import MOST_TOKENS
 from fmrt.preprocess.base import Encoded, Preprocessor
@@ -27,6 +33,8 @@ T = TypeVar("T")
 OnError = Callable[[T, InputError], None]
 Calls = list[Callable[[], None]]
 
+# Items of a device's first window: some batches, which it computes while the next is prepared.
+FIRST_WINDOW = 256
 NOT_FINITE = "the model gives NaN or infinity for it; leave it out, or try another variant"
 
 
@@ -64,10 +72,10 @@ class Parts:
         most = self.session.longest_padded
         return None if most is None else most * self.preprocess.stride
 
-    @property
-    def window_items(self) -> int:
-        """Most items of a window."""
-        return self.session.window_items or WINDOW_ITEMS
+    def window_sizes(self, total: int | None) -> Iterator[int]:
+        """Most items of each window of a stream of ``total`` items; None if that is not known."""
+        most = self.session.window_items
+        return repeat(WINDOW_ITEMS) if most is None else window_sizes(most, FIRST_WINDOW, total)
 
     def run(self, session: Session, feeds: Feeds, rows: int) -> Vectors:
         """The vectors of one batch.
@@ -203,11 +211,14 @@ class Stream(Generic[T]):
             # No thread has to wake for it: a query takes as long as its inference.
             return self._completed(self._only(items))
         preprocess, group_of = self._parts.preprocess, self._group_of
+        # Vectors of a group depend on its items alone, so its windows do too.
+        total = len(items) if isinstance(items, Sized) else None
+        sizes = None if group_of else self._parts.window_sizes(total)
         cut = windows(
             self._loaded(items, self._parts.loaders.map if preprocess.parallel else map),
             lambda item: item.weight,
             preprocess.window_weight,
-            self._parts.window_items,
+            sizes,
             None if group_of is None else lambda item: group_of(item.item),
         )
         return self._completed(self._parts.workers.run(self._jobs(cut)))

@@ -183,7 +183,8 @@ def _lengths(engine: Engine, items: Sequence[object]) -> tuple[NDArray[np.int64]
     """Positions of every item, and the part of padding in the batches that they make."""
     preprocess, found, computed = engine.preprocess, [np.zeros(0, np.int64)], 0
     loaded = (preprocess.load(item) for item in items)
-    cut = windows(loaded, preprocess.weight, preprocess.window_weight, engine.window_items)
+    sizes = engine.window_sizes(len(items))
+    cut = windows(loaded, preprocess.weight, preprocess.window_weight, sizes)
     for window in cut:
         lengths = preprocess.encode(window, "", "truncate").lengths
         plan = plan_batches(

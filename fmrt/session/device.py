@@ -81,7 +81,7 @@ class DeviceSession:
         *,
         streams: int = 2,
         graphs: bool = False,
-        batch_tokens: int = 32_768,
+        batch_tokens: int = 16_384,
         window_items: int = 16_384,
     ) -> None:
         check_outputs(session, [output])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +71,7 @@ def test_a_batch_ends_where_the_next_row_would_be_mostly_padding() -> None:
 
 @given(st.lists(st.text(max_size=30)), st.integers(1, 9), st.integers(1, 60))
 def test_windows_cut_a_stream_in_order(items, most_items, most_characters) -> None:
-    cut = list(windows(items, len, most_characters, most_items))
+    cut = list(windows(items, len, most_characters, repeat(most_items)))
     assert [item for window in cut for item in window] == items
     for window in cut:
         assert 1 <= len(window) <= most_items
