@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -377,9 +376,9 @@ class Embedder(Encoding):
         engines = self._engines
         if not engines:
             raise ClosedError
-        checked(modality=modality)
         if modality is None and len(engines) == 1:
             return next(iter(engines.values()))
+        checked(modality=modality)
         if modality is None and first and not isinstance(first[0], str):
             modality = next((name for name in engines if name != "text"), None)
         modality = self.manifest.tower(modality).modality
@@ -390,8 +389,7 @@ class Embedder(Encoding):
     def _request(self, options: EmbedOptions, first: Sequence[object]) -> tuple[Engine, Request]:
         """The engine for items of which ``first`` holds the first, and what it is asked for."""
         engine = self._engine(options.modality, first)
-        options = dataclasses.replace(options, modality=engine.tower.modality)
-        return engine, make_request(self._bundle, options)
+        return engine, make_request(self._bundle, options, engine.tower.modality)
 
     def _vectors(
         self,

@@ -47,39 +47,45 @@ class Share:
     """Which items of a window are computed, and how the others get their vectors.
 
     Args:
-        count: Items.
+        rows: The items, by their rows in the window, int64.
         keys: The keys of the items, or None to compute every one.
         memories: Asked in this order, each for what those before it do not know.
 
     Attributes:
         distinct: How many items differ.
-        first: The first item that equals each distinct one, int64 ``[distinct]``.
-        rows: The distinct ones that are to be computed, int64.
+        rows: Of those that are to be computed, int64.
+        places: Of their vectors among those of the distinct ones, int64.
     """
 
     def __init__(
-        self, count: int, keys: Sequence[bytes] | None, memories: Sequence[Memory]
+        self, rows: Rows, keys: Sequence[bytes] | None, memories: Sequence[Memory]
     ) -> None:
-        self.first: Rows = np.arange(count)
+        self.rows = rows
+        self.places: Rows = np.arange(len(rows))
+        self.distinct = len(rows)
         self._inverse: Rows | None = None
-        if keys is not None:
-            self.first, self._inverse = _distinct(keys)
-        self.distinct = len(self.first)
-        self.rows: Rows = np.arange(self.distinct)
         self._recalls: list[tuple[Rows, Recall]] = []
+        if keys is not None:
+            self._look_up(keys, memories)
+        elif memories:
+            raise TypeError("memories need keys")
+
+    def _look_up(self, keys: Sequence[bytes], memories: Sequence[Memory]) -> None:
+        first, self._inverse = _distinct(keys)
+        self.distinct = len(first)
+        self.places = np.arange(self.distinct)
         for memory in memories:
-            if keys is None:
-                raise TypeError("memories need keys")
-            recall = memory.recall([keys[i] for i in self.first[self.rows]])
-            self._recalls.append((self.rows, recall))
-            self.rows = self.rows[~recall.known]
+            recall = memory.recall([keys[i] for i in first[self.places]])
+            self._recalls.append((self.places, recall))
+            self.places = self.places[~recall.known]
+        self.rows = self.rows[first[self.places]]
 
     def spread(self, vectors: Vectors) -> Vectors:
-        """All items' vectors, from those of the distinct ones with ``rows`` computed."""
-        for rows, recall in reversed(self._recalls):
-            part = vectors[rows]
+        """All items' vectors, from those of the distinct ones with ``places`` computed."""
+        for places, recall in reversed(self._recalls):
+            part = vectors[places]
             recall.complete(part)
-            vectors[rows] = part
+            vectors[places] = part
         return vectors if self._inverse is None else vectors[self._inverse]
 
 

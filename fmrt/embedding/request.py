@@ -29,13 +29,20 @@ class Request:
     post: Postprocess
 
 
-def make_request(bundle: Bundle, options: EmbedOptions = DEFAULTS) -> Request:
+def make_request(
+    bundle: Bundle, options: EmbedOptions = DEFAULTS, modality: str | None = None
+) -> Request:
     """Look options up in a bundle; no graph is loaded.
+
+    Args:
+        bundle: The bundle.
+        options: What is asked for.
+        modality: The modality of the items, where it is known; default the options' own.
 
     Raises:
         OptionError: An option makes no sense for this model.
     """
-    tower = bundle.manifest.tower(options.modality)
+    tower = bundle.manifest.tower(modality or options.modality)
     post = make_postprocess(
         dim=bundle.manifest.dim,
         normalized=tower.normalize,

@@ -284,10 +284,9 @@ class Stream(Generic[T]):
         parts = self._parts
         constants = parts.preprocess.constants(self._prompt)
         share = self._share(encoded, good, constants, self._memories(window[0].item))
-        rows = good[share.first[share.rows]]
-        lengths = encoded.lengths[rows]
+        lengths = encoded.lengths[share.rows]
         out = np.empty((share.distinct, *parts.shape), np.float32)
-        batch = partial(self._batch, encoded, rows, constants, out, share.rows)
+        batch = partial(self._batch, encoded, share, constants, out)
 
         def calls(session: Session, workers: int) -> Calls:
             plan = plan_batches(
@@ -301,8 +300,9 @@ class Stream(Generic[T]):
         few = int(lengths.sum()) <= self._budget
         first = self._may_be_alone and window[0].position == 0
         left = self._few(calls) if few and first else calls(parts.session, parts.workers.count)
-        entries = [window[row] for row in good.tolist()]
-        return _Window(entries, out, share, self._reject), left
+        if len(good) < len(window):
+            window = [window[row] for row in good.tolist()]
+        return _Window(window, out, share, self._reject), left
 
     def _share(
         self,
@@ -318,7 +318,7 @@ class Stream(Generic[T]):
         if memories and constants and keys is not None:
             shared = b"".join(name.encode() + constants[name].tobytes() for name in constants)
             keys = [shared + key for key in keys]
-        return Share(len(good), keys, memories)
+        return Share(good, keys, memories)
 
     def _few(self, calls: Callable[[Session, int], Calls]) -> Calls:
         """Compute a stream's only batches here, not after those of others; returns what is left.
@@ -339,16 +339,15 @@ class Stream(Generic[T]):
     def _batch(
         self,
         encoded: Encoded,
-        rows: NDArray[np.int64],
+        share: Share,
         constants: Feeds,
         out: Vectors,
-        places: NDArray[np.int64],
         session: Session,
         chosen: NDArray[np.int64],
     ) -> None:
-        """Compute ``chosen`` of the ``rows`` into their ``places`` of ``out``."""
-        feeds = {**encoded.feeds(rows[chosen]), **constants}
-        out[places[chosen]] = self._parts.run(session, feeds, len(chosen))
+        """Compute ``chosen`` of what is to be computed, each into its place of ``out``."""
+        feeds = {**encoded.feeds(share.rows[chosen]), **constants}
+        out[share.places[chosen]] = self._parts.run(session, feeds, len(chosen))
 
 
 def _reject_all(

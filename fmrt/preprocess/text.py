@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import chain, compress, islice
 from pathlib import Path
 from typing import NamedTuple
@@ -49,7 +50,6 @@ class Tokens:
         errors: Texts that cannot be embedded, by row.
         pad_token_id: Fills ``input_ids`` after the last token.
         counted: Whether no text was cut before it was tokenized.
-        starts: Offset of each text's ids, int64 ``[n]``.
     """
 
     ids: NDArray[np.int64]
@@ -59,10 +59,11 @@ class Tokens:
     errors: Mapping[int, InputError]
     pad_token_id: int
     counted: bool = True
-    starts: NDArray[np.int64] = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "starts", np.cumsum(self.lengths) - self.lengths)
+    @cached_property
+    def starts(self) -> NDArray[np.int64]:
+        """Offset of each text's ids, int64 ``[n]``."""
+        return np.cumsum(self.lengths) - self.lengths
 
     def feeds(self, rows: NDArray[np.int64]) -> Feeds:
         """Model inputs of some rows, right-padded, each int64 ``[rows, longest]``."""
@@ -277,9 +278,10 @@ class TextPreprocessor:
     ) -> None:
         """Put texts of no token, and too long ones if asked for, to ``errors``."""
         limit = self._spec.max_length
-        for row in np.flatnonzero(tokens.untruncated == 0).tolist():
-            if row not in errors:
-                errors[row] = InputError("the tokenizer gives no tokens for it; remove the text")
+        if not tokens.untruncated.all():
+            nothing = InputError("the tokenizer gives no tokens for it; remove the text")
+            for row in np.flatnonzero(tokens.untruncated == 0).tolist():
+                errors.setdefault(row, nothing)
         if on_too_long != "error":
             return
         for row in np.flatnonzero(tokens.untruncated > limit).tolist():

@@ -55,8 +55,7 @@ class Alone:
         with self._lock:
             self._wanted += 1
             # Threads that start at the interpreter's end have nobody who waits for them.
-            wanted = self._wanted > 1 and not native.ending()
-            if self._opened is None and wanted:
+            if self._opened is None and self._wanted > 1 and not native.ending():
                 self._opened = Future()
                 self._thread = threading.Thread(
                     target=self._run, args=(self._opened,), name="fmrt-open", daemon=False

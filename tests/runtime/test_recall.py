@@ -43,7 +43,7 @@ def test_every_item_gets_its_vector_however_small_the_memory(windows, places, in
     pending: list[tuple[list[bytes], Share]] = []
     for window in [*windows, *([[]] * in_flight)]:
         keys = [str(n).encode() for n in window]
-        pending.append((keys, Share(len(keys), keys, [recent])))
+        pending.append((keys, Share(np.arange(len(keys)), keys, [recent])))
         if len(pending) > in_flight:
             check(*pending.pop(0))
     for keys, share in pending:
@@ -52,8 +52,8 @@ def test_every_item_gets_its_vector_however_small_the_memory(windows, places, in
 
 def check(keys: list[bytes], share: Share) -> None:
     computed = np.full((share.distinct, DIM), -1, np.float32)
-    for row in share.rows:
-        computed[row] = vector(keys[share.first[row]])
+    for row, place in zip(share.rows, share.places, strict=True):
+        computed[place] = vector(keys[row])
     expected = np.array([vector(key) for key in keys], np.float32).reshape(-1, DIM)
     assert np.array_equal(share.spread(computed), expected)
 
