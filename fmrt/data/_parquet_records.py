@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fmrt.data._columns import LINE, TEXT, Columns, Wanted, lookup, pick
-from fmrt.data._parquet_pages import largest_value
+from fmrt.data._parquet_pages import PageSizes
 from fmrt.data._pyarrow import pyarrow, reading_parquet
 from fmrt.data._records import BadRecord, Record
 from fmrt.data._source import SPLIT, peeked
@@ -109,9 +109,9 @@ def _records(
     tops = {name if name in own else name.partition(".")[0] for name in names}
     done = 0
     with reading_parquet(source), file:
+        sizes = PageSizes(source, file, names, limits)
         for group in range(file.num_row_groups):
-            largest = largest_value(source, file, group, names, limits)
-            rows = max(1, min(_BATCH_ROWS, _BATCH_BYTES // largest))
+            rows = max(1, min(_BATCH_ROWS, _BATCH_BYTES // sizes.largest_value(group)))
             for batch in file.iter_batches(rows, row_groups=[group], columns=sorted(names)):
                 values = {name: values_of(batch.column(name)) for name in tops}
                 for row in zip(*values.values(), strict=True):

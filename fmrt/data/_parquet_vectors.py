@@ -22,7 +22,7 @@ from fmrt.data._output_format import (
     Stated,
     patches,
 )
-from fmrt.data._parquet_pages import largest_value
+from fmrt.data._parquet_pages import PageSizes
 from fmrt.data._parquet_records import TEXT_TYPES, Unreadable, values_of
 from fmrt.data._pyarrow import pyarrow, reading_parquet
 from fmrt.errors import DataError
@@ -161,11 +161,12 @@ def _vectors(path: str, file: parquet.ParquetFile) -> NDArray[Any]:
     out: NDArray[Any] | None = None
     done = 0
     rows = max(1, file.metadata.num_rows)
-    row_bytes = _VALUE_BYTES * _values_of(file, EMBEDDING) // rows
+    sizes = PageSizes(path, file, {EMBEDDING}, DEFAULT)
+    row_bytes = _VALUE_BYTES * sizes.values // rows
     _check_total(path, row_bytes * rows)
     size = max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(1, row_bytes)))
     for group in range(file.num_row_groups):
-        largest_value(path, file, group, {EMBEDDING}, DEFAULT)
+        sizes.largest_value(group)
         for batch in file.iter_batches(size, row_groups=[group], columns=[EMBEDDING]):
             vectors = _matrix(path, batch.column(EMBEDDING))
             if out is None:
@@ -175,13 +176,6 @@ def _vectors(path: str, file: parquet.ParquetFile) -> NDArray[Any]:
             out[done : done + len(vectors)] = vectors
             done += len(vectors)
     return _no_vectors(path, file) if out is None else out
-
-
-def _values_of(file: parquet.ParquetFile, name: str) -> int:
-    """Numbers in a column's lists, as the file states: pyarrow reads no more of them."""
-    groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
-    columns = [group.column(i) for group in groups for i in range(group.num_columns)]
-    return sum(c.num_values for c in columns if c.path_in_schema.partition(".")[0] == name)
 
 
 def _check_total(path: str, needed: int) -> None:
@@ -234,9 +228,9 @@ def _column(path: str, name: str) -> list[object]:
     with arrow.ParquetFile(path) as plain:
         shared = [name] if str(plain.schema_arrow.field(name).type) in TEXT_TYPES else []
     with arrow.ParquetFile(path, read_dictionary=shared) as file:
+        sizes = PageSizes(path, file, {name}, DEFAULT)
         for group in range(file.num_row_groups):
-            largest = largest_value(path, file, group, {name}, DEFAULT)
-            rows = max(1, min(_BATCH_ROWS, _BATCH_BYTES // largest))
+            rows = max(1, min(_BATCH_ROWS, _BATCH_BYTES // sizes.largest_value(group)))
             for batch in file.iter_batches(rows, row_groups=[group], columns=[name]):
                 values = values_of(batch.column(name))
                 size += sum(map(sys.getsizeof, {id(value): value for value in values}.values()))

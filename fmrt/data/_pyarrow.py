@@ -24,5 +24,5 @@ def reading_parquet(source: str) -> Iterator[None]:
     """Turn an error of reading the parquet file ``source`` into a ``DataError``."""
     try:
         yield
-    except (OSError, pyarrow().ArrowException) as e:
+    except (OSError, UnicodeDecodeError, pyarrow().ArrowException) as e:
         raise DataError(f"cannot read {shown(source)} as parquet: {one_line(e)}") from e
