@@ -17,7 +17,7 @@ from mteb.models import ModelMeta
 from mteb.models.abs_encoder import AbsEncoder, get_prompt_name
 from numpy.typing import NDArray
 
-from fmrt.bundle import Bundle
+from fmrt.bundle.bundle import Bundle
 from fmrt.embed_options import DEFAULTS, EmbedOptions
 from fmrt.embedder import Embedder
 from fmrt.encode import DOCUMENT, QUERY

@@ -144,6 +144,7 @@ def test_texts_score_as_in_sentence_transformers(model: Path, task: Any) -> None
     assert encoder.mteb_model_meta.name == "fmrt/bundle-fmrt-fp32-cpu"
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_images_are_embedded_and_compared_with_texts(tmp_path: Path) -> None:
     bundle = fmrt.export_model(save_towers("clip", tmp_path / "model"), tmp_path / "bundle")
