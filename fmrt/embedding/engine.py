@@ -22,7 +22,7 @@ from fmrt.embedding.tuning import Tuning, default_query_threads, load_tuning
 from fmrt.embedding.vocabulary import find_vocabulary
 from fmrt.errors import OptionError
 from fmrt.preprocess import make_preprocessor
-from fmrt.session import Alone, DeviceOptions, Session, open_session, resolve_provider
+from fmrt.session import AllCores, DeviceOptions, Session, open_session, resolve_provider
 from fmrt.system import native
 from fmrt.system.cores import available_cores
 from fmrt.system.limits import DEFAULT, Limits
@@ -106,7 +106,7 @@ class Engine:
             Workers(self.tuning.workers or session.workers or available_cores()),
             # Of their own: a loader that waits for a window's batches would stop the next window.
             Workers(self.tuning.workers or available_cores()),
-            self._make_alone() if self.on_host else None,
+            self._all_cores_session() if self.on_host else None,
             self._open_cache(),
         )
 
@@ -131,7 +131,7 @@ class Engine:
         prompt: str = "",
         truncation: Truncation | None = None,
         on_error: OnError[T] | None = None,
-        alone: bool = True,
+        all_cores: bool = True,
         group_of: Callable[[T], Hashable] | None = None,
     ) -> Iterator[tuple[list[T], Vectors]]:
         """Yield the items in input order, a window at a time, with vectors float32 ``[n, dim]``.
@@ -148,7 +148,7 @@ class Engine:
             prompt: the text before every text.
             truncation: counts what was cut.
             on_error: takes each item that cannot be embedded, which is then left out.
-            alone: whether a stream of less than one batch may have all cores to itself.
+            all_cores: whether a stream of less than one batch may run on all cores.
             group_of: of an item; a window ends where it changes, nothing is remembered beyond, and
                 batches do not depend on the number of workers: the vectors of a group depend on
                 its items alone, to the last bit.
@@ -166,7 +166,7 @@ class Engine:
             prompt=prompt,
             truncation=truncation or Truncation(),
             on_error=on_error,
-            alone=alone,
+            all_cores=all_cores,
             group_of=group_of,
         )
         return stream.run(items)
@@ -192,7 +192,7 @@ class Engine:
 
     def vectors(self, items: Sequence[object], prompt: str = "") -> Vectors:
         """Vectors of a short list, float32 ``[n, dim]``, from the session that long ones use."""
-        stream = self.stream(items, lambda item: item, prompt=prompt, alone=False)
+        stream = self.stream(items, lambda item: item, prompt=prompt, all_cores=False)
         parts = [part for _, part in stream]
         return np.concatenate([np.empty((0, *self.shape), np.float32), *parts])
 
@@ -207,8 +207,8 @@ class Engine:
 
     def wait(self) -> None:
         """Until a session that is being opened in the background is open."""
-        if self._parts.alone is not None:
-            self._parts.alone.wait()
+        if self._parts.all_cores is not None:
+            self._parts.all_cores.wait()
 
     def close(self) -> None:
         """End the worker threads; in a forked process, where there are none, do nothing."""
@@ -227,10 +227,10 @@ class Engine:
         output = self.tower.embedding_output
         return DiskCache(self._cache_directory, self.variant, provider, output, self.shape)
 
-    def _make_alone(self) -> Alone | None:
+    def _all_cores_session(self) -> AllCores | None:
         """A session for few and short items, where it has more threads than the other."""
         threads = self.tuning.query_threads or default_query_threads()
         weights = self.variant.size + sum(r.size for r in self.variant.external.values())
         if threads <= (self.tuning.intra_op_threads or 1) or weights > MOST_WEIGHTS_TWICE:
             return None
-        return Alone(partial(self._open, threads))
+        return AllCores(partial(self._open, threads))

@@ -23,7 +23,7 @@ DIGEST_BYTES = 16
 
 
 class Recall(Protocol):
-    """What a memory knows of some items."""
+    """What a cache knows about some items."""
 
     @property
     def known(self) -> NDArray[np.bool_]:
@@ -36,20 +36,20 @@ class Recall(Protocol):
         """
 
 
-class Memory(Protocol):
-    """Vectors from before."""
+class VectorCache(Protocol):
+    """Vectors that were computed before."""
 
     def recall(self, keys: Sequence[bytes]) -> Recall:
         """Look items up; no two of the keys are equal."""
 
 
-class Share:
+class Deduplication:
     """Which items of a window are computed, and how the others get their vectors.
 
     Args:
         rows: The items, by their rows in the window, int64.
         keys: The keys of the items, or None to compute every one.
-        memories: Asked in this order, each for what those before it do not know.
+        caches: Asked in this order, each for what those before it do not know.
 
     Attributes:
         distinct: How many items differ.
@@ -58,7 +58,7 @@ class Share:
     """
 
     def __init__(
-        self, rows: Rows, keys: Sequence[bytes] | None, memories: Sequence[Memory]
+        self, rows: Rows, keys: Sequence[bytes] | None, caches: Sequence[VectorCache]
     ) -> None:
         self.rows = rows
         self.places: Rows = np.arange(len(rows))
@@ -66,16 +66,16 @@ class Share:
         self._inverse: Rows | None = None
         self._recalls: list[tuple[Rows, Recall]] = []
         if keys is not None:
-            self._look_up(keys, memories)
-        elif memories:
-            raise TypeError("memories need keys")
+            self._look_up(keys, caches)
+        elif caches:
+            raise TypeError("caches need keys")
 
-    def _look_up(self, keys: Sequence[bytes], memories: Sequence[Memory]) -> None:
+    def _look_up(self, keys: Sequence[bytes], caches: Sequence[VectorCache]) -> None:
         first, self._inverse = _distinct(keys)
         self.distinct = len(first)
         self.places = np.arange(self.distinct)
-        for memory in memories:
-            recall = memory.recall([keys[i] for i in first[self.places]])
+        for cache in caches:
+            recall = cache.recall([keys[i] for i in first[self.places]])
             self._recalls.append((self.places, recall))
             self.places = self.places[~recall.known]
         self.rows = self.rows[first[self.places]]

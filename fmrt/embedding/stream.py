@@ -16,7 +16,7 @@ from fmrt.arrays import Feeds, Vectors
 from fmrt.bundle.manifest import Tower, Variant
 from fmrt.embed_options import EmbedOptions
 from fmrt.embedding.disk_cache import DiskCache
-from fmrt.embedding.recall import Memory, Recent, Share
+from fmrt.embedding.recall import Deduplication, Recent, VectorCache
 from fmrt.embedding.scheduler import (
     WINDOW_ITEMS,
     Workers,
@@ -27,7 +27,7 @@ from fmrt.embedding.scheduler import (
 from fmrt.errors import GraphError, InputError
 from fmrt.options import MOST_TOKENS
 from fmrt.preprocess.base import Encoded, Preprocessor
-from fmrt.session import Alone, Session
+from fmrt.session import AllCores, Session
 
 T = TypeVar("T")
 OnError = Callable[[T, InputError], None]
@@ -50,7 +50,7 @@ class Parts:
         session: The session that batches run on.
         workers: Threads that run them.
         loaders: Threads that decode items.
-        alone: The session for few and short items, if there is one.
+        all_cores: The session for few and short items, if there is one.
         cache: Vectors on disk.
     """
 
@@ -61,7 +61,7 @@ class Parts:
     session: Session
     workers: Workers
     loaders: Workers
-    alone: Alone | None
+    all_cores: AllCores | None
     cache: DiskCache | None
 
     @property
@@ -143,7 +143,7 @@ class _Window(Generic[T]):
 
     entries: list[_Item[T]]
     vectors: Vectors
-    share: Share
+    deduplication: Deduplication
     reject: OnError[T]
 
     def complete(self) -> tuple[list[T], Vectors, Exception | None]:
@@ -151,7 +151,7 @@ class _Window(Generic[T]):
 
         If that ends the stream, the items before it, and what to raise.
         """
-        vectors = self.share.spread(self.vectors)
+        vectors = self.deduplication.spread(self.vectors)
         entries, failure = self.entries, None
         if not np.isfinite(vectors).all():
             finite = np.array([np.isfinite(vector).all() for vector in vectors])
@@ -174,7 +174,7 @@ class Stream(Generic[T]):
         prompt: The text before every text.
         truncation: Counts what was cut.
         on_error: Takes each item that cannot be embedded, which is then left out.
-        alone: Whether a stream of less than one batch may have all cores to itself.
+        all_cores: Whether a stream of less than one batch may run on all cores.
         group_of: The function that gives an item's group, see `Engine.stream`.
     """
 
@@ -188,7 +188,7 @@ class Stream(Generic[T]):
         prompt: str,
         truncation: Truncation,
         on_error: OnError[T] | None,
-        alone: bool,
+        all_cores: bool,
         group_of: Callable[[T], Hashable] | None,
     ) -> None:
         self._parts = parts
@@ -198,12 +198,12 @@ class Stream(Generic[T]):
         self._prompt = prompt
         self._truncation = truncation
         self._reject = on_error or _raise
-        self._may_be_alone = alone and group_of is None
+        self._may_use_all_cores = all_cores and group_of is None
         self._group_of = group_of
-        caches: list[Memory] = [] if parts.cache is None else [parts.cache]
-        self._memories: Callable[[T], list[Memory]] = lambda _: caches
+        caches: list[VectorCache] = [] if parts.cache is None else [parts.cache]
+        self._caches: Callable[[T], list[VectorCache]] = lambda _: caches
         if options.dedupe:
-            self._memories = _remembering(parts.shape, group_of, caches)
+            self._caches = _remembering(parts.shape, group_of, caches)
 
     def run(self, items: Iterable[T]) -> Iterator[tuple[list[T], Vectors]]:
         """Yield items and their vectors, a window at a time."""
@@ -283,10 +283,10 @@ class Stream(Generic[T]):
         """The ``good`` rows of a window, and the calls that compute their vectors."""
         parts = self._parts
         constants = parts.preprocess.constants(self._prompt)
-        share = self._share(encoded, good, constants, self._memories(window[0].item))
-        lengths = encoded.lengths[share.rows]
-        out = np.empty((share.distinct, *parts.shape), np.float32)
-        batch = partial(self._batch, encoded, share, constants, out)
+        deduplication = self._deduplicate(encoded, good, constants, self._caches(window[0].item))
+        lengths = encoded.lengths[deduplication.rows]
+        out = np.empty((deduplication.distinct, *parts.shape), np.float32)
+        batch = partial(self._batch, encoded, deduplication, constants, out)
 
         def calls(session: Session, workers: int) -> Calls:
             plan = plan_batches(
@@ -298,27 +298,27 @@ class Stream(Generic[T]):
             return [partial(batch, session, places) for places in plan]
 
         few = int(lengths.sum()) <= self._budget
-        first = self._may_be_alone and window[0].position == 0
+        first = self._may_use_all_cores and window[0].position == 0
         left = self._few(calls) if few and first else calls(parts.session, parts.workers.count)
         if len(good) < len(window):
             window = [window[row] for row in good.tolist()]
-        return _Window(window, out, share, self._reject), left
+        return _Window(window, out, deduplication, self._reject), left
 
-    def _share(
+    def _deduplicate(
         self,
         encoded: Encoded,
         good: NDArray[np.int64],
         constants: Feeds,
-        memories: Sequence[Memory],
-    ) -> Share:
+        caches: Sequence[VectorCache],
+    ) -> Deduplication:
         """Which of the ``good`` rows are computed."""
         keys = None
-        if memories or (self._parts.preprocess.dedupe and len(good) > 1):
+        if caches or (self._parts.preprocess.dedupe and len(good) > 1):
             keys = encoded.keys(good)
-        if memories and constants and keys is not None:
+        if caches and constants and keys is not None:
             shared = b"".join(name.encode() + constants[name].tobytes() for name in constants)
             keys = [shared + key for key in keys]
-        return Share(good, keys, memories)
+        return Deduplication(good, keys, caches)
 
     def _few(self, calls: Callable[[Session, int], Calls]) -> Calls:
         """Compute a stream's only batches here, not after those of others; returns what is left.
@@ -326,9 +326,9 @@ class Stream(Generic[T]):
         They have all cores to themselves if the session for that is open, and not in use.
         """
         parts = self._parts
-        if parts.alone is None:
+        if parts.all_cores is None:
             return calls(parts.session, parts.workers.count)
-        with parts.alone.session() as session:
+        with parts.all_cores.session() as session:
             found = calls(session or parts.session, 1 if session else parts.workers.count)
             if session is None and len(found) > 1:
                 return found
@@ -339,15 +339,15 @@ class Stream(Generic[T]):
     def _batch(
         self,
         encoded: Encoded,
-        share: Share,
+        deduplication: Deduplication,
         constants: Feeds,
         out: Vectors,
         session: Session,
         chosen: NDArray[np.int64],
     ) -> None:
         """Compute ``chosen`` of what is to be computed, each into its place of ``out``."""
-        feeds = {**encoded.feeds(share.rows[chosen]), **constants}
-        out[share.places[chosen]] = self._parts.run(session, feeds, len(chosen))
+        feeds = {**encoded.feeds(deduplication.rows[chosen]), **constants}
+        out[deduplication.places[chosen]] = self._parts.run(session, feeds, len(chosen))
 
 
 def _reject_all(
@@ -365,20 +365,20 @@ def _reject_all(
 def _remembering(
     shape: tuple[int, ...],
     group_of: Callable[[T], Hashable] | None,
-    others: Sequence[Memory],
-) -> Callable[[T], list[Memory]]:
-    """Gives the memories for a window by its first item: a new one for another group."""
+    others: Sequence[VectorCache],
+) -> Callable[[T], list[VectorCache]]:
+    """Gives the caches for a window by its first item: a new one for another group."""
     group: Hashable = None
     recent: Recent | None = None
 
-    def memories(first: T) -> list[Memory]:
+    def caches(first: T) -> list[VectorCache]:
         nonlocal group, recent
         now = None if group_of is None else group_of(first)
         if recent is None or now != group:
             group, recent = now, Recent(shape)
         return [recent, *others]
 
-    return memories
+    return caches
 
 
 def _raise(_: object, error: InputError) -> None:

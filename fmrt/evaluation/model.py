@@ -15,8 +15,8 @@ from fmrt.embed_options import EmbedOptions
 from fmrt.embedder import Embedder
 from fmrt.errors import InputError, OptionError
 from fmrt.evaluation.dataset import Side
-from fmrt.evaluation.memory import Peak
 from fmrt.evaluation.neighbours import Vectors
+from fmrt.evaluation.peak_memory import PeakMemory
 
 # Of which a cosine can be computed.
 _PRECISIONS = ("float32", "float16", "int8")
@@ -107,7 +107,7 @@ class BundleModel:
         found: dict[str, Vectors] = {}
         failed: dict[str, dict[int, str]] = {}
         with (
-            Peak() as peak,
+            PeakMemory() as peak,
             Embedder(
                 self.bundle,
                 variant=self.variant,
@@ -199,7 +199,7 @@ class OriginalModel:
         if any(side.modality != "text" for side in sides.values()):
             raise OptionError("--against pytorch is for texts; fmrt verify compares other models")
         source = self.bundle.manifest.source
-        with Peak() as peak:
+        with PeakMemory() as peak:
             name = self.source or source.model
             revision = None if self.source else source.revision
             if revision is None and not Path(name).is_dir():

@@ -15,7 +15,7 @@ from fmrt.bundle.bundle import Bundle
 from fmrt.embedding.engine import Engine
 from fmrt.embedding.scheduler import plan_batches, windows
 from fmrt.machine import kernel_environment
-from fmrt.measure.peak import Peak
+from fmrt.measure.peak import PeakFlops
 from fmrt.session import Products, count_products, fit, runtime_version
 from fmrt.system.cores import available_cores, cpu_name
 
@@ -237,11 +237,11 @@ def _shapes(products: Products, scale: float) -> list[tuple[int, int, int]]:
 
 
 @contextmanager
-def _peak(engine: Engine, shapes: Sequence[tuple[int, int, int]]) -> Iterator[Peak | None]:
+def _peak(engine: Engine, shapes: Sequence[tuple[int, int, int]]) -> Iterator[PeakFlops | None]:
     if not engine.on_host or not shapes:
         yield None
         return
-    peak = Peak(shapes, available_cores(), COMPUTED.get(engine.variant.precision, "fp32"))
+    peak = PeakFlops(shapes, available_cores(), COMPUTED.get(engine.variant.precision, "fp32"))
     try:
         yield peak
     finally:

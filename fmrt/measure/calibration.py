@@ -128,7 +128,7 @@ def _that_fit(engine: Engine, items: Sequence[object]) -> Sequence[object]:
 def _runs(engine: Engine, items: Sequence[object], budget: int) -> Callable[[], None]:
     def run() -> None:
         for _ in engine.stream(
-            items, lambda item: item, EmbedOptions(batch_tokens=budget), alone=False
+            items, lambda item: item, EmbedOptions(batch_tokens=budget), all_cores=False
         ):
             pass
 

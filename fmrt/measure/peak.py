@@ -19,7 +19,7 @@ PROGRAM = ("-m", "fmrt.measure.kernels")
 ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
 
 
-class Peak:
+class PeakFlops:
     """A process that multiplies when asked.
 
     Args:

@@ -19,7 +19,7 @@ from fmrt.arrays import Feeds
 from fmrt.bundle.manifest import AudioInput
 from fmrt.errors import InputError, quoted
 from fmrt.preprocess.containers import TRUNCATED, Stream, begins_as_sound, streams
-from fmrt.preprocess.regular import open_regular
+from fmrt.preprocess.item_file import open_regular
 from fmrt.preprocess.spectrogram import Spectrogram
 from fmrt.system.limits import DEFAULT, Budget, Limits
 

@@ -19,7 +19,7 @@ from fmrt.arrays import Feeds
 from fmrt.bundle.manifest import ImageInput
 from fmrt.errors import InputError, quoted
 from fmrt.preprocess.frame import fitted_size
-from fmrt.preprocess.regular import open_regular
+from fmrt.preprocess.item_file import open_regular
 from fmrt.preprocess.tags import check_exif, check_file
 from fmrt.system.limits import DEFAULT, Budget, Limits
 

@@ -3,7 +3,8 @@
 Nothing outside this package imports ONNX Runtime.
 """
 
-from fmrt.session.alone import Alone
+from fmrt.session.all_cores import AllCores
+from fmrt.session.base import Session
 from fmrt.session.creation import built_in_providers, runtime_version
 from fmrt.session.device_options import DeviceOptions
 from fmrt.session.features import FeatureSession
@@ -21,13 +22,12 @@ from fmrt.session.providers import (
     preferred_precisions,
     resolve_provider,
 )
-from fmrt.session.several import Session
 
 __all__ = [
     "CPU",
     "PROVIDERS",
     "SLOW_CPU_FUSIONS",
-    "Alone",
+    "AllCores",
     "DeviceOptions",
     "FeatureSession",
     "Placement",

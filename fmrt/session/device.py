@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from fmrt.arrays import Feeds
 from fmrt.errors import FmrtError
 from fmrt.session.creation import check_inputs, check_outputs, not_run
+from fmrt.session.halving import BatchHalver
 from fmrt.session.host import input_names
 from fmrt.session.log import silent
-from fmrt.session.memory import BatchHalver
 from fmrt.session.ort_types import OrtRunOptions, OrtSession, OrtValue
 from fmrt.session.pinned import page_locked
 from fmrt.session.shapes import aligned, bucketed

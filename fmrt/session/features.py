@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from fmrt.arrays import Feeds
 from fmrt.errors import DeviceMemoryError
 from fmrt.session.creation import check_inputs, check_outputs, not_run, session_options
+from fmrt.session.halving import is_out_of_memory
 from fmrt.session.host import input_names
-from fmrt.session.memory import is_out_of_memory
 from fmrt.session.providers import Target
 from fmrt.system import native
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fmrt.arrays import Feeds
 from fmrt.errors import FmrtError
 from fmrt.session.creation import check_inputs, check_outputs, not_run
-from fmrt.session.memory import BatchHalver
+from fmrt.session.halving import BatchHalver
 from fmrt.session.ort_types import OrtSession
 from fmrt.system import native
 

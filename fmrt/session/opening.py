@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from fmrt.session.base import Session
 from fmrt.session.device_options import DeviceOptions
+from fmrt.session.multi_device import MultiDeviceSession
 from fmrt.session.providers import Target
-from fmrt.session.several import Session, SeveralSessions
 
 
 def open_session(
@@ -41,4 +42,4 @@ def open_session(
     if inputs is not None:
         for session in sessions:
             session.check_inputs(inputs)
-    return sessions[0] if len(sessions) == 1 else SeveralSessions(sessions)
+    return sessions[0] if len(sessions) == 1 else MultiDeviceSession(sessions)

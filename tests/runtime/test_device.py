@@ -23,9 +23,9 @@ from fmrt.session import device as device_module
 from fmrt.session import open_session, resolve_provider
 from fmrt.session.creation import session_options
 from fmrt.session.device import Device, DeviceSession
-from fmrt.session.memory import BatchHalver, is_out_of_memory
+from fmrt.session.halving import BatchHalver, is_out_of_memory
+from fmrt.session.multi_device import MultiDeviceSession
 from fmrt.session.providers import CPU
-from fmrt.session.several import SeveralSessions
 from fmrt.session.shapes import aligned, bucketed
 
 from .conftest import DIM, TEXTS
@@ -238,7 +238,7 @@ class Busy:
 def test_batches_go_to_the_device_with_the_least_to_do() -> None:
     slow, quick = Busy(), Busy()
     quick.free.set()
-    several = SeveralSessions([slow, quick])
+    several = MultiDeviceSession([slow, quick])
     assert several.workers == 4
     assert several.batch_tokens == 100
     with ThreadPoolExecutor(4) as pool:
@@ -256,7 +256,7 @@ def test_several_devices_embed_as_one(tiny_bundle: Path, monkeypatch: pytest.Mon
     texts = TEXTS * 50
     with fmrt.Embedder(tiny_bundle) as embedder:
         want = embedder.embed(texts, on_too_long="truncate")
-    several = SeveralSessions([on_cpu_memory(tiny_bundle) for _ in range(3)])
+    several = MultiDeviceSession([on_cpu_memory(tiny_bundle) for _ in range(3)])
     monkeypatch.setattr("fmrt.embedding.engine.open_session", lambda *_: several)
     with fmrt.Embedder(tiny_bundle) as embedder:
         got = embedder.embed(texts, on_too_long="truncate", batch_tokens=64)

@@ -13,7 +13,7 @@ from fmrt.cli import main
 from fmrt.embedding.tuning import Tuning, load_tuning
 from fmrt.machine import kernel_environment
 from fmrt.measure.calibration import best
-from fmrt.measure.peak import Peak
+from fmrt.measure.peak import PeakFlops
 from fmrt.measure.product_graph import product_graph
 from fmrt.session import count_products, fit
 
@@ -69,7 +69,7 @@ def test_flops_are_those_of_the_shapes(tmp_path: Path) -> None:
     ("precision", "kernels"), [("fp32", {"numpy", "onnxruntime"}), ("int8", {"onnxruntime"})]
 )
 def test_the_peak_is_that_of_real_kernels(precision: str, kernels: set[str]) -> None:
-    peak = Peak([(64, 64, 64)], 1, precision)
+    peak = PeakFlops([(64, 64, 64)], 1, precision)
     try:
         rates = peak.flops_per_second()
     finally:
@@ -86,7 +86,7 @@ def test_an_environment_that_holds_kernels_back_does_not_lower_the_peak(
     assert kernel_environment() == {"OPENBLAS_CORETYPE": "Nehalem"}
     program = "import json, os; print(json.dumps([os.environ.get('OPENBLAS_CORETYPE')]))"
     monkeypatch.setattr("fmrt.measure.peak.PROGRAM", ("-c", program))
-    peak = Peak([], 1)
+    peak = PeakFlops([], 1)
     assert peak.kernels == [None]
     peak.close()
 
@@ -106,7 +106,7 @@ def test_the_graph_of_a_product_multiplies() -> None:
 def test_a_peak_that_the_model_beats_is_an_error(
     tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(Peak, "flops_per_second", lambda _: {"numpy": 1.0, "onnxruntime": 2.0})
+    monkeypatch.setattr(PeakFlops, "flops_per_second", lambda _: {"numpy": 1.0, "onnxruntime": 2.0})
     counted = np.ones(1), [(8, 8, 8)]  # a FLOP per item, and the shape of a product
     monkeypatch.setattr("fmrt.measure.benchmark._flops", lambda *_: counted)
     assert main(["bench", str(tiny_bundle), "--items", "9", "--rounds", "1"]) == 0

@@ -327,11 +327,11 @@ def test_a_device_of_the_parent_is_refused_in_a_child(tiny_bundle: Path, tmp_pat
     from fmrt.session.creation import session_options
     from fmrt.session.device import Device, DeviceSession
     from fmrt.session.providers import CPU
-    from fmrt.session.several import SeveralSessions
+    from fmrt.session.multi_device import MultiDeviceSession
 
     def opened(path, *_):
         start = lambda: CPU.start(path, session_options())
-        return SeveralSessions(
+        return MultiDeviceSession(
             [DeviceSession(start(), "sentence_embedding", Device("cpu", 0)) for _ in range(2)]
         )
 

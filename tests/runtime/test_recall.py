@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from fmrt import Embedder
 from fmrt.bundle.bundle import record_of
 from fmrt.embedding import disk_cache
-from fmrt.embedding.recall import Recent, Share
+from fmrt.embedding.recall import Deduplication, Recent
 from fmrt.errors import CacheWarning, DataError, InputError
 from fmrt.session.host import HostSession
 
@@ -40,22 +40,22 @@ def vector(key: bytes) -> np.ndarray:
 def test_every_item_gets_its_vector_however_small_the_memory(windows, places, in_flight) -> None:
     """Windows are looked up ahead of those before them, and completed in order."""
     recent = Recent((DIM,), places * DIM * 4)
-    pending: list[tuple[list[bytes], Share]] = []
+    pending: list[tuple[list[bytes], Deduplication]] = []
     for window in [*windows, *([[]] * in_flight)]:
         keys = [str(n).encode() for n in window]
-        pending.append((keys, Share(np.arange(len(keys)), keys, [recent])))
+        pending.append((keys, Deduplication(np.arange(len(keys)), keys, [recent])))
         if len(pending) > in_flight:
             check(*pending.pop(0))
-    for keys, share in pending:
-        check(keys, share)
+    for keys, deduplication in pending:
+        check(keys, deduplication)
 
 
-def check(keys: list[bytes], share: Share) -> None:
-    computed = np.full((share.distinct, DIM), -1, np.float32)
-    for row, place in zip(share.rows, share.places, strict=True):
+def check(keys: list[bytes], deduplication: Deduplication) -> None:
+    computed = np.full((deduplication.distinct, DIM), -1, np.float32)
+    for row, place in zip(deduplication.rows, deduplication.places, strict=True):
         computed[place] = vector(keys[row])
     expected = np.array([vector(key) for key in keys], np.float32).reshape(-1, DIM)
-    assert np.array_equal(share.spread(computed), expected)
+    assert np.array_equal(deduplication.spread(computed), expected)
 
 
 @pytest.fixture

@@ -35,8 +35,8 @@ from fmrt.errors import (
 )
 from fmrt.session.creation import session_options
 from fmrt.session.device import Device, DeviceSession
+from fmrt.session.multi_device import MultiDeviceSession
 from fmrt.session.providers import CPU
-from fmrt.session.several import SeveralSessions
 
 from .conftest import DIM, VOCABULARY
 from .test_device import on_cpu_memory
@@ -462,7 +462,7 @@ def test_no_vector_of_no_numbers_passes_on_any_of_several_devices(
 ) -> None:
     """Three devices over CPU memory, as tests of devices have them."""
     not_a_number(bundle)
-    several = SeveralSessions([on_cpu_memory(bundle) for _ in range(3)])
+    several = MultiDeviceSession([on_cpu_memory(bundle) for _ in range(3)])
     monkeypatch.setattr("fmrt.embedding.engine.open_session", lambda *_: several)
     with Embedder(bundle) as embedder:
         items = ["a cat", "a red cat", "the dog"] * 30

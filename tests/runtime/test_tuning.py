@@ -14,7 +14,7 @@ from fmrt.bundle.bundle import Bundle
 from fmrt.embedding import engine, tuning
 from fmrt.embedding.tuning import Tuning, load_tuning, save_tuning, tuning_file
 from fmrt.errors import OptionError
-from fmrt.session import Alone
+from fmrt.session import AllCores
 
 from .conftest import WORDS
 
@@ -93,12 +93,12 @@ def test_few_items_soon_get_the_cores_alone(tiny_bundle, monkeypatch) -> None:
 
 def test_two_callers_do_not_share_the_cores() -> None:
     session = object()
-    alone = Alone(lambda: session)
+    all_cores = AllCores(lambda: session)
     for _ in range(2):
-        with alone.session() as got:
+        with all_cores.session() as got:
             assert got is None or got is session
-    alone.wait()
-    with alone.session() as first, alone.session() as second:
+    all_cores.wait()
+    with all_cores.session() as first, all_cores.session() as second:
         assert first is session
         assert second is None
 
@@ -107,9 +107,9 @@ def test_a_session_that_cannot_be_opened_is_an_error_and_not_slowness() -> None:
     def fail():
         raise OptionError("no memory")
 
-    alone = Alone(fail)
-    with alone.session() as first:
+    all_cores = AllCores(fail)
+    with all_cores.session() as first:
         assert first is None
-    alone._start().exception()
-    with pytest.raises(OptionError, match="no memory"), alone.session():
+    all_cores._start().exception()
+    with pytest.raises(OptionError, match="no memory"), all_cores.session():
         pass

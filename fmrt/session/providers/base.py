@@ -8,11 +8,11 @@ from pathlib import Path
 import onnxruntime as ort
 
 from fmrt.errors import ProviderError
+from fmrt.session.base import Session
 from fmrt.session.creation import create
 from fmrt.session.device_options import DeviceOptions
 from fmrt.session.diagnosis import wheel_problem
 from fmrt.session.ort_types import OrtOptions, OrtSession
-from fmrt.session.several import Session
 
 DEFAULT = DeviceOptions()
 

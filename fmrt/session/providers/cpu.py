@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from fmrt.session.base import Session
 from fmrt.session.creation import session_options
 from fmrt.session.device_options import DeviceOptions
 from fmrt.session.host import HostSession
 from fmrt.session.providers.base import Provider
-from fmrt.session.several import Session
 from fmrt.system.cores import cpu_name
 
 # Fusions whose CPU kernels are slower than the operators they replace: SkipLayerNormalization is a

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from fmrt.session.base import Session
 from fmrt.session.creation import session_options
 from fmrt.session.device import Device, DeviceSession
 from fmrt.session.device_options import DeviceOptions
 from fmrt.session.diagnosis import cuda_device_count, load_problem
 from fmrt.session.providers.base import Provider
-from fmrt.session.several import Session
 
 INSTALL_CUDA = 'pip uninstall -y onnxruntime && pip install "onnxruntime-gpu[cuda,cudnn]"'
 

@@ -17,12 +17,12 @@ from typing import Any
 from numpy.typing import NDArray
 
 from fmrt.errors import BundleCorruptError, said
+from fmrt.session.base import Session
 from fmrt.session.creation import session_options
 from fmrt.session.device_options import DeviceOptions
 from fmrt.session.host import HostSession
 from fmrt.session.ort_types import OrtOptions, OrtSession
 from fmrt.session.providers.base import DEFAULT, Provider
-from fmrt.session.several import Session
 from fmrt.system import native
 from fmrt.system.cores import available_cores
 from fmrt.system.extras import needing

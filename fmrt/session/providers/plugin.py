@@ -18,13 +18,13 @@ from typing import Any
 
 import onnxruntime as ort
 
+from fmrt.session.base import Session
 from fmrt.session.creation import create, session_options
 from fmrt.session.device_options import DeviceOptions
 from fmrt.session.host import HostSession
 from fmrt.session.log import silent
 from fmrt.session.ort_types import OrtDevice, OrtOptions, OrtSession
 from fmrt.session.providers.base import DEFAULT, Provider
-from fmrt.session.several import Session
 
 # How the import packages of plug-ins begin; what follows is the provider's name.
 PREFIXES = ("onnxruntime_ep_", "onnxruntime_")

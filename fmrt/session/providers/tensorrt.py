@@ -6,9 +6,9 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
+from fmrt.session.base import Session
 from fmrt.session.device_options import DeviceOptions
 from fmrt.session.providers.cuda import Cuda
-from fmrt.session.several import Session
 from fmrt.system.cache_directory import cache_directory
 
 

@@ -11,7 +11,7 @@ _STATUS, _REFERENCES = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _RESET_PEAK = "5"
 
 
-class Peak:
+class PeakMemory:
     """Measures what happens inside it.
 
     Attributes:
@@ -23,7 +23,7 @@ class Peak:
         self.grown: int | None = None
         self._start: int | None = None
 
-    def __enter__(self) -> Peak:
+    def __enter__(self) -> PeakMemory:
         try:
             _bytes("VmRSS")  # on other systems there is no such file, and the rest is left out
             _give_back()

@@ -1,48 +1,18 @@
-"""Several devices as one session: each batch goes to the one with the least to do."""
+"""Several devices as one session: each batch goes to the least busy one."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fmrt.arrays import Feeds
+from fmrt.session.base import Session
 
 
-class Session(Protocol):
-    """What the engine asks of a session.
-
-    Attributes:
-        workers: Batches to run at the same time; None for one a core.
-        batch_tokens: Most positions of a batch by default; None for the scheduler's own default.
-        window_items: Items to sort by length together; None for the scheduler's own default.
-        longest_padded: Positions of the longest item that may share a batch with items of other
-            lengths; None for any.
-    """
-
-    workers: int | None
-    batch_tokens: int | None
-    window_items: int | None
-    longest_padded: int | None
-
-    def run(self, feeds: Feeds) -> NDArray[np.float32]:
-        """The embedding of one batch, float32 ``[batch, dim]``; unknown feeds are dropped."""
-
-    def check_inputs(self, names: Sequence[str]) -> None:
-        """Raise unless the graph has these inputs, and needs no others.
-
-        Raises:
-            GraphError: It has none of that name.
-        """
-
-    def in_child(self) -> Session | None:
-        """The same in a process that was forked; None if it must be opened again there."""
-
-
-class SeveralSessions:
+class MultiDeviceSession:
     """The same graph on several devices.
 
     Args:

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 
+from fmrt.session.base import Session
 from fmrt.session.huge_pages import huge_pages
-from fmrt.session.several import Session
 from fmrt.system import native
 
 
-class Alone:
+class AllCores:
     """Opened in the background when wanted for the second time; until then nobody waits for it.
 
     A process that embeds one text and ends, or one large corpus, needs none. One that ends
