@@ -66,11 +66,10 @@ class GraphWriter:
 
     def _for_cuda(self, portable: ir.Model, part: Part) -> list[Variant]:
         """Write the graphs for GPUs; the portable one stays as it is."""
-        fused = portable.clone()
-        optimize_for_cuda(fused)
         written = []
         for precision in ("fp32", *HALF_TYPES):
-            graph = fused.clone()
+            graph = portable.clone()
+            optimize_for_cuda(graph, precision)
             if precision in HALF_TYPES:
                 to_half(graph, precision)
             name, suffix = f"{precision}-cuda", f"_{precision}_cuda"

@@ -92,7 +92,7 @@ def compute_half(context: Context) -> Made:
         for a in node.attributes.values()
     ):
         raise ExportError("a graph with branches cannot be converted to fp16 arithmetic")
-    optimize_for_cuda(model)
+    optimize_for_cuda(model, "fp16")
     ShapeInferencePass()(model)
     fill_types(model.graph)
     _limit_constants(model)

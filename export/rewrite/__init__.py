@@ -27,12 +27,12 @@ NORMS = Pass(fuse_rms_norm, Form.RMS_NORMS, reads=_PLAIN)
 POOL = Pass(compute_pooled_token_alone, Form.POOLED_LAYER, reads=_NORMS)
 ATTEND = Pass(fuse_attention, Form.FUSED_ATTENTION, needs=_PLAIN, reads=_POOLED)
 FLATTEN = Pass(projections_to_gemm, Form.FLAT_PROJECTIONS, reads=_POOLED | {Form.FUSED_ATTENTION})
-ATTEND_ON_CUDA = Pass(fuse_attention_for_cuda, Form.CUDA_ATTENTION, needs=_PLAIN)
+ATTEND_ON_CUDA = Pass(fuse_attention_for_cuda, Form.CUDA_ATTENTION, needs=_PLAIN, reads=_NORMS)
 PACK = Pass(remove_padding, Form.PACKED, needs=frozenset({Form.CUDA_ATTENTION}))
 SUM = Pass(fuse_sums, Form.FUSED_SUMS, needs=frozenset({Form.PACKED}))
 
 CPU = Pipeline((SIMPLIFY, NORMS, POOL, ATTEND, FLATTEN))
-CUDA = Pipeline((SIMPLIFY, ATTEND_ON_CUDA))
+CUDA = Pipeline((SIMPLIFY, NORMS, ATTEND_ON_CUDA))
 PACKING = Pipeline((PACK,), starts_from=frozenset({Form.CUDA_ATTENTION}))
 PACKED_CUDA = Pipeline((SUM,), starts_from=frozenset({Form.PACKED}))
 
@@ -59,17 +59,22 @@ def optimize_for_cpu(
     )
 
 
-def optimize_for_cuda(model: ir.Model) -> dict[str, int]:
+def optimize_for_cuda(model: ir.Model, precision: str = "fp32") -> dict[str, int]:
     """Rewrite a portable graph in place for ONNX Runtime's CUDA kernels.
 
     What ONNX Runtime fuses itself when it loads a graph for CUDA (residual sums into layer
     normalization, biases into Gelu) is left to it. Vectors stay the same within rounding, as long
     as texts are padded on the right.
 
+    Args:
+        model: The graph, in fp32.
+        precision: What it is to be computed in, ``fp32``, ``fp16`` or ``bf16``: kernels of
+            attention differ by it.
+
     Returns:
         How often each pass applied, by name.
     """
-    return CUDA.apply(model)
+    return CUDA.apply(model, fuse_attention_for_cuda={"precision": precision})
 
 
 def pack_for_cuda(model: ir.Model) -> dict[str, int]:

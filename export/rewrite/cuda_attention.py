@@ -1,17 +1,22 @@
-"""Attention as one MultiHeadAttention (com.microsoft) that CUDA runs in a fused kernel.
+"""Attention as one operator per layer, for which CUDA has a fused kernel.
 
 Before: queries, keys and values in heads, their scaled product, a mask, softmax, the product with
 the values, the heads joined.
 
-After: ``MultiHeadAttention`` on ``[batch, sequence, hidden]``, in the form that leaves the choice
-of a fused kernel to ONNX Runtime:
+After: ``MultiHeadAttention`` (com.microsoft) or the standard's ``Attention``, on ``[batch,
+sequence, hidden]``. Which of the two is a matter of what the kernels of ONNX Runtime do; `_CONTRIB`
+says where the first was right on an H100 with ONNX Runtime 1.31.1. Elsewhere it gave other vectors
+there (fp32 with padding, all decoders) or has no kernel (bf16). The form leaves the choice of a
+fused kernel to ONNX Runtime:
 
 - without a mask (images): flash attention;
-- padding: the number of keys of each text, ``key_padding_mask`` of ``[3 batch + 2]``, for which
-  ONNX Runtime takes memory-efficient attention. Texts must be padded on the right, as the runtime
-  does. No ``If`` as on the CPU: it would wait for the GPU, and CUDA graphs take none;
-- causal: the same, ``unidirectional``;
-- any other mask or position bias: ``attention_bias``.
+- padding: the number of keys of each text. ``MultiHeadAttention`` takes it as ``key_padding_mask``
+  of ``[3 batch + 2]``, and runs memory-efficient attention. ``Attention`` of opset 24 takes it as
+  ``nonpad_kv_seqlen`` of ``[batch]``, and runs flash attention in half precision and
+  memory-efficient attention in fp32. Texts must be padded on the right, as the runtime does. No
+  ``If`` as on the CPU: it would wait for the GPU, and CUDA graphs take none;
+- causal: ``is_causal``, and no mask, since padding on the right is later than every token;
+- any other mask or position bias: a bias.
 
 Where queries and keys are rotated, the rotation becomes `RotaryEmbedding` on the same layout.
 """
@@ -24,22 +29,37 @@ from collections.abc import Sequence
 import onnx_ir as ir
 from onnx_ir.passes.common import CommonSubexpressionEliminationPass, RemoveUnusedNodesPass
 
-from fmrt.export.rewrite.graph.building import Builder
-from fmrt.export.rewrite.graph.layers import find_attention
+from fmrt.export.rewrite.graph.building import Builder, all_queries
+from fmrt.export.rewrite.graph.layers import Attention, find_attention
 from fmrt.export.rewrite.graph.masks import CAUSAL, MASK, NONE, PADDING, Masking, Maskings
 from fmrt.export.rewrite.graph.rotary import rotated_tokens
 from fmrt.export.rewrite.graph.walking import MICROSOFT
 
 # Inputs after query, key and value up to the key padding mask.
 KEY_MASK = 2
+# Precisions in which ``MultiHeadAttention`` is taken, by masking; None for any other mask.
+_CONTRIB: dict[Masking | None, tuple[str, ...]] = {
+    NONE: ("fp32", "fp16"),
+    PADDING: ("fp16",),
+    None: ("fp32", "fp16"),
+}
+# The first opsets with ``Attention``, and with its number of keys. Since 18, where exports begin,
+# no operator that they have has changed its meaning.
+OPSET, LENGTHS_OPSET = 23, 24
 
 
-def fuse_attention_for_cuda(model: ir.Model) -> int:
-    """Apply the pass in place, after `simplify_attention`; returns the layers changed."""
-    fusion = _Fusion(model)
+def fuse_attention_for_cuda(model: ir.Model, precision: str = "fp32") -> int:
+    """Apply the pass in place, after `simplify_attention`; returns the layers changed.
+
+    Args:
+        model: The graph, in fp32.
+        precision: What it is to be computed in: ``fp32``, ``fp16`` or ``bf16``.
+    """
+    fusion = _Fusion(model, precision)
     count = sum(fusion.apply(node) for node in list(model.graph) if node.op_type == "Softmax")
     if count:
         model.opset_imports[MICROSOFT] = 1
+        model.opset_imports[""] = max(fusion.opset, model.opset_imports[""])
         CommonSubexpressionEliminationPass()(model)
         RemoveUnusedNodesPass()(model)
     return count
@@ -48,13 +68,15 @@ def fuse_attention_for_cuda(model: ir.Model) -> int:
 def masks_padding_alone(attention: ir.Node) -> bool:
     """Whether a layer that this pass made hides the padding of texts and nothing else."""
     _, _, _, *masks = attention.inputs
-    causal = attention.attributes.get_int("unidirectional", 0)
-    return len(masks) == KEY_MASK and masks[-1] is not None and not causal
+    contrib = attention.op_type == "MultiHeadAttention"
+    return contrib and len(masks) == KEY_MASK and masks[-1] is not None
 
 
 class _Fusion:
-    def __init__(self, model: ir.Model) -> None:
+    def __init__(self, model: ir.Model, precision: str) -> None:
+        self.opset = 0
         self._model = model
+        self._precision = precision
         self._maskings = Maskings(model)
         self._mask = next((v for v in model.graph.inputs if v.name == MASK), None)
 
@@ -66,28 +88,50 @@ class _Fusion:
         scores = found.scores
         build = Builder(self._model.graph, found.last)
         q, k = (rotated_tokens(build, x) for x in (scores.queries, scores.keys))
-        inputs = [q, k, build.tokens(found.values)]
-        attributes: dict[str, int | float] = {
-            "num_heads": found.heads,
-            "scale": scores.scale,
-        }
+        tokens = [q, k, build.tokens(found.values)]
         masking = self._maskings.of(scores.biases)
-        if masking == CAUSAL:
-            attributes["unidirectional"] = 1
-        more = self._mask_inputs(build, masking, scores.biases)
-        fused = build.node("MultiHeadAttention", [*inputs, *more], attributes, MICROSOFT)
-        build.replace(found.joined, fused)
+        known = masking if masking in (NONE, PADDING, CAUSAL) else None
+        contrib = self._precision in _CONTRIB.get(known, ())
+        attend = self._contrib if contrib else self._standard
+        build.replace(found.joined, attend(build, found, tokens, known))
         return True
 
-    def _mask_inputs(
-        self, build: Builder, masking: Masking | None, biases: Sequence[ir.Value]
-    ) -> list[ir.Value | None]:
-        """The inputs after query, key and value: bias, key padding mask, attention bias."""
-        if masking == NONE:
-            return []
-        if masking in (PADDING, CAUSAL):
-            return [None, _key_lengths(build, self._mask)]
-        return [None, None, functools.reduce(lambda a, b: build.node("Add", [a, b]), biases)]
+    def _contrib(
+        self, build: Builder, found: Attention, tokens: Sequence[ir.Value], known: Masking | None
+    ) -> ir.Value:
+        more: list[ir.Value | None] = []
+        if known == PADDING:
+            more = [None, _key_lengths(build, self._mask)]
+        elif known is None:
+            more = [None, None, _sum(build, found)]
+        attributes = {"num_heads": found.heads, "scale": found.scores.scale}
+        return build.node("MultiHeadAttention", [*tokens, *more], attributes, MICROSOFT)
+
+    def _standard(
+        self, build: Builder, found: Attention, tokens: Sequence[ir.Value], known: Masking | None
+    ) -> ir.Value:
+        more: list[ir.Value | None] = []
+        opset = OPSET
+        if known == PADDING:
+            mask = build.node("Cast", [self._mask], {"to": ir.DataType.INT64})
+            lengths = build.node("ReduceSum", [mask, build.ints(1)], {"keepdims": 0})
+            more, opset = [None, None, None, lengths], LENGTHS_OPSET
+        elif known is None:
+            bias = _sum(build, found)
+            more = [build.node("Expand", [bias, all_queries(build, tokens[0])])]
+        self.opset = max(self.opset, opset)
+        attributes = {
+            "q_num_heads": found.heads,
+            "kv_num_heads": found.heads,
+            "scale": found.scores.scale,
+            "is_causal": int(known == CAUSAL),
+        }
+        return build.node("Attention", [*tokens, *more], attributes)
+
+
+def _sum(build: Builder, found: Attention) -> ir.Value:
+    """The sum of what is added to the scores."""
+    return functools.reduce(lambda a, b: build.node("Add", [a, b]), found.scores.biases)
 
 
 def _key_lengths(build: Builder, mask: ir.Value | None) -> ir.Value:

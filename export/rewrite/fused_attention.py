@@ -34,7 +34,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import CommonSubexpressionEliminationPass, RemoveUnusedNodesPass
 
-from fmrt.export.rewrite.graph.building import Builder, Listing, zero
+from fmrt.export.rewrite.graph.building import Builder, Listing, all_queries, zero
 from fmrt.export.rewrite.graph.layers import Attention, find_attention, ungrouped
 from fmrt.export.rewrite.graph.masks import MASK, NONE, PADDING, Masking, Maskings
 from fmrt.export.rewrite.graph.rotary import rotated_tokens
@@ -211,7 +211,7 @@ class _Fusion:
 
 def _biased(layer: _Layer) -> ir.Value:
     build, q = layer.build, layer.queries
-    bias = build.node("Expand", [layer.bias, _all_queries(build, q)])
+    bias = build.node("Expand", [layer.bias, all_queries(build, q)])
     return build.add(_attention(layer, q, bias))
 
 
@@ -223,19 +223,13 @@ def _positions(heads: ir.Value) -> object:
 def _hidden_keys(build: Builder, mask: ir.Value, queries: ir.Value) -> list[ir.Node]:
     """The padding as bias, ``[batch, 1, queries, keys]``, for a branch."""
     lowest = build.constant("lowest", np.array(np.finfo(np.float32).min, np.float32))
-    sizes = _all_queries(build, queries)
+    sizes = all_queries(build, queries)
     branch = Listing()
     hidden = branch.node("Sub", [build.ints(1), mask])
     hidden = branch.node("Cast", [hidden], {"to": ir.DataType.FLOAT})
     row = branch.node("Unsqueeze", [branch.node("Mul", [hidden, lowest]), build.ints(1, 2)])
     branch.node("Expand", [row, sizes])
     return branch.nodes
-
-
-def _all_queries(build: Builder, tokens: ir.Value) -> ir.Value:
-    """What to expand a bias to: ``Attention`` broadcasts batch and heads, and no queries."""
-    length, one = build.node("Shape", [tokens], {"start": 1, "end": 2}), build.ints(1)
-    return build.node("Concat", [one, one, length, one], {"axis": 0})
 
 
 def _attention(layer: _Layer, queries: ir.Value, bias: ir.Value) -> ir.Node:

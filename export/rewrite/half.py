@@ -30,7 +30,10 @@ HALF_TYPES = {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
 _NUMPY = {ir.DataType.FLOAT16: np.dtype(np.float16), ir.DataType.BFLOAT16: ml_dtypes.bfloat16}
 ANGLES = frozenset({"Cos", "Sin"})
 # Operators that have no half precision, and inputs of others that have none, by position.
-SINGLE = frozenset({"Range"})
+SINGLE = {
+    ir.DataType.FLOAT16: frozenset({"Range"}),
+    ir.DataType.BFLOAT16: frozenset({"Range", "Conv", "ConvTranspose"}),
+}
 FLOAT_ONLY = {"Resize": (2,), "Upsample": (1,)}
 # fp16's largest number; and for what stands for minus infinity a number far below any score, whose
 # sum with one stays finite.
@@ -49,8 +52,8 @@ def to_half(model: ir.Model, precision: str, keep: AbstractSet[ir.Node] = frozen
         keep: Nodes of it that keep single precision next to those of the module's docstring.
     """
     fill_types(model.graph)
-    single = _single_nodes(model.graph) | keep
-    conversion = _Conversion(model.graph, HALF_TYPES[precision], single)
+    half = HALF_TYPES[precision]
+    conversion = _Conversion(model.graph, half, _single_nodes(model.graph, SINGLE[half]) | keep)
     for node in list(model.graph):
         conversion.visit(node)
     conversion.finish()
@@ -169,11 +172,11 @@ def _content(node: ir.Node) -> np.ndarray:
     return np.zeros(1, np.float32) if found is None else found
 
 
-def _single_nodes(graph: ir.Graph) -> set[ir.Node]:
-    """The nodes that keep single precision, see the module's docstring."""
+def _single_nodes(graph: ir.Graph, operators: AbstractSet[str]) -> set[ir.Node]:
+    """The nodes that keep single precision: ``operators``, and those of the module's docstring."""
     angles = {node for node in graph if node.op_type in ANGLES}
     indices = {node for node in graph if _makes_indices(node)}
-    plain = {node for node in graph if node.op_type in SINGLE}
+    plain = {node for node in graph if node.op_type in operators}
     return angles | plain | _head(graph) | _ahead(angles | indices)
 
 

@@ -183,3 +183,9 @@ def _is_tokens(value: ir.Value, heads: ir.Value) -> bool:
         return False
     count, size = heads.shape[1], heads.shape[3]
     return isinstance(count, int) and isinstance(size, int) and shape[2] == count * size
+
+
+def all_queries(build: Builder, tokens: ir.Value) -> ir.Value:
+    """What to expand a bias to: ``Attention`` broadcasts batch and heads, and no queries."""
+    length, one = build.node("Shape", [tokens], {"start": 1, "end": 2}), build.ints(1)
+    return build.node("Concat", [one, one, length, one], {"axis": 0})
