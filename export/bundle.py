@@ -7,8 +7,10 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from fmrt._version import __version__
 from fmrt.bundle.bundle import Bundle, record_of
@@ -20,27 +22,22 @@ from fmrt.bundle.manifest import (
     Source,
     Variant,
 )
-from fmrt.errors import (
-    ExportError,
-    FmrtError,
-    OptionError,
-    QuantizationError,
-    quoted,
-)
-from fmrt.export.choices import PATCH, POOLED, Overrides, Report
+from fmrt.embed_options import takes_options
+from fmrt.errors import ExportError, FmrtError, OptionError, QuantizationError
+from fmrt.export.choices import Report
 from fmrt.export.graphs import GraphWriter
 from fmrt.export.load import load_model
 from fmrt.export.loading.adapter import merge
 from fmrt.export.loading.pretrained import first_line
+from fmrt.export.options import ExportOptions
 from fmrt.export.part import Loaded, TowerPart
 from fmrt.export.precision import full_precision
-from fmrt.export.quantize import MIN_COSINE, check_quality, named_schemes, quantize_bundle
-from fmrt.export.trace import OPSETS
+from fmrt.export.quantize import quantize_bundle
 from fmrt.export.verification import verified
 from fmrt.export.writing.local_paths import remove_local_paths
 from fmrt.export.writing.reference import write_references
 from fmrt.export.writing.source_card import copy_licences, read_source_card
-from fmrt.options import checked, file_path, number
+from fmrt.options import checked, file_path
 
 PACKAGES = (
     "torch",
@@ -52,58 +49,19 @@ PACKAGES = (
     "onnxscript",
     "onnxruntime",
 )
-OUTPUTS = (POOLED, PATCH)
 
 
+@partial(takes_options, kind=ExportOptions)
 def export_model(
-    model: str | Path,
-    out: str | Path,
-    *,
-    output: str = POOLED,
-    pooling: str | None = None,
-    normalize: bool | None = None,
-    max_length: int | None = None,
-    adapter: str | Path | Sequence[tuple[str | Path, float]] = (),
-    opset: int | None = None,
-    revision: str | None = None,
-    device: str = "cpu",
-    quantize: str | Sequence[str] = (),
-    min_cosine: float = MIN_COSINE,
-    calibration: str | Path | None = None,
-    cuda: bool = False,
-    trust_remote_code: bool = False,
-    overwrite: bool = False,
-    report: Report | None = None,
+    model: str | Path, out: str | Path, *, report: Report | None = None, **options: Any
 ) -> Bundle:
     """Export an embedding model of texts, images or sounds to a bundle, verified against PyTorch.
 
     Args:
         model: Hub id or local directory, of a sentence-transformers or transformers model.
         out: Directory of the bundle; it appears there only when complete and verified.
-        output: ``pooled`` for one vector per item, or ``patch`` for one vector per patch of an
-            image.
-        pooling: The pooling of texts ``cls``, ``max``, ``mean``, ``mean_sqrt_len_tokens``,
-            ``weightedmean`` or ``lasttoken``, or several joined with ``+``; of images ``cls``,
-            ``mean`` or ``pooler``; default as the model says.
-        normalize: Whether to end in L2 normalization; default as the model says.
-        max_length: Most tokens of a text, special tokens included, or seconds of a sound; default
-            as the model says.
-        adapter: A PEFT adapter's directory or hub id to merge into the weights, or several with
-            the weight of each: the changes add up.
-        opset: ONNX opset version; default the converter's own.
-        revision: Branch, tag or commit of a hub model.
-        device: torch device of the conversion, e.g. ``cuda``.
-        quantize: Schemes of quantized variants to add, as of `quantize_bundle`; the bundle is at
-            ``out`` before, and each is added as soon as it has passed.
-        min_cosine: The min cosine, as of `quantize_bundle`.
-        calibration: The calibration, as of `quantize_bundle`.
-        cuda: Whether to add variants in fp32, fp16 and bf16 for GPUs, of encoders of texts in fp16
-            without padding too; checked on a GPU where there is one, else on the CPU as far as it
-            can run them.
-        trust_remote_code: Whether Python files of the model's directory may run, with your rights,
-            where the model's type or modules are not a library's own. Read them first.
-        overwrite: Whether ``out`` may replace a bundle.
         report: Takes lines that say what was chosen and what is being done.
+        options: Fields of `ExportOptions`.
 
     Raises:
         ExportError: The model cannot be exported, or its graph does not give PyTorch's vectors.
@@ -113,71 +71,55 @@ def export_model(
     """
     target = Path(file_path("out", out))
     file_path("model", model)
-    checked(output=output, pooling=pooling, revision=revision, device=device, report=report)
-    normalize, cuda, overwrite = checked(normalize=normalize, cuda=cuda, overwrite=overwrite)
-    (trust_remote_code,) = checked(trust_remote_code=trust_remote_code)
-    max_length, opset = checked(max_length=max_length, opset=opset)
-    adapters = _adapters(adapter)
-    schemes = named_schemes(quantize) if quantize else []
-    check_quality(min_cosine, calibration)
-    _check_target(target, overwrite)
-    if opset is not None and opset not in OPSETS:
-        raise OptionError(f"opset {opset}; choose from {OPSETS.start} to {OPSETS.stop - 1}")
-    if output not in OUTPUTS:
-        raise OptionError(f"output {output!r}; choose from: {', '.join(OUTPUTS)}")
+    checked(report=report)
+    asked = ExportOptions(**options)
+    _check_target(target, asked.overwrite)
     say = report or (lambda _: None)
+    loaded = _loaded(str(model), asked, say)
+    _export(loaded, target, asked, say)
+    return _quantized(target, asked, say) if asked.schemes else Bundle.open(target)
+
+
+def _loaded(model: str, asked: ExportOptions, say: Report) -> Loaded:
+    """The model in PyTorch."""
     say(f"loading {model}")
-    overrides = Overrides(
-        pooling=pooling,
-        normalize=normalize,
-        max_length=max_length,
-        output=output,
-        trust_remote_code=trust_remote_code,
-    )
     with _refusing(f"{model} cannot be loaded, or does not run on its main input alone"):
-        loaded = load_model(str(model), revision, device, overrides, adapters)
+        return load_model(model, asked.revision, asked.device, asked.overrides, asked.adapters)
+
+
+def _export(loaded: Loaded, target: Path, asked: ExportOptions, say: Report) -> None:
+    """Write the bundle beside its place, and put it there when it is complete."""
     stated, licence = read_source_card(loaded)
     for choice in (*loaded.choices, licence):
         say(f"  {choice}")
-    partial = target.with_name(f"{target.name}.partial-{os.getpid()}")
+    unfinished = target.with_name(f"{target.name}.partial-{os.getpid()}")
     try:
-        partial.mkdir(parents=True)
+        unfinished.mkdir(parents=True)
         with full_precision():
-            _write(loaded, partial, opset, say, cuda=cuda)
-        copy_licences(loaded.origin.path, partial)
-        write_card(Bundle.open(partial), stated)
-        _put_in_place(partial, target)
+            _write(loaded, unfinished, asked.opset, say, cuda=asked.cuda)
+        copy_licences(loaded.origin.path, unfinished)
+        write_card(Bundle.open(unfinished), stated)
+        _put_in_place(unfinished, target)
     except OSError as e:
         raise ExportError(f"cannot write {target}: {e.strerror or e}") from e
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    if not schemes:
-        return Bundle.open(target)
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _quantized(target: Path, asked: ExportOptions, say: Report) -> Bundle:
+    """The bundle with the quantized variants that are asked for."""
     try:
         return quantize_bundle(
-            target, schemes, min_cosine=min_cosine, calibration=calibration, report=say
+            target,
+            asked.schemes,
+            min_cosine=asked.min_cosine,
+            calibration=asked.calibration,
+            report=say,
         )
     except QuantizationError as e:
         names = [variant.name for variant in Bundle.open(target).manifest.variants]
         raise QuantizationError(
             f"{target} is exported, but {e}", target, names, e.refused
-        ) from None
-
-
-def _adapters(given: str | Path | Sequence[tuple[str | Path, float]]) -> list[tuple[str, float]]:
-    """Each adapter with its weight.
-
-    Raises:
-        OptionError: No such list.
-    """
-    pairs = [(given, 1.0)] if isinstance(given, str | Path) else given
-    try:
-        return [(str(file_path("adapter", a)), number("weight", weight)) for a, weight in pairs]
-    except (TypeError, ValueError) as e:
-        if isinstance(e, OptionError):
-            raise
-        raise OptionError(
-            f"adapter={quoted(given)}; give a directory or hub id, or a list of (adapter, weight)"
         ) from None
 
 

@@ -170,12 +170,15 @@ SHOWN: Mapping[str, Shown] = {
 DEFAULTS = EmbedOptions()
 
 
-def takes_options(function: F, also: Callable[..., Any] | None = None) -> F:
-    """Show the options of `EmbedOptions` in a function's signature, instead of ``**changes``.
+def takes_options(
+    function: F, also: Callable[..., Any] | None = None, kind: type[Any] = EmbedOptions
+) -> F:
+    """Show the fields of an options class in a function's signature, instead of ``**changes``.
 
     Args:
-        function: that takes them.
-        also: a function whose keyword arguments it takes too.
+        function: The function that takes them.
+        also: A function whose keyword arguments it takes too.
+        kind: The class, a dataclass.
     """
     signature = inspect.signature(function)
     own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
@@ -183,11 +186,12 @@ def takes_options(function: F, also: Callable[..., Any] | None = None) -> F:
         inspect.Parameter(
             field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.type
         )
-        for field in dataclasses.fields(EmbedOptions)
+        for field in dataclasses.fields(kind)
     ]
     if also is not None:
         others = inspect.signature(also).parameters.values()
-        options += [p for p in others if p.kind is p.KEYWORD_ONLY and p.name not in NAMES]
+        names = {option.name for option in options}
+        options += [p for p in others if p.kind is p.KEYWORD_ONLY and p.name not in names]
     shown = signature.replace(parameters=[*own, *options])
     function.__signature__ = shown  # type: ignore[attr-defined]  # what inspect looks for
     return function

@@ -105,11 +105,24 @@ def quantize_bundle(
     towers = Bundle.open(path).manifest.towers
     given = None if calibration is None else Path(calibration)
     items = {tower.modality: _items(tower.modality, given, say) for tower in towers}
+    _add_all(path, [form for name in names for form in SCHEMES[name]], items, min_cosine, say)
+    return Bundle.open(path)
+
+
+def _add_all(
+    path: Path, forms: Sequence[Form], items: Mapping[str, Items], target: float, say: Report
+) -> None:
+    """Add each form that is good enough.
+
+    Raises:
+        QuantizationError: One is not, or several.
+        ExportError: The bundle cannot be written.
+    """
     added: list[str] = []
     refused: dict[str, str] = {}
-    for form in (form for name in names for form in SCHEMES[name]):
+    for form in forms:
         try:
-            _add(path, form, items, min_cosine, say)
+            _add(path, form, items, target, say)
             added.append(form.variant)
         except ExportError as e:
             refused[form.variant] = str(e)
@@ -120,7 +133,6 @@ def quantize_bundle(
     if refused:
         why = f"{'; '.join(refused.values())}; {_there(added)}"
         raise QuantizationError(why, path, added, refused)
-    return Bundle.open(path)
 
 
 def _there(added: Sequence[str]) -> str:

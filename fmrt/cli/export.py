@@ -6,7 +6,7 @@ import argparse
 import shlex
 from typing import TYPE_CHECKING
 
-from fmrt.cli._arguments import Subparsers, positive
+from fmrt.cli._arguments import Parser, Subparsers, positive
 from fmrt.cli._say import reporter, show
 from fmrt.cli._status import DONE
 from fmrt.cli.quantize import SCHEMES, add_quality, names, print_variants
@@ -26,6 +26,35 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.set_defaults(run=run, needs="fmrt.export.bundle")
     parser.add_argument("model", metavar="MODEL", help="hub id or local directory")
     parser.add_argument("out", metavar="OUT", help="directory of the bundle")
+    _add_choices(parser)
+    parser.add_argument("--opset", metavar="N", type=positive, help="ONNX opset version")
+    parser.add_argument("--revision", metavar="R", help="branch, tag or commit of a hub model")
+    parser.add_argument(
+        "--device", metavar="D", default="cpu", help="torch device of the conversion (default: cpu)"
+    )
+    parser.add_argument(
+        "--quantize",
+        metavar="SCHEMES",
+        type=names,
+        default=[],
+        help=f"add quantized variants: {SCHEMES}",
+    )
+    add_quality(parser)
+    parser.add_argument(
+        "--cuda",
+        action="store_true",
+        help="add variants in fp32, fp16 and bf16 for GPUs, of text encoders without padding too",
+    )
+    parser.add_argument(
+        "--trust-remote-code",
+        action="store_true",
+        help="run Python files of the model's directory where it needs them; read them first",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace a bundle at OUT")
+
+
+def _add_choices(parser: Parser) -> None:
+    """Add the options that replace what the model says."""
     parser.add_argument(
         "--output",
         metavar="WHAT",
@@ -59,30 +88,6 @@ def add_parser(subparsers: Subparsers) -> None:
         help="a PEFT adapter to merge: its directory or hub id; several add up, each times its "
         "weight W (default: 1)",
     )
-    parser.add_argument("--opset", metavar="N", type=positive, help="ONNX opset version")
-    parser.add_argument("--revision", metavar="R", help="branch, tag or commit of a hub model")
-    parser.add_argument(
-        "--device", metavar="D", default="cpu", help="torch device of the conversion (default: cpu)"
-    )
-    parser.add_argument(
-        "--quantize",
-        metavar="SCHEMES",
-        type=names,
-        default=[],
-        help=f"add quantized variants: {SCHEMES}",
-    )
-    add_quality(parser)
-    parser.add_argument(
-        "--cuda",
-        action="store_true",
-        help="add variants in fp32, fp16 and bf16 for GPUs, of text encoders without padding too",
-    )
-    parser.add_argument(
-        "--trust-remote-code",
-        action="store_true",
-        help="run Python files of the model's directory where it needs them; read them first",
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace a bundle at OUT")
 
 
 def _weighted(text: str) -> tuple[str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from fmrt.evaluation.model import (
 from fmrt.evaluation.neighbours import Vectors
 from fmrt.evaluation.notes import notes_on
 from fmrt.evaluation.reading import Reading
-from fmrt.evaluation.report import Evaluation, ModelResult, TaskResult
+from fmrt.evaluation.report import Against, Evaluation, ModelResult, TaskResult
 from fmrt.evaluation.settings import FAIL, SKIP, Settings
 from fmrt.evaluation.tasks import PROMPTS, TASKS, Embedded, Task
 
@@ -77,20 +78,13 @@ def evaluate(
         OptionError: an option that makes no sense for this bundle or data set.
         BundleError: a bundle cannot be used.
     """
-    if on_error not in (FAIL, SKIP):
-        raise OptionError(f"on_error={quoted(on_error)}; choose {FAIL} or {SKIP}")
     columns, settings = Columns(**_taken(more, Columns)), Settings(**_taken(more, Settings))
     loading = {name: more.pop(name) for name in _OF_LOADING if name in more}
     embedding = options.but(more)
-    check_precision(embedding)
-    wanted = _tasks(tasks)
-    opened = [Bundle.opened(b) for b in _listed(bundles)]
-    if not opened:
-        raise OptionError("no bundle is given")
-    models: list[Model] = [
-        BundleModel(bundle, variant, provider, embedding, loading)
-        for bundle in opened
-        for variant in (variants or (None,))
+    _check(on_error, embedding)
+    wanted, opened = _tasks(tasks), _opened(bundles)
+    models = [
+        BundleModel(b, v, provider, embedding, loading) for b in opened for v in variants or [None]
     ]
     described = [m.describe() for m in models]
     other = _other(against, opened[0], provider, embedding, loading)
@@ -98,30 +92,8 @@ def evaluate(
     found = load_dataset(
         data, modalities, modality=embedding.modality, columns=columns, on_error=on_error
     )
-    chosen, skipped = _fitting(wanted, found, modalities, named=tasks is not None)
-    run = _Run(found, chosen, settings, on_error)
-    embedded = [run.embed(m) for m in (*models, *([other] if other is not None else []))]
-    run.leave_out(embedded)
-    chosen, more_skipped = _fitting(chosen, run.data, modalities, named=tasks is not None)
-    run.tasks, skipped = chosen, skipped | more_skipped
-    reference = run.measures(embedded[-1]) if other is not None else None
-    results = []
-    for model, one in zip(described, embedded, strict=False):
-        result = run.result(model, one)
-        if other is not None and reference is not None:
-            pair = (run.measures(one), one.main), (reference, embedded[-1].main)
-            comparison = compared(other.describe(), *pair, settings)
-            result = dataclasses.replace(result, against=comparison)
-        results.append(result)
-    return Evaluation(
-        data=_described(run.data),
-        settings={**dataclasses.asdict(settings), "tasks": [t.name for t in chosen]},
-        packages={name: version(name) for name in _PACKAGES},
-        choices=run.data.choices,
-        notes=(*run.data.notes, *notes_on(run.data)),
-        skipped=skipped,
-        models=tuple(results),
-    )
+    run = _Run(found, settings, on_error, modalities, named=tasks is not None)
+    return run.evaluation(wanted, list(zip(described, models, strict=True)), other)
 
 
 @dataclasses.dataclass
@@ -143,10 +115,60 @@ class _Run:
     """The data set of an evaluation on its way through the models and the tasks."""
 
     def __init__(
-        self, data: Dataset, tasks: Sequence[Task], settings: Settings, on_error: str
+        self,
+        data: Dataset,
+        settings: Settings,
+        on_error: str,
+        modalities: Sequence[str],
+        *,
+        named: bool,
     ) -> None:
-        self.data, self.tasks, self.settings = data, tasks, settings
+        self.data, self.settings = data, settings
+        self.tasks: Sequence[Task] = ()
         self._reading = Reading(on_error)
+        self._fitting = partial(_fitting, modalities=modalities, named=named)
+
+    def evaluation(
+        self,
+        wanted: Sequence[Task],
+        models: Sequence[tuple[Mapping[str, Any], Model]],
+        other: Model | None,
+    ) -> Evaluation:
+        """Embed with every model, and run the tasks that the data does for.
+
+        Args:
+            wanted: The tasks.
+            models: Each model, after what it says about itself.
+            other: The model that the others are compared with.
+
+        Raises:
+            DataError: The data does not do for a task that is named, or for any.
+        """
+        self.tasks, skipped = self._fitting(wanted, self.data)
+        embedded = [self.embed(model) for _, model in models]
+        reference = None if other is None else self.embed(other)
+        self.leave_out(embedded if reference is None else [*embedded, reference])
+        self.tasks, more_skipped = self._fitting(self.tasks, self.data)
+        results = [self.result(d, one) for (d, _), one in zip(models, embedded, strict=True)]
+        if other is not None and reference is not None:
+            results = [
+                dataclasses.replace(result, against=self._compared(other, one, reference))
+                for result, one in zip(results, embedded, strict=True)
+            ]
+        settings = {**dataclasses.asdict(self.settings), "tasks": [t.name for t in self.tasks]}
+        return Evaluation(
+            data=_described(self.data),
+            settings=settings,
+            packages={name: version(name) for name in _PACKAGES},
+            choices=self.data.choices,
+            notes=(*self.data.notes, *notes_on(self.data)),
+            skipped=skipped | more_skipped,
+            models=tuple(results),
+        )
+
+    def _compared(self, other: Model, one: _One, reference: _One) -> Against:
+        pair = (self.measures(one), one.main), (self.measures(reference), reference.main)
+        return compared(other.describe(), *pair, self.settings)
 
     def embed(self, model: Model) -> _One:
         """Embed all sides, and what tasks ask for beside them."""
@@ -207,8 +229,18 @@ def _taken(options: dict[str, Any], kind: type) -> dict[str, Any]:
     return {name: options.pop(name) for name in names if name in options}
 
 
-def _listed(bundles: Any) -> list[Any]:  # noqa: ANN401
-    return [bundles] if isinstance(bundles, str | os.PathLike | Bundle) else list(bundles)
+def _check(on_error: str, options: EmbedOptions) -> None:
+    if on_error not in (FAIL, SKIP):
+        raise OptionError(f"on_error={quoted(on_error)}; choose {FAIL} or {SKIP}")
+    check_precision(options)
+
+
+def _opened(bundles: _BUNDLES) -> list[Bundle]:
+    listed = [bundles] if isinstance(bundles, str | os.PathLike | Bundle) else bundles
+    opened = [Bundle.opened(b) for b in listed]
+    if not opened:
+        raise OptionError("no bundle is given")
+    return opened
 
 
 def _all_embed(bundles: Sequence[Bundle], modality: str) -> bool:
