@@ -115,20 +115,28 @@ def explained(name: str, revision: str | None, file: str) -> Iterator[None]:
     except FmrtError:
         raise
     except Exception as e:  # its own kinds, those of the libraries below it, and OSError
-        why = _reason(e, name, revision, file)
+        missing = (
+            f"it has no {MANIFEST_FILE}; make a bundle of it: fmrt export {name} BUNDLE"
+            if file == MANIFEST_FILE
+            else f"its {MANIFEST_FILE} lists {file}, and it has no such file; push the bundle again"
+        )
+        why = reason(e, revision, file, missing)
         raise BundleNotFoundError(
             f"{quoted(name)} is neither a directory nor a bundle that the hub gives: {why}"
         ) from e
 
 
-def _reason(e: Exception, name: str, revision: str | None, file: str) -> str:
+def reason(e: Exception, revision: str | None, file: str, missing: str) -> str:
+    """Why the hub's client does not give a file, in words.
+
+    Args:
+        e: What it raised.
+        revision: That was asked for.
+        file: That was asked for.
+        missing: What to say if the repository has no such file.
+    """
     from huggingface_hub import errors  # noqa: PLC0415  # start-up stays quick
 
-    missing = (
-        f"it has no {MANIFEST_FILE}; make a bundle of it: fmrt export {name} BUNDLE"
-        if file == MANIFEST_FILE
-        else f"its {MANIFEST_FILE} lists {file}, and it has no such file; push the bundle again"
-    )
     known: tuple[tuple[type[Exception], str], ...] = (
         (errors.GatedRepoError, f"its owner must grant you access: ask on its page, then {LOG_IN}"),
         (

@@ -49,7 +49,8 @@ def add_parser(subparsers: Subparsers) -> None:
         "data",
         metavar="DATA",
         help="a folder with a subfolder a class, a csv, tsv, jsonl or parquet file, a folder in "
-        "BEIR's layout or of save_to_disk, or digits or 20newsgroups",
+        "BEIR's layout or of save_to_disk, a data set's OWNER/NAME on the hub, or digits or "
+        "20newsgroups",
     )
     parser.add_argument(
         "--task",
@@ -82,12 +83,18 @@ def _add_columns(parser: Parser) -> None:
     names = {
         "column": "of the items, or the first ones of pairs",
         "label": "of the classes",
-        "split": "of train and test; of BEIR's layout, the file in qrels",
+        "split": "of train and test; or a split's own name, to test on that one alone",
         "second": "of the second items of pairs",
         "score": "of pairs",
     }
     for name, about in names.items():
         parser.add_argument(f"--{name}", metavar="C", help=f"{about} (default: by usual names)")
+    parser.add_argument(
+        "--config", metavar="NAME", help="configuration of a data set of the hub with several"
+    )
+    parser.add_argument(
+        "--data-revision", metavar="R", help="branch, tag or commit of a data set on the hub"
+    )
     parser.add_argument(
         "--on-error",
         choices=("fail", "skip"),
@@ -154,7 +161,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.plot is not None and Path(args.plot).suffix not in (".png", ".svg"):
         raise OptionError(f"--plot {args.plot!r}; choose a name that ends in .png or .svg")
-    given = (*_COLUMNS, *_SETTINGS, "workers")
+    given = (*_COLUMNS, *_SETTINGS, "workers", "config", "data_revision")
     options = {name: getattr(args, name) for name in given if getattr(args, name) is not None}
     found = evaluate(
         args.bundles,

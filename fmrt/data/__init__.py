@@ -6,7 +6,7 @@ complete; ``read_embeddings`` reads such an output back, and ``read_provenance``
 vectors come from. pyarrow is imported only when a parquet file is named.
 """
 
-from fmrt.data._arrow import arrow_columns, arrow_records
+from fmrt.data._arrow import arrow_columns, arrow_records, stated_features
 from fmrt.data._embeddings import read_embeddings
 from fmrt.data._folder import described, list_files
 from fmrt.data._formats import columns_of, modality_of, read_records
@@ -40,4 +40,5 @@ __all__ = [
     "read_provenance",
     "read_records",
     "shard_formats",
+    "stated_features",
 ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from fmrt.data._parquet_records import values_of
 from fmrt.data._pyarrow import pyarrow, reading_parquet
@@ -21,6 +23,27 @@ def arrow_columns(file: Path) -> list[str]:
     """
     with reading_parquet(str(file)), pyarrow().memory_map(str(file)) as source:
         return list(pyarrow().ipc.open_stream(source).schema.names)
+
+
+def stated_features(file: Path) -> dict[str, Any]:
+    """Return what Hugging Face's library wrote into a parquet or Arrow file about its columns.
+
+    Raises:
+        DataError: It cannot be read as such.
+        MissingExtraError: pyarrow is missing.
+    """
+    arrow = pyarrow()
+    with reading_parquet(str(file)):
+        if file.suffix == ".arrow":
+            with arrow.memory_map(str(file)) as source:
+                metadata = arrow.ipc.open_stream(source).schema.metadata
+        else:
+            metadata = arrow.parquet.read_schema(file).metadata
+    try:
+        found = json.loads((metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
+    except (ValueError, KeyError, TypeError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def arrow_records(

@@ -1,57 +1,95 @@
-"""Retrieval data in BEIR's layout: corpus.jsonl, queries.jsonl and qrels/*.tsv."""
+"""Retrieval data: BEIR's corpus.jsonl, queries.jsonl and qrels, or such configurations."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from fmrt.data import BadRecord, Record, read_records
+from fmrt.data import BadRecord, columns_of, read_records
 from fmrt.errors import DataError
 from fmrt.evaluation.dataset import DOCUMENTS, QUERIES, RETRIEVAL, Dataset, Side
+from fmrt.evaluation.layout import Config
 from fmrt.evaluation.reading import Reading
-from fmrt.words import shown
+from fmrt.words import listed, shown
 
 CORPUS, QUERY_FILE, QRELS = "corpus.jsonl", "queries.jsonl", "qrels"
 _SPLITS = ("test", "dev", "validation", "train")
 _QUERY, _DOCUMENT, _SCORE = "query-id", "corpus-id", "score"
-_ID, _TITLE, _TEXT = "_id", "title", "text"
+_IDS, _TITLE, _TEXT = ("_id", "id"), "title", "text"
+# Configurations of such data on the hub; of the last two, the first that there is.
+_CORPUS, _QUERIES, _JUDGED = "corpus", "queries", ("qrels", "default")
+_TABLES = (".tsv", ".csv", ".jsonl", ".parquet")
 # Prompts by the names that models have for them.
 _QUERY_PROMPTS, _DOCUMENT_PROMPTS = ("query",), ("document", "passage", "corpus")
 
 
-def is_beir(root: Path) -> bool:
-    """Whether a folder is of that layout."""
-    return (root / QUERY_FILE).is_file() and (root / QRELS).is_dir()
+@dataclass(frozen=True)
+class Parts:
+    """Files of retrieval data.
+
+    Attributes:
+        corpus: with the documents.
+        queries: with the queries.
+        qrels: with what was judged, by split.
+    """
+
+    corpus: Sequence[Path]
+    queries: Sequence[Path]
+    qrels: Mapping[str, Sequence[Path]]
 
 
-def load_beir(root: Path, split: str | None, reading: Reading) -> Dataset:
+def is_retrieval(configs: Collection[str]) -> bool:
+    """Whether a repository's configurations are those of retrieval data."""
+    return {_CORPUS, _QUERIES} <= {*configs} and bool({*configs} & {*_JUDGED})
+
+
+def retrieval_parts(root: Path, configs: Mapping[str, Config]) -> Parts | None:
+    """The files of a folder in BEIR's layout, or of such configurations; None if it is no such."""
+    if is_retrieval(configs):
+        judged = next(configs[name].splits for name in _JUDGED if name in configs)
+        corpus, queries = (
+            [root / f for own in configs[name].splits.values() for f in own]
+            for name in (_CORPUS, _QUERIES)
+        )
+        return Parts(corpus, queries, {s: [root / f for f in own] for s, own in judged.items()})
+    if not ((root / QUERY_FILE).is_file() and (root / QRELS).is_dir()):
+        return None
+    found = (p for p in sorted((root / QRELS).iterdir()) if p.suffix.lower() in _TABLES)
+    return Parts([root / CORPUS], [root / QUERY_FILE], {p.stem: [p] for p in found})
+
+
+def load_retrieval(source: str, parts: Parts, split: str | None, reading: Reading) -> Dataset:
     """The documents, the judged queries of a split, and what was judged.
 
     Args:
-        root: of the data set.
-        split: name of a file in ``qrels``; None for the first of test, dev, validation and train.
+        source: name of the data set.
+        parts: its files.
+        split: whose judgements count; None for the first of test, dev, validation and train.
         reading: takes bad records.
 
     Raises:
         DataError: a file is missing, or holds what it cannot.
     """
-    file = _qrels_file(root, split)
-    judged = _judged(file, reading)
-    documents = _texts(root / CORPUS, reading)
-    queries = _texts(root / QUERY_FILE, reading)
+    split = _split(source, parts, split)
+    judged = _judged(parts.qrels[split], reading)
+    documents = _texts(parts.corpus, reading)
+    queries = _texts(parts.queries, reading)
     unknown = [name for name in judged if name not in queries]
     asked = [name for name in judged if name in queries and max(judged[name].values()) > 0]
     if not asked:
-        raise DataError(f"{shown(str(file))} has no query of {QUERY_FILE} with a relevant document")
+        raise DataError(
+            f"{source!r}: no query that was judged in {split!r} has a relevant document"
+        )
     row = {name: i for i, name in enumerate(documents)}
     missing = len({d for q in asked for d in judged[q] if d not in row})
     notes = [
         line
         for count, line in (
-            (len(unknown), f"queries that were judged are not in {QUERY_FILE}"),
+            (len(unknown), "queries that were judged are not among the queries"),
             (len(judged) - len(unknown) - len(asked), "queries have no relevant document"),
-            (missing, f"documents that were judged are not in {CORPUS}, and count as not found"),
+            (missing, "documents that were judged are not in the corpus, and count as not found"),
         )
         if count
         for line in (f"{count:,} {line}",)
@@ -61,69 +99,66 @@ def load_beir(root: Path, split: str | None, reading: Reading) -> Dataset:
         for q in asked
     )
     return Dataset(
-        str(root),
+        source,
         RETRIEVAL,
         {
-            DOCUMENTS: _side(documents, _DOCUMENT_PROMPTS, CORPUS),
-            QUERIES: _side({q: queries[q] for q in asked}, _QUERY_PROMPTS, QUERY_FILE),
+            DOCUMENTS: _side(documents, _DOCUMENT_PROMPTS, "document"),
+            QUERIES: _side({q: queries[q] for q in asked}, _QUERY_PROMPTS, "query"),
         },
         relevant=relevant,
         twins=tuple(row.get(q, -1) for q in asked),
-        choices=(f"{root}: judged in {QRELS}/{file.name}",),
+        choices=(f"{source}: judged in {split!r}",),
         notes=tuple(notes),
     )
 
 
-def _side(texts: dict[str, str], prompts: tuple[str, ...], file: str) -> Side:
-    places = [f"{file} {name!r}" for name in texts]
+def _side(texts: dict[str, str], prompts: tuple[str, ...], what: str) -> Side:
+    places = [f"{what} {name!r}" for name in texts]
     return Side(list(texts.values()), places, "text", prompts)
 
 
-def _qrels_file(root: Path, split: str | None) -> Path:
-    found = {path.stem: path for path in sorted((root / QRELS).glob("*.tsv"))}
-    for name in (split,) if split is not None else _SPLITS:
-        if name in found:
-            return found[name]
-    names = ", ".join(found) or "none"
-    raise DataError(f"{shown(str(root / QRELS))} has no {split or 'test'}.tsv; it has: {names}")
+def _split(source: str, parts: Parts, split: str | None) -> str:
+    for name in (split,) if split is not None else (*_SPLITS, *parts.qrels):
+        if name in parts.qrels:
+            return str(name)
+    there = listed(parts.qrels) if parts.qrels else "none"
+    raise DataError(
+        f"{source!r} has no judgements of the split {split or 'test'!r}; it has {there}"
+    )
 
 
-def _judged(file: Path, reading: Reading) -> dict[str, dict[str, float]]:
+def _judged(files: Sequence[Path], reading: Reading) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
-    records = read_records(str(file), column=_QUERY, keep=(_DOCUMENT, _SCORE))
-    for record in reading.good(str(file), records):
-        try:
-            gain = float(str(record.kept[_SCORE]))
-        except ValueError:
-            gain = math.nan
-        if not math.isfinite(gain):
-            reading.bad(str(file), BadRecord(record.number, f"score {record.kept[_SCORE]!r}"))
-            continue
-        found.setdefault(str(record.value), {})[str(record.kept[_DOCUMENT])] = gain
+    for file in map(str, files):
+        records = read_records(file, column=_QUERY, keep=(_DOCUMENT, _SCORE))
+        for record in reading.good(file, records):
+            try:
+                gain = float(str(record.kept[_SCORE]))
+            except ValueError:
+                gain = math.nan
+            if not math.isfinite(gain):
+                reading.bad(file, BadRecord(record.number, f"score {record.kept[_SCORE]!r}"))
+                continue
+            found.setdefault(str(record.value), {})[str(record.kept[_DOCUMENT])] = gain
     return found
 
 
-def _texts(file: Path, reading: Reading) -> dict[str, str]:
+def _texts(files: Sequence[Path], reading: Reading) -> dict[str, str]:
     """Texts by identity, a document's after its title."""
     found: dict[str, str] = {}
-    for record in reading.good(str(file), _records(file)):
-        name, title = record.kept[_ID], record.kept.get(_TITLE)
-        if name is None or str(name) in found:
-            problem = "has no _id" if name is None else f"has the _id {name!r} of one before"
-            reading.bad(str(file), BadRecord(record.number, problem))
-            continue
-        text = str(record.value)
-        text = f"{title} {text}".strip() if title else text
-        found[str(name)] = text
+    for file in map(str, files):
+        known = columns_of(file)
+        name_of = next((name for name in _IDS if name in known), _IDS[0])
+        keep = (name_of, *(name for name in (_TITLE,) if name in known))
+        for record in reading.good(file, read_records(file, column=_TEXT, keep=keep)):
+            name, title = record.kept[name_of], record.kept.get(_TITLE)
+            if name is None or str(name) in found:
+                no = f"has no {name_of}"
+                problem = no if name is None else f"has the {name_of} {name!r} of one before"
+                reading.bad(file, BadRecord(record.number, problem))
+                continue
+            text = str(record.value)
+            found[str(name)] = f"{title} {text}".strip() if title else text
     if not found:
-        raise DataError(f"{shown(str(file))} holds no text")
+        raise DataError(f"{shown(str(files[0]))} holds no text")
     return found
-
-
-def _records(file: Path) -> Iterator[Record | BadRecord]:
-    try:
-        return read_records(str(file), column=_TEXT, keep=(_ID, _TITLE))
-    except DataError as e:
-        if _TITLE not in str(e):
-            raise
-        return read_records(str(file), column=_TEXT, keep=(_ID,))

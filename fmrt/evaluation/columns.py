@@ -66,7 +66,14 @@ class Columns:
         return [value for value in values if value is not None]
 
 
-def chosen(source: str, there: Sequence[str], asked: Columns, modality: str) -> Columns:
+def chosen(
+    source: str,
+    there: Sequence[str],
+    asked: Columns,
+    modality: str,
+    media: Sequence[str] = (),
+    classes: Sequence[str] = (),
+) -> Columns:
     """The columns to read of those that there are.
 
     Args:
@@ -74,9 +81,11 @@ def chosen(source: str, there: Sequence[str], asked: Columns, modality: str) -> 
         there: names of its columns.
         asked: what the user names.
         modality: of the items.
+        media: those that are stated to hold images or sounds.
+        classes: those that are stated to hold classes.
 
     Raises:
-        DataError: one that is named is not there.
+        DataError: one that is named is not there, or it takes a name to tell which is meant.
     """
     for name in asked.given():
         if name not in there:
@@ -86,8 +95,11 @@ def chosen(source: str, there: Sequence[str], asked: Columns, modality: str) -> 
         score = asked.score or _first(SCORES, there, {*pair})
         return Columns(pair[0], None, asked.split or _first(SPLITS, there), pair[1], score)
     label = asked.label or _first(LABELS, there, {asked.column})
+    if label is None and len(classes) > 1:
+        raise DataError(f"{source!r} has classes in {listed(classes)}; name one with --label")
+    label = label or next(iter(classes), None)
     split = asked.split or _first(SPLITS, there, {asked.column, label})
-    column = asked.column or _first(VALUES[modality], there, {label, split})
+    column = asked.column or _first((*VALUES[modality], *media), there, {label, split})
     rest = [name for name in there if name not in {label, split}]
     if column is None and len(rest) > 1:
         raise DataError(
@@ -110,4 +122,4 @@ def _first(
     names: Iterable[str], there: Sequence[str], taken: Iterable[str | None] = ()
 ) -> str | None:
     lower = {name.lower(): name for name in reversed(there) if name not in set(taken)}
-    return next((lower[name] for name in names if name in lower), None)
+    return next((lower[name.lower()] for name in names if name.lower() in lower), None)

@@ -4,33 +4,63 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from fmrt.bundle.hub import is_hub_id
 from fmrt.data import BadRecord, Record, modality_of
 from fmrt.errors import DataError, OptionError, quoted
-from fmrt.evaluation.beir import is_beir, load_beir
+from fmrt.evaluation.beir import is_retrieval, load_retrieval, retrieval_parts
 from fmrt.evaluation.bundled import BUNDLED, load_bundled
 from fmrt.evaluation.columns import Columns, chosen
 from fmrt.evaluation.dataset import FIRST, ITEMS, LABELLED, SECOND, Dataset, Side
 from fmrt.evaluation.dataset import PAIRS as PAIRS_KIND
+from fmrt.evaluation.hub_data import card_of, hub_folder
+from fmrt.evaluation.layout import (
+    CARD,
+    SPLIT_NAMES,
+    Config,
+    chosen_config,
+    configs_of,
+    is_program,
+    used_splits,
+)
 from fmrt.evaluation.reading import Reading
 from fmrt.evaluation.tables import (
     ITEM,
     PLACE,
-    SPLIT_NAMES,
     Table,
     all_records,
     arrow_table,
     file_table,
     folder_table,
-    split_tables,
+    repository_table,
 )
 
 _MEDIA_COLUMNS = {"image": ("image", "img"), "audio": ("audio",)}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a user says of a data set beside where it is.
+
+    Attributes:
+        modalities: that the model embeds.
+        modality: of the items; None for the model's only one, or what the data shows.
+        columns: names of columns that the data does not show.
+        config: configuration, of a data set with several.
+        revision: of a data set on the hub; None for the newest one.
+    """
+
+    modalities: Sequence[str]
+    modality: str | None = None
+    columns: Columns = field(default_factory=Columns)
+    config: str | None = None
+    revision: str | None = None
 
 
 def load_dataset(
@@ -40,29 +70,35 @@ def load_dataset(
     modality: str | None = None,
     columns: Columns | None = None,
     on_error: str = "fail",
+    config: str | None = None,
+    data_revision: str | None = None,
 ) -> Dataset:
     """The data set of a path or a name.
 
     Args:
         source: a folder with a subfolder a class or with train and test; a csv, tsv, jsonl or
             parquet file, or a folder of such files by split; a folder in BEIR's layout; a folder
-            that ``save_to_disk`` of Hugging Face's datasets wrote; ``digits`` or ``20newsgroups``
-            of scikit-learn; or a `Dataset`, which stays as it is.
+            that ``save_to_disk`` of Hugging Face's datasets wrote, or that a data set of the hub
+            was downloaded to; ``owner/name`` of one on the hub; ``digits`` or ``20newsgroups`` of
+            scikit-learn; or a `Dataset`, which stays as it is.
         modalities: that the model embeds.
         modality: of the items; default the model's only one, or what the data shows.
         columns: names of columns that the data does not show.
         on_error: ``fail`` at a record that cannot be used, or ``skip`` it and say so.
+        config: configuration, of a data set of the hub with several.
+        data_revision: branch, tag or commit of a data set on the hub.
 
     Raises:
         DataError: there is no such data set, or nothing in it can be used.
         InputError: a record cannot be used, and ``on_error`` is ``fail``.
         OptionError: the model does not embed what the data set holds.
     """
-    columns, reading = columns or Columns(), Reading(on_error)
+    reading = Reading(on_error)
+    asked = Asked(modalities, modality, columns or Columns(), config, data_revision)
     if isinstance(source, Dataset):
         data = source
     elif isinstance(source, str | os.PathLike):
-        data = _of_path(os.fspath(source), modalities, modality, columns, reading)
+        data = _of_source(os.fspath(source), asked, reading)
     else:
         raise OptionError(f"data={quoted(source)}; give a path, a name or a Dataset")
     for side in data.sides.values():
@@ -74,28 +110,58 @@ def load_dataset(
     return replace(data, notes=(*data.notes, *reading.notes()))
 
 
-def _of_path(
-    source: str,
-    modalities: Sequence[str],
-    modality: str | None,
-    columns: Columns,
-    reading: Reading,
-) -> Dataset:
+def _of_source(source: str, asked: Asked, reading: Reading) -> Dataset:
     path = Path(source)
-    if not path.exists():
-        if source in BUNDLED:
-            return load_bundled(source)
+    if path.exists():
+        return _of_path(source, path, asked, reading)
+    if source in BUNDLED:
+        return load_bundled(source)
+    if not is_hub_id(source):
         names = ", ".join(BUNDLED)
-        raise DataError(f"there is no file or folder {source!r}; known by name are {names}")
-    if is_beir(path):
-        return load_beir(path, columns.split, reading)
-    table = _table(path, modality or _modality(source, modalities))
-    if modality is None and len(modalities) > 1 and path.is_file():
-        shown = (
-            m for m, c in _MEDIA_COLUMNS.items() if m in modalities and {*c} & {*table.columns}
+        raise DataError(
+            f"there is no file or folder {source!r}; known by name are {names}, and OWNER/NAME on "
+            "the hub"
         )
-        table = _table(path, next(shown, table.modality))
-    return from_table(source, table, columns, reading)
+    split = asked.columns.split
+
+    def wanted(files: Sequence[str], card: Mapping[str, Any]) -> Sequence[str] | None:
+        configs = configs_of(files, card)
+        if is_program(files):
+            raise DataError(
+                f"{source!r} is a program that makes its data, which is not run; the hub may have "
+                "made files of it: --data-revision refs/convert/parquet"
+            )
+        if not configs:
+            return None
+        if is_retrieval(configs):
+            return [f for c in configs.values() for own in c.splits.values() for f in own]
+        splits = chosen_config(source, configs, asked.config).splits
+        used, _ = used_splits(source, list(splits), split)
+        return [file for name in used for file in splits[name]]
+
+    root, commit = hub_folder(source, asked.revision, wanted)
+    data = _of_path(source, root, asked, reading)
+    return replace(data, choices=(f"{source}: at {commit} on the hub", *data.choices))
+
+
+def _of_path(source: str, path: Path, asked: Asked, reading: Reading) -> Dataset:
+    configs: Mapping[str, Config] = {}
+    if path.is_dir():
+        files = [p.relative_to(path).as_posix() for p in sorted(path.rglob("*")) if p.is_file()]
+        configs = configs_of(files, card_of(path / CARD))
+    parts = retrieval_parts(path, configs)
+    if parts is not None:
+        return load_retrieval(source, parts, asked.columns.split, reading)
+    modality = asked.modality or _modality(str(path), asked.modalities)
+    table = _table(source, path, modality, configs, asked)
+    if asked.modality is None and len(asked.modalities) > 1:
+        kinds = {*table.kinds.values()} | {
+            m for m, names in _MEDIA_COLUMNS.items() if {*names} & {*table.columns}
+        }
+        shown = next((m for m in asked.modalities if m in kinds), table.modality)
+        if shown != table.modality:
+            table = _table(source, path, shown, configs, asked)
+    return from_table(source, table, asked.columns, reading)
 
 
 def _modality(source: str, modalities: Sequence[str]) -> str:
@@ -104,16 +170,27 @@ def _modality(source: str, modalities: Sequence[str]) -> str:
     return modality_of(source, modalities) or "text"
 
 
-def _table(path: Path, modality: str) -> Table:
-    if path.is_dir():
-        found = arrow_table(path, modality) or split_tables(path, modality)
-        return found or folder_table(path, modality)
-    return file_table(str(path), modality)
+def _table(
+    source: str, path: Path, modality: str, configs: Mapping[str, Config], asked: Asked
+) -> Table:
+    if not path.is_dir():
+        return file_table(str(path), modality)
+    split = asked.columns.split
+    arrow = arrow_table(source, path, modality, split)
+    if arrow is not None:
+        return arrow
+    if configs or asked.config is not None:
+        config = chosen_config(source, configs, asked.config)
+        return repository_table(source, path, config, modality, split)
+    return folder_table(path, modality)
 
 
 def from_table(source: str, table: Table, asked: Columns, reading: Reading) -> Dataset:
     """The data set that a table's columns make."""
-    use = chosen(source, table.columns, asked, table.modality)
+    if asked.split is not None and asked.split == table.alone:
+        asked = replace(asked, split=None)
+    stated = [name for name, kind in table.kinds.items() if kind == table.modality]
+    use = chosen(source, table.columns, asked, table.modality, stated, list(table.names))
     if ITEM in table.columns:
         said = []
     else:

@@ -50,6 +50,8 @@ def evaluate(
     variants: Sequence[str | None] | None = None,
     provider: str = "cpu",
     on_error: str = FAIL,
+    config: str | None = None,
+    data_revision: str | None = None,
     options: EmbedOptions = DEFAULTS,
     **more: Any,
 ) -> Evaluation:
@@ -59,7 +61,8 @@ def evaluate(
         bundles: directory or hub id of a bundle, or several.
         data: a folder with a subfolder a class; a csv, tsv, jsonl or parquet file, or a folder of
             such files by split; a folder in BEIR's layout; a folder of Hugging Face's
-            ``save_to_disk``; ``digits`` or ``20newsgroups`` of scikit-learn; or a
+            ``save_to_disk``; ``owner/name`` of a data set on the Hugging Face hub, or a folder
+            that it was downloaded to; ``digits`` or ``20newsgroups`` of scikit-learn; or a
             `fmrt.evaluation.Dataset`. See docs/evaluation.md.
         tasks: names of tasks; default all that the data does for.
         against: a variant of the bundle, another bundle, ``pytorch`` or ``pytorch:DIRECTORY``: each
@@ -67,6 +70,8 @@ def evaluate(
         variants: of each bundle; default the provider's own fp32 graph.
         provider: execution provider, as of `fmrt.Embedder`.
         on_error: ``fail`` at an item that cannot be used, or ``skip`` it for all models.
+        config: configuration of a data set of the hub that has several.
+        data_revision: branch, tag or commit of a data set on the hub.
         options: how to embed; see `fmrt.EmbedOptions`. Its modality is that of the data, where the
             bundle has several.
         more: fields of `fmrt.evaluation.Columns` and `fmrt.evaluation.Settings`, options of
@@ -90,7 +95,13 @@ def evaluate(
     other = _other(against, opened[0], provider, embedding, loading)
     modalities = [m for m in opened[0].manifest.modalities if _all_embed(opened, m)]
     found = load_dataset(
-        data, modalities, modality=embedding.modality, columns=columns, on_error=on_error
+        data,
+        modalities,
+        modality=embedding.modality,
+        columns=columns,
+        on_error=on_error,
+        config=config,
+        data_revision=data_revision,
     )
     run = _Run(found, settings, on_error, modalities, named=tasks is not None)
     return run.evaluation(wanted, list(zip(described, models, strict=True)), other)

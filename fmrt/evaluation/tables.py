@@ -1,11 +1,10 @@
-"""Where records come from: files, folders of classes, splits, Arrow data sets and bundled ones."""
+"""Where records come from: files, folders of classes, files by split, and Arrow data sets."""
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -21,21 +20,16 @@ from fmrt.data import (
     described,
     list_files,
     read_records,
+    stated_features,
 )
 from fmrt.errors import DataError
+from fmrt.evaluation.layout import CARD, SPLIT_NAMES, Config, used_splits
 from fmrt.system.limits import DEFAULT, megabytes
 from fmrt.words import one_line, shown
 
 ITEM, LABEL, SPLIT, PLACE = "item", "label", "split", "place"
-# How names of splits count: a model learns from the first kind, and is tested on the second.
-SPLIT_NAMES = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("test", "testing"), "test"),
-    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
-}
-TABLE_FILE = re.compile(
-    r"(train|test|validation|valid|val|dev)(-\d+-of-\d+)?\.(csv|tsv|jsonl|json|parquet)", re.I
-)
+_PARQUET = frozenset({".parquet", ".pq"})
+_KINDS = {"Image": "image", "Audio": "audio"}
 _TEXTS = frozenset({".txt", ".text", ".md"})
 
 
@@ -49,6 +43,8 @@ class Table:
         modality: of the items.
         base: folder that paths in it are relative to; None where they are not.
         names: of the classes that a column's numbers stand for.
+        kinds: modality of columns that are stated to hold images or sounds.
+        alone: the split that it is, where only that one is read.
         choices: what was decided, a line each.
     """
 
@@ -57,6 +53,8 @@ class Table:
     modality: str
     base: Path | None = None
     names: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    alone: str | None = None
     choices: Sequence[str] = ()
 
 
@@ -69,8 +67,30 @@ def file_table(source: str, modality: str) -> Table:
         choices.extend(records.choices)
         return records
 
-    base = Path(source).parent if modality != "text" else None
-    return Table(columns_of(source, modality=modality), read, modality, base, {}, choices)
+    path = Path(source)
+    base = path.parent if modality != "text" else None
+    features = stated_features(path) if path.suffix.lower() in _PARQUET else {}
+    return Table(
+        columns_of(source, modality=modality),
+        read,
+        modality,
+        base,
+        *_meaning(features),
+        choices=choices,
+    )
+
+
+def _meaning(features: Mapping[str, Any]) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """Names of classes, and modalities, by column, as Hugging Face's library states them."""
+    known = {name: one for name, one in features.items() if isinstance(one, dict)}
+    return (
+        {
+            name: [str(label) for label in one.get("names") or ()]
+            for name, one in known.items()
+            if one.get("_type") == "ClassLabel"
+        },
+        {n: _KINDS[one["_type"]] for n, one in known.items() if one.get("_type") in _KINDS},
+    )
 
 
 def folder_table(root: Path, modality: str) -> Table:
@@ -82,13 +102,15 @@ def folder_table(root: Path, modality: str) -> Table:
         raise DataError(
             f"{shown(str(root))} holds no {media.noun}; {'; '.join(passed)}".rstrip("; ")
         )
-    parts = [path.relative_to(root).parts[:-1] for path in found.paths]
+    card = root / CARD
+    paths = [path for path in found.paths if path != card] or found.paths
+    parts = [path.relative_to(root).parts[:-1] for path in paths]
     split = all(p and p[0].lower() in SPLIT_NAMES for p in parts)
     labelled = any(len(p) > split for p in parts)
     columns = [ITEM, *([LABEL] if labelled else []), *([SPLIT] if split else [])]
 
     def read(_: str | None, __: Sequence[str]) -> Iterator[Record | BadRecord]:
-        for number, (path, own) in enumerate(zip(found.paths, parts, strict=True), 1):
+        for number, (path, own) in enumerate(zip(paths, parts, strict=True), 1):
             label = own[split] if len(own) > split else None
             kept = {LABEL: label, SPLIT: own[0] if split else None, PLACE: str(path)}
             yield _of_file(number, path, modality, kept)
@@ -116,53 +138,77 @@ def _of_file(
         return BadRecord(number, f"{str(path)!r} cannot be read: {one_line(e)}")
 
 
-def split_tables(root: Path, modality: str) -> Table | None:
-    """A folder whose files are splits, such as train.csv and test.csv; None if it is no such."""
-    found: dict[str, list[Table]] = {}
-    for folder in (root, root / "data"):
-        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-            matched = TABLE_FILE.fullmatch(path.name)
-            if matched:
-                found.setdefault(matched[1].lower(), []).append(file_table(str(path), modality))
-    if not found:
-        return None
-    return joined(found)
+def repository_table(
+    source: str, root: Path, config: Config, modality: str, split: str | None
+) -> Table:
+    """Files by split, of one configuration of a repository of data.
+
+    Args:
+        source: for messages.
+        root: folder that its files are in.
+        config: names of files by split.
+        modality: of the items.
+        split: to read alone, if it is one; None, or the name of a column, for all.
+    """
+
+    def of(name: str) -> list[Table]:
+        return [file_table(str(root / file), modality) for file in config.splits[name]]
+
+    found = _by_split(source, list(config.splits), of, split)
+    return replace(found, names={**config.classes, **found.names})
 
 
-def joined(tables: Mapping[str, Sequence[Table]]) -> Table:
-    """Tables of one form as one, with the split of each as a column."""
-    all_of_them = [(split, table) for split, own in tables.items() for table in own]
+def _by_split(
+    source: str, splits: Sequence[str], of: Callable[[str], Sequence[Table]], split: str | None
+) -> Table:
+    """The tables of the splits that are used, as one."""
+    used, left_out = used_splits(source, splits, split)
+    known = any(name.lower() in SPLIT_NAMES for name in used)
+    found = joined({name: of(name) for name in used}, left_out, split=known)
+    return replace(found, alone=split if split in splits else None)
+
+
+def joined(tables: Mapping[str, Sequence[Table]], choices: Sequence[str], *, split: bool) -> Table:
+    """Tables of one form as one; with ``split``, the split of each is a column."""
+    known = [*choices]
+    all_of_them = [(name, table) for name, own in tables.items() for table in own]
     first = all_of_them[0][1]
     columns = [c for c in first.columns if all(c in t.columns for _, t in all_of_them)]
+    columns = [*(c for c in columns if c != SPLIT), SPLIT] if split else columns
 
     def read(column: str | None, keep: Sequence[str]) -> Iterator[Record | BadRecord]:
-        for split, table in all_of_them:
-            for record in table.read(column, [name for name in keep if name != SPLIT]):
-                if isinstance(record, BadRecord):
-                    yield record._replace(reason=f"of {split}: {record.reason}")
-                else:
-                    place = f"{split} {record.number}"
-                    yield record._replace(kept={**record.kept, SPLIT: split, PLACE: place})
+        for name, table in all_of_them:
+            own = [c for c in keep if c != SPLIT or not split]
+            for record in table.read(column, own):
+                yield _placed(record, name, table.base, split=split)
+            known.extend(table.choices)  # which a table has once it is read
 
-    known = [c for _, t in all_of_them for c in t.choices]
-    return Table(
-        [*(c for c in columns if c != SPLIT), SPLIT],
-        read,
-        first.modality,
-        first.base,
-        first.names,
-        known,
-    )
+    return replace(first, columns=columns, read=read, choices=known)
 
 
-def arrow_table(root: Path, modality: str) -> Table | None:
+def _placed(
+    record: Record | BadRecord, name: str, base: Path | None, *, split: bool
+) -> Record | BadRecord:
+    """A record of one of several tables, with where it is and its path from anywhere."""
+    if isinstance(record, BadRecord):
+        return record._replace(reason=f"of {name}: {record.reason}") if name else record
+    kept = {**record.kept, PLACE: f"{name or 'record'} {record.number}"}
+    value = record.value
+    if base is not None and isinstance(value, str):
+        value = str((base / value).absolute())
+    return record._replace(value=value, kept={**kept, SPLIT: name} if split else kept)
+
+
+def arrow_table(source: str, root: Path, modality: str, split: str | None) -> Table | None:
     """A data set that Hugging Face's ``save_to_disk`` wrote; None if a folder is no such."""
     if (root / "dataset_dict.json").is_file():
         splits = _json(root / "dataset_dict.json").get("splits")
         if not isinstance(splits, list) or not splits:
             raise DataError(f"{shown(str(root))} names no splits in its dataset_dict.json")
         folders = {str(name): root / Path(str(name)).name for name in splits}
-        return joined({name: [_arrow_split(path, modality)] for name, path in folders.items()})
+        return _by_split(
+            source, list(folders), lambda name: [_arrow_split(folders[name], modality)], split
+        )
     return _arrow_split(root, modality) if (root / "state.json").is_file() else None
 
 
@@ -177,17 +223,13 @@ def _arrow_split(root: Path, modality: str) -> Table:
     if state.get("_indices_files"):
         raise DataError(f"{shown(str(root))} is a selection; save it after flatten_indices()")
     features = _json(root / "dataset_info.json").get("features")
-    names = {
-        column: list(feature.get("names") or ())
-        for column, feature in (features if isinstance(features, dict) else {}).items()
-        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
-    }
 
     def read(column: str | None, keep: Sequence[str]) -> Iterator[Record | BadRecord]:
         return arrow_records(files, column or columns[0], keep)
 
     columns = arrow_columns(files[0])
-    return Table(columns, read, modality, root, names)
+    meaning = _meaning(features if isinstance(features, dict) else {})
+    return Table(columns, read, modality, root if modality != "text" else None, *meaning)
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -253,8 +253,13 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 NAME = r"(?P<name>[^/]+/[^/]+)"
+# A data set is a repository of this name.
+DATA = r"(?P<name>datasets/[^/]+/[^/]+)"
 AT = r"(?P<revision>[^/]+)"
 ROUTES: tuple[tuple[str, Callable[..., None]], ...] = (
+    (rf"/{DATA}/resolve/{AT}/(?P<file>.+)", _Handler.resolve),
+    (rf"/api/{DATA}/revision/{AT}", _Handler.about),
+    (rf"/api/{DATA}", _Handler.about),
     (rf"/{NAME}/resolve/{AT}/(?P<file>.+)", _Handler.resolve),
     (rf"/api/models/{NAME}/revision/{AT}", _Handler.about),
     (rf"/api/models/{NAME}/tree/{AT}", _Handler.tree),

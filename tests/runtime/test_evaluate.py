@@ -266,7 +266,7 @@ def test_retrieval_ranks_documents_by_a_query_with_its_prompt(
     assert found.data["items"] == {DOCUMENTS: 3, QUERIES: 2}
     # A document with the query's own identity is not found: of d2's, d3 alone can be.
     assert found.models[0].measure("retrieval", "recall@10").value == pytest.approx((1 + 0.5) / 2)
-    assert "1 queries that were judged are not in queries.jsonl" in found.notes
+    assert "1 queries that were judged are not among the queries" in found.notes
     with fmrt.Embedder(tiny_bundle) as embedder:
         query = embedder.embed_query("cat mat")
         documents = embedder.embed_documents(["cat on the mat", "a dog ran", "red road"])
