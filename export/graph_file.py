@@ -39,20 +39,6 @@ def unwritten(
     )
 
 
-def packed_twin(variant: Variant) -> Variant:
-    """An unwritten variant of the same graph without padding."""
-    return Variant(
-        name=f"{variant.name}-packed",
-        file=variant.file.replace(".onnx", "_packed.onnx"),
-        provider=variant.provider,
-        precision=variant.precision,
-        sha256="",
-        size=0,
-        modality=variant.modality,
-        packed=True,
-    )
-
-
 def write_graph(
     model: ir.Model, directory: Path, variant: Variant, *, mapped: bool = False
 ) -> Variant:

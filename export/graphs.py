@@ -9,14 +9,11 @@ from pathlib import Path
 import onnx_ir as ir
 
 from fmrt.bundle.manifest import TaskHead, Variant
-from fmrt.export.graph_file import packed_twin, unwritten, write_graph
+from fmrt.export.graph_file import unwritten, write_graph
 from fmrt.export.part import HeadPart, Part, TowerPart
-from fmrt.export.rewrite import optimize_for_cpu, optimize_for_cuda, pack_for_cuda
+from fmrt.export.rewrite import optimize_for_cpu, optimize_for_cuda
 from fmrt.export.rewrite.half import HALF_TYPES, to_half
 from fmrt.export.trace import trace
-
-# Precisions of which a GPU gets a graph without padding too, where that can be had.
-PACKED = ("fp16",)
 
 
 @dataclass(frozen=True)
@@ -73,10 +70,8 @@ class GraphWriter:
             if precision in HALF_TYPES:
                 to_half(graph, precision)
             name, suffix = f"{precision}-cuda", f"_{precision}_cuda"
-            plain = unwritten(name, part.stem, suffix, "cuda", part.modality, precision)
-            written.append(self._write(graph, plain))
-            if precision in PACKED and pack_for_cuda(graph):
-                written.append(self._write(graph, packed_twin(plain)))
+            blank = unwritten(name, part.stem, suffix, "cuda", part.modality, precision)
+            written.append(self._write(graph, blank))
         return written
 
     def _write(self, graph: ir.Model, variant: Variant) -> Variant:

@@ -21,14 +21,13 @@ from fmrt.bundle.manifest import Manifest, Parity, Quality, Tower, Variant
 from fmrt.embedding.engine import Engine
 from fmrt.errors import ExportError, FmrtError, OptionError, ProviderError, QuantizationError, said
 from fmrt.export.choices import Report
-from fmrt.export.graph_file import packed_twin, unwritten, write_graph
+from fmrt.export.graph_file import unwritten, write_graph
 from fmrt.export.quantize.context import Context, Made, Score
 from fmrt.export.quantize.copying import own_copy
 from fmrt.export.quantize.items import Items, given_items, own_items
 from fmrt.export.quantize.refusal import why_refused
 from fmrt.export.quantize.scheme import SCHEMES, Form, named_schemes
 from fmrt.export.quantize.steps import padding_moves
-from fmrt.export.rewrite import pack_for_cuda
 from fmrt.options import checked, file_path
 from fmrt.system.cores import cpu_name
 from fmrt.system.whole_file import write_whole
@@ -150,9 +149,8 @@ def _add(path: Path, form: Form, items: Mapping[str, Items], target: float, say:
     try:
         (work / "onnx").mkdir(parents=True)
         made = [
-            variant
+            _of_tower(bundle, tower, form, items[tower.modality], target, work, say)
             for tower in bundle.manifest.towers
-            for variant in _of_tower(bundle, tower, form, items[tower.modality], target, work, say)
         ]
         _put_in_place(bundle, made, work)
     finally:
@@ -170,12 +168,12 @@ def _of_tower(
     target: float,
     work: Path,
     say: Report,
-) -> list[Variant]:
+) -> Variant:
     base = _base(bundle, form, tower.modality)
     say(f"quantizing {base.name} of {tower.modality}s to {form.variant}")
     try:
         graph = ir.load(bundle.graph(base))
-        return _variants(Context(bundle, tower, graph, items, target, say), form, work)
+        return _variant(Context(bundle, tower, graph, items, target, say), form, work)
     except (FmrtError, OSError, MemoryError):
         raise
     except Exception as e:  # whatever a graph of an unknown origin provokes in the passes
@@ -209,13 +207,11 @@ def _stem(bundle: Bundle, modality: str) -> str:
     return stems[0]
 
 
-def _variants(context: Context, form: Form, work: Path) -> list[Variant]:
-    """A variant made, measured, and written to ``work``, and the packed one that goes with it."""
+def _variant(context: Context, form: Form, work: Path) -> Variant:
+    """A variant made, measured, and written to ``work``."""
     if form.make is None:
-        return [_of_the_same_graph(context, form)]
-    made = form.make(context)
-    variant = _measured_variant(context, form, made, work)
-    return [variant, *_packed(context, variant, made.model, work)]
+        return _of_the_same_graph(context, form)
+    return _measured_variant(context, form, form.make(context), work)
 
 
 def _of_the_same_graph(context: Context, form: Form) -> Variant:
@@ -271,15 +267,6 @@ def _beside_fp32(context: Context, form: Form, trial: Bundle) -> tuple[float, Pa
     finally:
         for engine in engines:
             engine.close()
-
-
-def _packed(context: Context, variant: Variant, model: ir.Model, work: Path) -> list[Variant]:
-    """The graph without its padding, where the bundle has that of the variant to be replaced."""
-    twin = packed_twin(variant)
-    names = {(v.name, v.modality) for v in context.bundle.manifest.variants}
-    if (twin.name, twin.modality) not in names or not pack_for_cuda(model):
-        return []
-    return [write_graph(model, work, twin)]
 
 
 def _measured_variant(context: Context, form: Form, made: Made, work: Path) -> Variant:

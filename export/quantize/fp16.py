@@ -86,13 +86,13 @@ def compute_half(context: Context) -> Made:
         ExportError: The graph has branches, whose insides this does not convert.
     """
     model = context.base.clone()
+    optimize_for_cuda(model, "fp16")
     if any(
         a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
         for node in model.graph
         for a in node.attributes.values()
     ):
         raise ExportError("a graph with branches cannot be converted to fp16 arithmetic")
-    optimize_for_cuda(model, "fp16")
     ShapeInferencePass()(model)
     fill_types(model.graph)
     _limit_constants(model)

@@ -45,7 +45,7 @@ class Form:
 SCHEMES: dict[str, tuple[Form, ...]] = {
     "fp16": (
         Form("fp16-cpu", "_fp16_cpu", "cpu", "fp16", "cpu", store_half),
-        Form("fp16-cuda", "_fp16_cuda", "cuda", "fp16", "cuda", compute_half),
+        Form("fp16-cuda", "_fp16_cuda", "cuda", "fp16", "any", compute_half),
         Form("fp16-portable", "_fp16", "any", "fp16", "any", store_half),
     ),
     "int8": (

@@ -10,13 +10,11 @@ import onnx_ir as ir
 
 from fmrt.export.rewrite.attention import simplify_attention
 from fmrt.export.rewrite.cuda_attention import fuse_attention_for_cuda
-from fmrt.export.rewrite.cuda_packing import remove_padding
 from fmrt.export.rewrite.fused_attention import fuse_attention
 from fmrt.export.rewrite.gemm import projections_to_gemm
 from fmrt.export.rewrite.passes import Form, Pass, Pipeline
 from fmrt.export.rewrite.pooled_token import compute_pooled_token_alone
 from fmrt.export.rewrite.rms_norm import fuse_rms_norm
-from fmrt.export.rewrite.sums import fuse_sums
 
 _PLAIN = frozenset({Form.PLAIN_ATTENTION})
 _NORMS = _PLAIN | {Form.RMS_NORMS}
@@ -28,13 +26,9 @@ POOL = Pass(compute_pooled_token_alone, Form.POOLED_LAYER, reads=_NORMS)
 ATTEND = Pass(fuse_attention, Form.FUSED_ATTENTION, needs=_PLAIN, reads=_POOLED)
 FLATTEN = Pass(projections_to_gemm, Form.FLAT_PROJECTIONS, reads=_POOLED | {Form.FUSED_ATTENTION})
 ATTEND_ON_CUDA = Pass(fuse_attention_for_cuda, Form.CUDA_ATTENTION, needs=_PLAIN, reads=_NORMS)
-PACK = Pass(remove_padding, Form.PACKED, needs=frozenset({Form.CUDA_ATTENTION}))
-SUM = Pass(fuse_sums, Form.FUSED_SUMS, needs=frozenset({Form.PACKED}))
 
 CPU = Pipeline((SIMPLIFY, NORMS, POOL, ATTEND, FLATTEN))
 CUDA = Pipeline((SIMPLIFY, NORMS, ATTEND_ON_CUDA))
-PACKING = Pipeline((PACK,), starts_from=frozenset({Form.CUDA_ATTENTION}))
-PACKED_CUDA = Pipeline((SUM,), starts_from=frozenset({Form.PACKED}))
 
 
 def optimize_for_cpu(
@@ -75,16 +69,3 @@ def optimize_for_cuda(model: ir.Model, precision: str = "fp32") -> dict[str, int
         How often each pass applied, by name.
     """
     return CUDA.apply(model, fuse_attention_for_cuda={"precision": precision})
-
-
-def pack_for_cuda(model: ir.Model) -> dict[str, int]:
-    """Take the padding out of a graph of texts in place, after `optimize_for_cuda`.
-
-    The graph may be in fp32 or fp16. Vectors stay the same within rounding, as long as texts are
-    padded on the right. The CPU has no kernels for it.
-
-    Returns:
-        How often each pass applied, by name; nothing where the padding has to stay.
-    """
-    applied = PACKING.apply(model)
-    return {**applied, **PACKED_CUDA.apply(model)} if any(applied.values()) else {}

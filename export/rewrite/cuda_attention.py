@@ -35,8 +35,6 @@ from fmrt.export.rewrite.graph.masks import CAUSAL, MASK, NONE, PADDING, Masking
 from fmrt.export.rewrite.graph.rotary import rotated_tokens
 from fmrt.export.rewrite.graph.walking import MICROSOFT
 
-# Inputs after query, key and value up to the key padding mask.
-KEY_MASK = 2
 # Precisions in which ``MultiHeadAttention`` is taken, by masking; None for any other mask.
 _CONTRIB: dict[Masking | None, tuple[str, ...]] = {
     NONE: ("fp32", "fp16"),
@@ -63,13 +61,6 @@ def fuse_attention_for_cuda(model: ir.Model, precision: str = "fp32") -> int:
         CommonSubexpressionEliminationPass()(model)
         RemoveUnusedNodesPass()(model)
     return count
-
-
-def masks_padding_alone(attention: ir.Node) -> bool:
-    """Whether a layer that this pass made hides the padding of texts and nothing else."""
-    _, _, _, *masks = attention.inputs
-    contrib = attention.op_type == "MultiHeadAttention"
-    return contrib and len(masks) == KEY_MASK and masks[-1] is not None
 
 
 class _Fusion:

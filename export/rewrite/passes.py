@@ -26,8 +26,6 @@ class Form(enum.Enum):
     FUSED_ATTENTION = "attention in one operator for the CPU"
     FLAT_PROJECTIONS = "linear layers over [tokens, features]"
     CUDA_ATTENTION = "attention in one operator for CUDA"
-    PACKED = "layers over real tokens alone"
-    FUSED_SUMS = "sums in one operator with what reads them"
 
 
 @dataclass(frozen=True)

@@ -21,13 +21,12 @@ def test_tiny_models_on_the_cpu(tmp_path: Path) -> None:
     found = json.loads(out.read_text())
     assert found["hardware"]["device"]
     assert found["export_on_device"] == "ok"
-    for name, model in found["models"].items():
+    for model in found["models"].values():
         runnable = {n: v for n, v in model["variants"].items() if "error" not in v}
         assert list(runnable) == ["fp32", "fp32-cpu"]
         assert not any("fp16" in line for line in model["left_out"])
         assert all(v["passed"] and not v["fallback_nodes"] for v in runnable.values())
         others = {n: v for n, v in model["variants"].items() if n not in runnable}
-        assert ("fp16-cuda-packed" in others) == (name != "DINOv2-base")
         assert {v["error"] for v in others.values()} == {"not runnable on cpu: made for cuda"}
         assert not any(v["passed"] for v in others.values())
         assert model["variant"] == "fp32-cpu"

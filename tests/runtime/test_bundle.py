@@ -138,14 +138,14 @@ def test_the_cuda_provider_says_how_to_get_it(bundle) -> None:
         fmrt.Embedder(bundle, provider="cuda")
 
 
-def test_a_gpu_takes_a_packed_variant_once_it_was_measured_there(bundle) -> None:
+def test_a_gpu_takes_what_is_proven_and_a_packed_variant_last(bundle) -> None:
     opened = fmrt.Bundle.open(bundle)
     (fp32,) = opened.manifest.variants
     parity = Parity(1e-4, 1.0, 1.0)
-    cuda = replace(fp32, provider="cuda", precision="fp16")
-    padded = replace(cuda, name="fp16-cuda", parity=parity, checked_on="cpu")
-    packed = replace(cuda, name="fp16-cuda-packed", packed=True)
-    measured = replace(packed, parity=parity, checked_on="cuda")
+    half = replace(fp32, provider="cuda", precision="fp16", parity=parity, checked_on="cuda")
+    padded = replace(half, name="fp16-cuda")
+    packed = replace(half, name="fp16-cuda-packed", packed=True)
+    own = replace(fp32, name="fp32-cuda", provider="cuda", parity=parity, checked_on="cpu")
 
     def chosen(*variants: Variant, name: str | None = None, provider: str = "cuda") -> str:
         manifest = replace(opened.manifest, variants=variants)
@@ -158,14 +158,13 @@ def test_a_gpu_takes_a_packed_variant_once_it_was_measured_there(bundle) -> None
         assert chosen(fp32, first, second) == "fp16-cuda"
         assert chosen(fp32, first, second, name="fp16") == "fp16-cuda"
         assert chosen(fp32, first, second, name="fp16-cuda-packed") == "fp16-cuda-packed"
-    for first, second in itertools.permutations((padded, measured)):
-        assert chosen(fp32, first, second) == "fp16-cuda-packed"
-        assert chosen(fp32, first, second, name="fp16") == "fp16-cuda-packed"
-        assert chosen(fp32, first, second, name="fp16-cuda") == "fp16-cuda"
         assert chosen(fp32, first, second, provider="cpu") == "fp32"
-    elsewhere = replace(measured, checked_on="cpu")
-    assert chosen(fp32, elsewhere, padded) == "fp16-cuda"
-    assert chosen(fp32, packed) == "fp32"
+    unmeasured = replace(padded, parity=None, checked_on=None)
+    assert chosen(fp32, unmeasured) == "fp32"
+    # A graph for GPUs that only a CPU has checked comes after the portable one.
+    for first, second in itertools.permutations((fp32, own)):
+        assert chosen(first, second) == "fp32"
+    assert chosen(fp32, replace(own, checked_on="cuda")) == "fp32-cuda"
 
 
 def test_cuda_graphs_of_a_packed_variant_are_refused(bundle) -> None:
