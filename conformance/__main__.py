@@ -105,7 +105,7 @@ def _outcome(work: Path, limit: int, model_type: str) -> Outcome:
 
 
 def _child(model_type: str, file: Path, limit: int) -> None:
-    import resource  # noqa: PLC0415  # POSIX's
+    import resource  # POSIX's
 
     resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 5))
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))

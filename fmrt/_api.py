@@ -23,7 +23,7 @@ def export_model(model: str | Path, out: str | Path, **options: Any) -> Bundle:
         QuantizationError: A quantized variant is not good enough; the bundle has the others.
     """
     with needing("Exporting a model", "export"):
-        from fmrt.export import export_model as run  # noqa: PLC0415
+        from fmrt.export import export_model as run
     return run(model, out, **options)
 
 
@@ -35,7 +35,7 @@ def quantize_bundle(bundle: str | Path, schemes: str | Sequence[str], **options:
         QuantizationError: A variant is not good enough; the error names those that were added.
     """
     with needing("Quantizing a bundle", "quantize"):
-        from fmrt.export import quantize_bundle as run  # noqa: PLC0415
+        from fmrt.export import quantize_bundle as run
     return run(bundle, schemes, **options)
 
 
@@ -47,7 +47,7 @@ def original_model(name: str, revision: str | None, max_length: int) -> Encode:
         ExportError: no such model, or none of texts.
     """
     with needing("Comparing with PyTorch", "export"):
-        from fmrt.export.original import text_model  # noqa: PLC0415
+        from fmrt.export.original import text_model
     return text_model(name, revision, max_length)
 
 
@@ -60,5 +60,5 @@ def evaluate(bundles: Any, data: Any, **options: Any) -> Evaluation:  # noqa: AN
         InputError: an item cannot be used, and ``on_error`` is ``fail``.
     """
     with needing("Evaluating", "evaluate"):
-        from fmrt.evaluation import evaluate as run  # noqa: PLC0415
+        from fmrt.evaluation import evaluate as run
     return run(bundles, data, **options)

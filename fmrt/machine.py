@@ -149,7 +149,7 @@ def describe() -> Machine:
 
 def availabilities() -> list[Availability]:
     """Every provider that this machine could have, the CPU first."""
-    from fmrt.session import every_provider  # noqa: PLC0415  # ONNX Runtime may not load
+    from fmrt.session import every_provider  # ONNX Runtime may not load
 
     found = []
     for provider in every_provider().values():
@@ -218,7 +218,7 @@ def _runtime() -> Runtime:
     named = ((d.name, d.version) for d in metadata.distributions() if d.name)
     packages = dict(sorted(one for one in named if one[0].startswith("onnxruntime")))
     try:
-        from fmrt.session import built_in_providers, runtime_version  # noqa: PLC0415  # may not load
+        from fmrt.session import built_in_providers, runtime_version  # may not load
     except Exception as e:  # whatever a broken installation provokes is what is reported
         return Runtime(None, [], packages, str(e).partition("\n")[0] or type(e).__name__)
     return Runtime(runtime_version(), built_in_providers(), packages)

@@ -120,7 +120,7 @@ def _docstrings(path: Path) -> Iterator[str]:
 def _image(seed: int) -> bytes:
     """A PNG of shapes over a smooth ground with some noise."""
     with needing("Calibrating on images"):
-        from PIL import Image, ImageDraw  # noqa: PLC0415  # an extra
+        from PIL import Image, ImageDraw  # an extra
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (*rng.integers(2, 9, 2), 3), np.uint8)
     picture = Image.fromarray(coarse).resize((SIDE, SIDE), Image.Resampling.BICUBIC)

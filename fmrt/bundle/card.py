@@ -55,7 +55,7 @@ def front_matter(manifest: Manifest, stated: Mapping[str, Any]) -> dict[str, Any
 
 def write_card(bundle: Bundle, stated: Mapping[str, Any]) -> None:
     """Write the card of a new bundle; ``stated`` is as of `front_matter`."""
-    from huggingface_hub import ModelCardData  # noqa: PLC0415  # start-up stays quick
+    from huggingface_hub import ModelCardData  # start-up stays quick
 
     data = ModelCardData(**front_matter(bundle.manifest, stated))
     head = f"---\n{data.to_yaml()}\n---\n"

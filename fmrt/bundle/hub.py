@@ -89,7 +89,7 @@ def download_whole(name: str, revision: str | None, directory: Path) -> None:
     Raises:
         BundleNotFoundError: The hub does not give them.
     """
-    from huggingface_hub import snapshot_download  # noqa: PLC0415  # start-up stays quick
+    from huggingface_hub import snapshot_download  # start-up stays quick
 
     with explained(name, revision, MANIFEST_FILE):
         snapshot_download(name, revision=revision, local_dir=directory)
@@ -97,7 +97,7 @@ def download_whole(name: str, revision: str | None, directory: Path) -> None:
 
 
 def _download(repository: Repository, file: str, *, again: bool = False) -> str:
-    from huggingface_hub import hf_hub_download  # noqa: PLC0415  # start-up stays quick
+    from huggingface_hub import hf_hub_download  # start-up stays quick
 
     revision = repository.revision
     return str(hf_hub_download(repository.name, file, revision=revision, force_download=again))
@@ -135,7 +135,7 @@ def reason(e: Exception, revision: str | None, file: str, missing: str) -> str:
         file: That was asked for.
         missing: What to say if the repository has no such file.
     """
-    from huggingface_hub import errors  # noqa: PLC0415  # start-up stays quick
+    from huggingface_hub import errors  # start-up stays quick
 
     known: tuple[tuple[type[Exception], str], ...] = (
         (errors.GatedRepoError, f"its owner must grant you access: ask on its page, then {LOG_IN}"),
@@ -154,7 +154,7 @@ def reason(e: Exception, revision: str | None, file: str, missing: str) -> str:
 
 
 def _not_here(file: str) -> str:
-    from huggingface_hub import constants  # noqa: PLC0415  # start-up stays quick
+    from huggingface_hub import constants  # start-up stays quick
 
     if constants.HF_HUB_OFFLINE:
         return f"HF_HUB_OFFLINE is set, and {file} is not in the cache"

@@ -103,7 +103,7 @@ def _varint(data: mmap.mmap, place: int, end: int) -> tuple[int, int]:
         byte = data[place]
         place += 1
         value |= (byte & 0x7F) << shift
-        if byte < 0x80:  # noqa: PLR2004  # the highest bit: more bytes follow
+        if byte < 0x80:  # the highest bit: more bytes follow
             return value, place
         shift += 7
     raise MalformedGraphError("it is no ONNX graph, or cut short")

@@ -64,7 +64,7 @@ def push_bundle(
         raise OptionError(f"{bundle} is on the hub already; push a bundle's directory")
     check_files(opened)
     files = dict(_files(opened, repository))
-    from huggingface_hub import HfApi  # noqa: PLC0415  # start-up stays quick
+    from huggingface_hub import HfApi  # start-up stays quick
 
     api = HfApi(library_name="fmrt")
     with _answers(repository):
@@ -114,7 +114,7 @@ def _commit(
     revision: str | None,
     message: str | None,
 ) -> CommitInfo:
-    from huggingface_hub import CommitOperationAdd  # noqa: PLC0415  # start-up stays quick
+    from huggingface_hub import CommitOperationAdd  # start-up stays quick
 
     return api.create_commit(
         repository,
@@ -161,7 +161,7 @@ def _answers(repository: str) -> Iterator[None]:
     Raises:
         HubError: The body failed.
     """
-    from huggingface_hub.errors import HFValidationError  # noqa: PLC0415
+    from huggingface_hub.errors import HFValidationError
 
     try:
         yield

@@ -167,7 +167,7 @@ class _File:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[_File]:
-    from safetensors import SafetensorError, safe_open  # noqa: PLC0415
+    from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="np") as file:

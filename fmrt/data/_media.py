@@ -33,13 +33,13 @@ class Media:
 
 def _is_image(path: Path) -> bool:
     with needing("Embedding image"):
-        from fmrt.preprocess.image import is_image  # noqa: PLC0415  # an extra
+        from fmrt.preprocess.image import is_image  # an extra
     return is_image(path)
 
 
 def _is_sound(path: Path) -> bool:
     with needing("Embedding audio"):
-        from fmrt.preprocess.audio import is_sound  # noqa: PLC0415  # an extra
+        from fmrt.preprocess.audio import is_sound  # an extra
     return is_sound(path)
 
 

@@ -45,7 +45,7 @@ def locked_folder(folder: Path) -> Iterator[None]:
 @contextmanager
 def _locked(folder: Path, shown: str, key: str) -> Iterator[None]:
     """Hold a lock by a file of ``folder``, which is removed at the end."""
-    from filelock import FileLock, Timeout  # noqa: PLC0415  # start-up stays quick
+    from filelock import FileLock, Timeout  # start-up stays quick
 
     path = _lock_of(folder, key)
     lock = FileLock(path)

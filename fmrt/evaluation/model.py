@@ -194,7 +194,7 @@ class OriginalModel:
         Raises:
             OptionError: items are no texts.
         """
-        from fmrt._api import original_model  # noqa: PLC0415  # needs torch
+        from fmrt._api import original_model  # needs torch
 
         if any(side.modality != "text" for side in sides.values()):
             raise OptionError("--against pytorch is for texts; fmrt verify compares other models")

@@ -18,11 +18,11 @@ def draw(found: Evaluation, file: Path) -> None:
         OptionError: matplotlib is not there.
     """
     try:
-        import matplotlib as mpl  # noqa: PLC0415  # optional
+        import matplotlib as mpl  # optional
     except ImportError as e:
         raise OptionError("--plot needs matplotlib: pip install matplotlib") from e
     mpl.use("Agg")
-    import matplotlib.pyplot as plt  # noqa: PLC0415
+    import matplotlib.pyplot as plt
 
     tasks = found.models[0].tasks
     figure, axes = plt.subplots(

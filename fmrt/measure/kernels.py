@@ -50,8 +50,8 @@ def openvino_kernel(precision: str) -> Kernel:
     Raises:
         ImportError: The package openvino is not installed.
     """
-    import openvino  # noqa: PLC0415  # no dependency of ours
-    from openvino import opset13  # noqa: PLC0415
+    import openvino  # no dependency of ours
+    from openvino import opset13
 
     options = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": 1}
 

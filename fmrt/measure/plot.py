@@ -36,13 +36,13 @@ def _title(found: Bench) -> str:
 
 def _png(found: Bench, file: Path) -> None:
     try:
-        import matplotlib as mpl  # noqa: PLC0415  # optional
+        import matplotlib as mpl  # optional
     except ImportError as e:
         raise OptionError(
             "a .png needs matplotlib: pip install matplotlib, or choose .svg or .html"
         ) from e
     mpl.use("Agg")
-    import matplotlib.pyplot as plt  # noqa: PLC0415
+    import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7, 3), layout="constrained")
     axes.scatter(found.latency_lengths, [1e3 * s for s in found.latency_seconds], s=8)

@@ -23,16 +23,16 @@ def make_preprocessor(bundle: Bundle, tower: Tower, limits: Limits = DEFAULT) ->
     """
     spec = tower.input
     if isinstance(spec, TextInput):
-        from fmrt.preprocess.text import TextPreprocessor  # noqa: PLC0415  # only what is used
+        from fmrt.preprocess.text import TextPreprocessor  # only what is used
 
         read = partial(TextPreprocessor, spec=spec)
         return bundle.checked(TOKENIZER_FILE).use(read)
     with needing(f"Embedding {tower.modality}"):
         if isinstance(spec, ImageInput):
-            from fmrt.preprocess.image import ImagePreprocessor  # noqa: PLC0415
+            from fmrt.preprocess.image import ImagePreprocessor
 
             return ImagePreprocessor(spec, limits)
-        from fmrt.preprocess.audio import AudioPreprocessor  # noqa: PLC0415
+        from fmrt.preprocess.audio import AudioPreprocessor
 
         spectrogram = None
         if spec.spectrogram is not None:

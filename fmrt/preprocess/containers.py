@@ -96,7 +96,7 @@ def _behind_tag(file: BinaryIO) -> int:
     """Where a file begins after an ID3v2 tag, if it has one (id3.org)."""
     file.seek(0)
     head = file.read(10)
-    if head[:3] != ID3 or len(head) < 10:  # noqa: PLR2004
+    if head[:3] != ID3 or len(head) < 10:
         return 0
     length = 0
     for byte in head[6:]:
@@ -150,7 +150,7 @@ def _chunked(file: BinaryIO, size: int, kind: Chunks) -> list[Piece] | None:
             file.seek(place + 8)
             large = int.from_bytes(file.read(8), kind.order)
         if name in kind.data:
-            stated = large if large is not None and length == 0xFFFF_FFFF else length  # noqa: PLR2004
+            stated = large if large is not None and length == 0xFFFF_FFFF else length
             pieces = _mended(file, size, kind, place, stated)
             # The samples of an RF64 file are as long as its ds64 says, so it becomes a plain one.
             return (
@@ -159,7 +159,7 @@ def _chunked(file: BinaryIO, size: int, kind: Chunks) -> list[Piece] | None:
                 else [b"RIFF", (4, place - 4), *pieces[1:]]
             )
     file.seek(4)
-    if kind.width == 4 and int.from_bytes(file.read(4), kind.order) + 8 > size:  # noqa: PLR2004
+    if kind.width == 4 and int.from_bytes(file.read(4), kind.order) + 8 > size:
         raise InputError(TRUNCATED)
     return None
 
@@ -212,7 +212,7 @@ def _flac(file: BinaryIO, start: int, size: int) -> Stream:
     place = start + 21
     file.seek(place)
     number = file.read(5)
-    if len(number) < 5:  # noqa: PLR2004
+    if len(number) < 5:
         raise InputError(TRUNCATED)
     stated = int.from_bytes(number, "big") & MOST_FRAMES
     unknown = bytes([number[0] & 0xF0, 0, 0, 0, 0])

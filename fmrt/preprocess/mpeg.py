@@ -50,11 +50,11 @@ class Frame:
     @classmethod
     def of(cls, header: bytes) -> Frame | None:
         """The frame of a header; None if it is no header of layer III with a bit rate."""
-        if len(header) < HEADER or header[0] != 0xFF or header[1] & 0xE0 != 0xE0:  # noqa: PLR2004
+        if len(header) < HEADER or header[0] != 0xFF or header[1] & 0xE0 != 0xE0:
             return None
         version, layer = header[1] >> 3 & 3, header[1] >> 1 & 3
         rate, frequency = header[2] >> 4, header[2] >> 2 & 3
-        if version not in SAMPLE_RATES or layer != LAYER_3 or rate in (0, 15) or frequency == 3:  # noqa: PLR2004
+        if version not in SAMPLE_RATES or layer != LAYER_3 or rate in (0, 15) or frequency == 3:
             return None
         first = version == VERSION_1
         bits = BIT_RATES[not first][rate] * 1000 * (144 if first else 72)

@@ -160,7 +160,7 @@ class SegmentEngine:
         Raises:
             InputError: It cannot be read.
         """
-        from fmrt.preprocess.image import decoded  # noqa: PLC0415  # Pillow is an extra
+        from fmrt.preprocess.image import decoded  # Pillow is an extra
 
         self._adapt()
         upright = decoded(image, self._budget)

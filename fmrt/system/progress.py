@@ -20,7 +20,7 @@ class Progress:
         # Without standard error (a service, pythonw) there is nowhere to show anything.
         terminal = sys.stderr is not None and sys.stderr.isatty()
         if terminal if show is None else show:
-            from tqdm import tqdm  # noqa: PLC0415
+            from tqdm import tqdm
 
             self._bar = tqdm(total=total, unit=unit, unit_scale=True, smoothing=0.1)
 

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 
 Image = pytest.importorskip("PIL.Image")
-from PIL import ImageOps  # noqa: E402
+from PIL import ImageOps
 
 soundfile = pytest.importorskip("soundfile")
 pytest.importorskip("soxr")
 
-from fmrt.errors import InputError  # noqa: E402
-from fmrt.preprocess.audio import decode  # noqa: E402
-from fmrt.preprocess.image import decoded  # noqa: E402
-from tests.attack.fuzz import Budget, attack  # noqa: E402
-from tests.attack.mutate import mutated_bytes  # noqa: E402
+from fmrt.errors import InputError
+from fmrt.preprocess.audio import decode
+from fmrt.preprocess.image import decoded
+from tests.attack.fuzz import Budget, attack
+from tests.attack.mutate import mutated_bytes
 
 # Not AVIF, whose encoder of Pillow dies of some of these images.
 FORMATS = ["PNG", "JPEG", "TIFF", "WEBP", "GIF", "BMP", "PPM", "TGA", "JPEG2000", "PCX", "SGI"]

@@ -14,17 +14,17 @@ import pytest
 
 pytest.importorskip("PIL")
 soundfile = pytest.importorskip("soundfile")
-from PIL import Image  # noqa: E402
+from PIL import Image
 
-from fmrt.bundle.manifest import AudioInput, ImageInput  # noqa: E402
-from fmrt.embedding.scheduler import Workers  # noqa: E402
-from fmrt.errors import InputError  # noqa: E402
-from fmrt.preprocess.audio import AudioPreprocessor, decode  # noqa: E402
-from fmrt.preprocess.image import ImagePreprocessor  # noqa: E402
-from fmrt.system.limits import Budget as Memory  # noqa: E402
-from fmrt.system.limits import Limits  # noqa: E402
-from tests.attack.fuzz import REFUSED, RIGHT, Budget, Victim, attack  # noqa: E402
-from tests.attack.mutate import mutated_bytes  # noqa: E402
+from fmrt.bundle.manifest import AudioInput, ImageInput
+from fmrt.embedding.scheduler import Workers
+from fmrt.errors import InputError
+from fmrt.preprocess.audio import AudioPreprocessor, decode
+from fmrt.preprocess.image import ImagePreprocessor
+from fmrt.system.limits import Budget as Memory
+from fmrt.system.limits import Limits
+from tests.attack.fuzz import REFUSED, RIGHT, Budget, Victim, attack
+from tests.attack.mutate import mutated_bytes
 
 MOST_GROWTH = 300_000_000
 IMAGE = ImageInput(8, 8, 4, (8, 8), 2, False, None, (1 / 255,) * 3, (0.0, 0.0, 0.0))

@@ -13,11 +13,11 @@ import pytest
 from safetensors.numpy import save_file
 
 PIL = pytest.importorskip("PIL")
-from PIL import Image  # noqa: E402
+from PIL import Image
 
-import fmrt  # noqa: E402
-from fmrt.bundle.bundle import record_of  # noqa: E402
-from fmrt.bundle.manifest import (  # noqa: E402
+import fmrt
+from fmrt.bundle.bundle import record_of
+from fmrt.bundle.manifest import (
     REFERENCE_FILE,
     ImageInput,
     Manifest,
@@ -25,15 +25,15 @@ from fmrt.bundle.manifest import (  # noqa: E402
     Tower,
     Variant,
 )
-from fmrt.cli import main  # noqa: E402
-from fmrt.data import (  # noqa: E402
+from fmrt.cli import main
+from fmrt.data import (
     modality_of,
     read_embeddings,
     read_records,
 )
-from fmrt.errors import InputError, OptionError  # noqa: E402
-from fmrt.preprocess import image as module  # noqa: E402
-from fmrt.preprocess.image import ImagePreprocessor, center_crop  # noqa: E402
+from fmrt.errors import InputError, OptionError
+from fmrt.preprocess import image as module
+from fmrt.preprocess.image import ImagePreprocessor, center_crop
 
 SIDE = 8
 MODES = ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB"]

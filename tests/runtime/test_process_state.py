@@ -24,14 +24,14 @@ from fmrt.data import open_writer, read_records
 from fmrt.errors import TruncationWarning
 
 Image = pytest.importorskip("PIL.Image")
-from PIL import ImageFile  # noqa: E402
+from PIL import ImageFile
 
 soundfile = pytest.importorskip("soundfile")
 pytest.importorskip("soxr")
 
-from fmrt.preprocess.audio import decode  # noqa: E402
+from fmrt.preprocess.audio import decode
 
-from .test_images import bundle as image_bundle  # noqa: E402, F401  # a fixture
+from .test_images import bundle as image_bundle  # noqa: F401  # a fixture
 
 THREADS = 8
 

@@ -15,11 +15,11 @@ import pytest
 from safetensors.numpy import save_file
 
 PIL = pytest.importorskip("PIL")
-from PIL import Image  # noqa: E402
+from PIL import Image
 
-import fmrt  # noqa: E402
-from fmrt.bundle.bundle import record_of  # noqa: E402
-from fmrt.bundle.manifest import (  # noqa: E402
+import fmrt
+from fmrt.bundle.bundle import record_of
+from fmrt.bundle.manifest import (
     REFERENCE_FILE,
     ImageInput,
     Manifest,
@@ -28,16 +28,16 @@ from fmrt.bundle.manifest import (  # noqa: E402
     Tower,
     Variant,
 )
-from fmrt.cli import main  # noqa: E402
-from fmrt.errors import (  # noqa: E402
+from fmrt.cli import main
+from fmrt.errors import (
     BundleCorruptError,
     GraphError,
     InputError,
     OptionError,
     VerificationError,
 )
-from fmrt.preprocess.frame import Frame  # noqa: E402
-from fmrt.segmentation.masks import in_image, resize_bilinear  # noqa: E402
+from fmrt.preprocess.frame import Frame
+from fmrt.segmentation.masks import in_image, resize_bilinear
 
 SIDE, CELLS = 32, 8
 SPEC = ImageInput(

@@ -12,10 +12,10 @@ import pytest
 soundfile = pytest.importorskip("soundfile")
 pytest.importorskip("soxr")
 
-from fmrt.bundle.manifest import AudioInput  # noqa: E402
-from fmrt.data import read_records  # noqa: E402
-from fmrt.errors import InputError  # noqa: E402
-from fmrt.preprocess.audio import AudioPreprocessor, Sounds, decode  # noqa: E402
+from fmrt.bundle.manifest import AudioInput
+from fmrt.data import read_records
+from fmrt.errors import InputError
+from fmrt.preprocess.audio import AudioPreprocessor, Sounds, decode
 
 RATE = 16_000
 # Largest error of a decoded tone: rounding to the format's bits, or what lossy formats lose.

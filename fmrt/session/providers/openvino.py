@@ -51,7 +51,7 @@ class OpenVino(Provider):
 
     def device_names(self) -> list[str]:
         """OpenVINO's devices, the CPU first."""
-        import openvino  # noqa: PLC0415  # an extra
+        import openvino  # an extra
 
         names = [str(name) for name in openvino.Core().available_devices]
         return sorted(names, key=lambda name: name != "CPU")
@@ -91,7 +91,7 @@ class _Graph:
 
     def __init__(self, path: Path, device: str, options: Mapping[str, Any]) -> None:
         with needing("Provider openvino", "openvino"):
-            import openvino  # noqa: PLC0415  # an extra
+            import openvino  # an extra
         try:
             with native.running():
                 self._compiled = openvino.Core().compile_model(str(path), device, dict(options))
