@@ -11,7 +11,7 @@ against PyTorch; ``push_bundle`` publishes one. ``evaluate`` tests embeddings on
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fmrt._version import __version__
 from fmrt.errors import FmrtError
@@ -77,7 +77,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401
+def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     found = getattr(importlib.import_module(f"fmrt.{_HOMES[name]}"), name)

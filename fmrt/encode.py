@@ -36,10 +36,10 @@ class Embeds(Protocol):
 
     _bundle: Bundle
 
-    def embed(self, items: Any, options: EmbedOptions = DEFAULTS) -> NDArray[Any]:  # noqa: ANN401
+    def embed(self, items: object, options: EmbedOptions = DEFAULTS) -> NDArray[Any]:
         """Vectors of items."""
 
-    def encode(self, inputs: Any, **options: Any) -> NDArray[Any]:  # noqa: ANN401
+    def encode(self, inputs: object, **options: object) -> NDArray[Any]:
         """Vectors of items, or of one."""
 
 
@@ -94,15 +94,15 @@ class Encoding:
             vectors = (vectors ^ 0x80).view(np.int8)  # minus 128
         return vectors[0] if alone else vectors
 
-    def encode_query(self: Embeds, inputs: Any, **options: Any) -> NDArray[Any]:  # noqa: ANN401
+    def encode_query(self: Embeds, inputs: object, **options: object) -> NDArray[Any]:
         """Embed queries as `encode` does, with the model's ``query`` prompt if it has one."""
         return self.encode(inputs, **_prompted(self._bundle, QUERY, options))
 
-    def encode_document(self: Embeds, inputs: Any, **options: Any) -> NDArray[Any]:  # noqa: ANN401
+    def encode_document(self: Embeds, inputs: object, **options: object) -> NDArray[Any]:
         """Embed documents as `encode` does, with the prompt that `embed_documents` takes."""
         return self.encode(inputs, **_prompted(self._bundle, DOCUMENT, options))
 
-    def similarity(self: Embeds, embeddings1: Any, embeddings2: Any) -> Vectors:  # noqa: ANN401
+    def similarity(self: Embeds, embeddings1: object, embeddings2: object) -> Vectors:
         """Similarity of each vector with each, float32 ``[n, m]``, by the model's own function.
 
         That is cosine unless the model says ``dot``, ``euclidean`` or ``manhattan``; of the last
@@ -146,7 +146,7 @@ def check_fixed(others: dict[str, Any]) -> None:
             raise OptionError(f"{name}={quoted(value)} is not supported: {hint}")
 
 
-def _matrix(vectors: Any, which: int) -> Vectors:  # noqa: ANN401
+def _matrix(vectors: object, which: int) -> Vectors:
     try:
         array = np.atleast_2d(np.asarray(vectors))
     except ValueError as e:

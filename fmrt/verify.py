@@ -153,10 +153,9 @@ def record_parity(bundle: Bundle, reports: Iterable[ParityReport]) -> list[str]:
         on = report.provider.partition(":")[0] if report is not None else None
         if report is not None and (variant.parity is None or variant.provider == on):
             names.append(variant.name)
-            variant = dataclasses.replace(  # noqa: PLW2901
-                variant, parity=report.parity, checked_on=on
-            )
-        variants.append(variant)
+            variants.append(dataclasses.replace(variant, parity=report.parity, checked_on=on))
+        else:
+            variants.append(variant)
     manifest = dataclasses.replace(bundle.manifest, variants=tuple(variants))
     manifest.write(bundle.path)
     renew_card(Bundle(bundle.path, manifest))

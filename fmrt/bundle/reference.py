@@ -232,7 +232,7 @@ def _differences(now: Any, before: Any) -> Iterator[tuple[str, Any, Any]]:  # no
             yield one.name, *values
 
 
-def _parsed(key: str, text: str) -> Any:  # noqa: ANN401  # any JSON value
+def _parsed(key: str, text: str) -> object:  # any JSON value
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as e:

@@ -228,13 +228,13 @@ _SCALARS: Mapping[type[Any], Decoder] = {
 }
 
 
-def _optional(kind: Any) -> Decoder:  # noqa: ANN401
+def _optional(kind: object) -> Decoder:
     decoder = _decoder(kind)
     return lambda value, where: None if value is None else decoder(value, where)
 
 
 def _ruled(decoder: Decoder, rules: Iterable[Rule]) -> Decoder:
-    def decoded(value: Any, where: str) -> Any:  # noqa: ANN401
+    def decoded(value: object, where: str) -> object:
         found = decoder(value, where)
         for rule in rules:
             if not rule.allows(found):
@@ -249,7 +249,7 @@ def _list(*kinds: Any) -> Decoder:
     repeated = len(kinds) > 1 and kinds[1] is Ellipsis
     decoders = [_decoder(kind) for kind in kinds if kind is not Ellipsis]
 
-    def decoded(value: Any, where: str) -> tuple[Any, ...]:  # noqa: ANN401
+    def decoded(value: object, where: str) -> tuple[Any, ...]:
         if not isinstance(value, list | tuple):
             raise wrong(where, value, "a list")
         if not repeated and len(value) != len(decoders):
@@ -262,7 +262,7 @@ def _list(*kinds: Any) -> Decoder:
 
 
 def _mapping(key_decoder: Decoder, decoder: Decoder) -> Decoder:
-    def decoded(value: Any, where: str) -> dict[str, Any]:  # noqa: ANN401
+    def decoded(value: object, where: str) -> dict[str, Any]:
         if not isinstance(value, Mapping):
             raise wrong(where, value, "an object")
         return {
@@ -278,7 +278,7 @@ def _object(kind: type[Any]) -> Decoder:
     fields = [(f.name, hints[f.name], _is_required(f)) for f in dataclasses.fields(kind)]
     decoders = [(name, _field(hint), required) for name, hint, required in fields]
 
-    def decoded(value: Any, where: str) -> Any:  # noqa: ANN401
+    def decoded(value: object, where: str) -> object:
         if not isinstance(value, Mapping):
             raise wrong(where, value, "an object")
         prefix = f"{where}." if where else ""
@@ -296,7 +296,7 @@ def _object(kind: type[Any]) -> Decoder:
     return decoded
 
 
-def _field(hint: Any) -> Callable[[Any, str, Mapping[str, Any]], Any]:  # noqa: ANN401
+def _field(hint: object) -> Callable[[Any, str, Mapping[str, Any]], Any]:
     """A decoder that also sees the object that the field is of."""
     rules = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
     if rules and isinstance(rules[0], Chosen):
@@ -312,6 +312,6 @@ def _is_required(field: dataclasses.Field[Any]) -> bool:
     return field.default is missing and field.default_factory is missing
 
 
-def _contradictions(made: Any) -> Iterator[tuple[str, str]]:  # noqa: ANN401
+def _contradictions(made: object) -> Iterator[tuple[str, str]]:
     check = getattr(made, "contradictions", None)
     yield from check() if check is not None else ()

@@ -124,7 +124,7 @@ class Parser(argparse.ArgumentParser):
             if any(isinstance(one, str) and "\0" in one for one in values):
                 self.error(f"argument {name}: NUL in {_short(value)}")
 
-    def _check_value(self, action: argparse.Action, value: Any) -> None:  # noqa: ANN401
+    def _check_value(self, action: argparse.Action, value: object) -> None:
         """In words of our own: argparse's differ between versions of Python."""
         if action.choices is not None and value not in action.choices:
             choices = [str(choice) for choice in action.choices]

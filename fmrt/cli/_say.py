@@ -38,7 +38,7 @@ def as_json(value: Mapping[str, Any]) -> str:
     return json.dumps(_finite(value), indent=2, allow_nan=False)
 
 
-def _finite(value: Any) -> Any:  # noqa: ANN401
+def _finite(value: object) -> object:
     if isinstance(value, Mapping):
         return {key: _finite(one) for key, one in value.items()}
     if isinstance(value, list | tuple):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fmrt.cli._text import size, table
 
 if TYPE_CHECKING:
-    from fmrt.bundle.manifest import Parity, Variant
+    from fmrt.bundle.manifest import Parity, Quality, Variant
 
 _WHAT = ("variant", "modality", "file", "provider", "precision")
 _PARITY = ("max abs error", "mean cosine", "min cosine")
@@ -32,10 +32,10 @@ def variants_table(variants: Iterable[Variant]) -> str:
     variants = list(variants)
     header = (*_WHAT, "size", *_PARITY, "checked on")
     lines = table(header, map(_row, variants), {"size", *_PARITY})
-    quantized = [v for v in variants if v.quality is not None]
+    quantized = [_quality_row(v, v.quality) for v in variants if v.quality is not None]
     if not quantized:
         return lines
-    return f"{lines}\n\n{table(_QUALITY, map(_quality_row, quantized), set(_QUALITY[2:-1]))}"
+    return f"{lines}\n\n{table(_QUALITY, quantized, set(_QUALITY[2:-1]))}"
 
 
 def parity_cells(parity: Parity | None) -> tuple[str, str, str]:
@@ -63,9 +63,7 @@ def _row(variant: Variant) -> tuple[str, ...]:
     )
 
 
-def _quality_row(variant: Variant) -> tuple[str, ...]:
-    quality = variant.quality
-    assert quality is not None  # noqa: S101  # by the caller
+def _quality_row(variant: Variant, quality: Quality) -> tuple[str, ...]:
     return (
         variant.name,
         variant.modality,

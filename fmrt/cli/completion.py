@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fmrt.cli._status import DONE
 
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     return DONE
 
 
-def _mark(parser: Parser, shtab: Any) -> None:  # noqa: ANN401  # a module
+def _mark(parser: Parser, shtab: object) -> None:  # a module
     """Say which arguments are files; the library finds the rest."""
     for action in parser._actions:  # as the library does
         if action.metavar in FOLDERS:

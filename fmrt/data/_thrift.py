@@ -61,7 +61,7 @@ class CompactReader:
         if kind not in (LIST, SET):
             raise ValueError
         head = self._byte()
-        size = head >> 4 if head >> 4 < 15 else self._number()  # noqa: PLR2004  # it does not fit
+        size = head >> 4 if head >> 4 < 15 else self._number()  # it does not fit
         for _ in range(size):
             yield head & 15
 
@@ -121,7 +121,7 @@ class CompactReader:
             byte = self._byte()
             number |= (byte & 0x7F) << shift
             shift += 7
-            if byte < 0x80:  # noqa: PLR2004  # another one follows
+            if byte < 0x80:  # another one follows
                 return number
-            if shift > 63:  # noqa: PLR2004  # bits
+            if shift > 63:  # bits
                 raise ValueError

@@ -26,7 +26,7 @@ def sealed(values: Mapping[str, Any]) -> dict[str, Any]:
     return {**values, _SEAL: _seal(values)}
 
 
-def opened(values: Any) -> dict[str, Any]:  # noqa: ANN401  # JSON
+def opened(values: object) -> dict[str, Any]:  # JSON
     """The values of `sealed`.
 
     Raises:
@@ -92,7 +92,7 @@ def extension_of(settings: Mapping[str, Any]) -> str:
     return f".{name}"
 
 
-def version_of(head: Any) -> int:  # noqa: ANN401  # JSON
+def version_of(head: object) -> int:  # JSON
     """Version of a job's file, of which this is the beginning.
 
     Raises:

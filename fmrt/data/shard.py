@@ -60,7 +60,7 @@ class Shard:
         return self.records - self.rows
 
     @classmethod
-    def from_json(cls, values: Any, extension: str, version: int) -> Shard:  # noqa: ANN401  # JSON
+    def from_json(cls, values: object, extension: str, version: int) -> Shard:  # JSON
         """The shard of an entry.
 
         Args:
@@ -134,7 +134,7 @@ def whole(values: dict[str, Any], key: str, least: int = 0, most: int = _MOST) -
     return value
 
 
-def _content(values: Any) -> FileRecord:  # noqa: ANN401  # JSON
+def _content(values: object) -> FileRecord:  # JSON
     if not isinstance(values, dict):
         raise ValueError(f"not the content of a file: {values!r:.40}")  # noqa: TRY004
     digest = values.get("sha256")

@@ -56,7 +56,7 @@ def merged(
     return now
 
 
-def _now(setting: Setting, found: Mapping[str, Any]) -> Any:  # noqa: ANN401  # JSON
+def _now(setting: Setting, found: Mapping[str, Any]) -> object:  # JSON
     if setting.value is not None:
         return setting.value
     return found.get(setting.key) if setting.kept else setting.default

@@ -252,7 +252,7 @@ def _settings(
     ]
 
 
-def _setting(name: str, value: Any) -> Setting:  # noqa: ANN401
+def _setting(name: str, value: object) -> Setting:
     """An option of embedding: a job keeps its batches, and a warning changes no vector."""
     if name == "on_too_long" and value != "error":
         value = "truncate"

@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from typing import IO, cast
 
 from fmrt.machine import KERNEL_VARIABLES
 
@@ -49,9 +50,7 @@ class PeakFlops:
 
     def flops_per_second(self) -> dict[str, float]:
         """Of each kernel, over all cores together, for a quarter of a second each."""
-        stdin = self._process.stdin
-        assert stdin is not None  # noqa: S101  # for the type checker: a pipe
-        print(file=stdin, flush=True)
+        print(file=self._process.stdin, flush=True)
         rates: dict[str, float] = json.loads(self._line())
         return rates
 
@@ -60,6 +59,4 @@ class PeakFlops:
         self._process.communicate()
 
     def _line(self) -> str:
-        stdout = self._process.stdout
-        assert stdout is not None  # noqa: S101  # for the type checker: a pipe
-        return stdout.readline()
+        return cast("IO[str]", self._process.stdout).readline()

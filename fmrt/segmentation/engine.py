@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,8 +123,7 @@ class SegmentEngine:
         chosen = decoder or variant
         self.decoder: Variant = bundle.head_variant(self.head, chosen, target.name)
         self._preprocess = make_preprocessor(bundle, tower, limits)
-        assert isinstance(tower.input, ImageInput)  # noqa: S101  # by its modality
-        self._spec = tower.input
+        self._spec = cast("ImageInput", tower.input)
         self._budget = Budget(limits)
         head = self.head
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,6 +105,6 @@ def _pair(point: NDArray[np.float64]) -> str:
     return f"{point[0]:g},{point[1]:g}"
 
 
-def _shown(values: Any) -> str:  # noqa: ANN401
+def _shown(values: object) -> str:
     text = repr(values)
     return text if len(text) <= 60 else f"{text[:57]}..."  # noqa: PLR2004
