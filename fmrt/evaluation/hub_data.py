@@ -48,7 +48,7 @@ def hub_folder(name: str, revision: str | None, choose: Choose) -> tuple[Path, s
 
 def card_of(file: Path | None) -> Mapping[str, Any]:
     """Metadata of a README of the hub; nothing where there is none, or it cannot be read."""
-    from huggingface_hub import metadata_load  # noqa: PLC0415  # start-up stays quick
+    from huggingface_hub import metadata_load  # start-up stays quick
 
     if file is None or not file.is_file():
         return {}
@@ -61,7 +61,7 @@ def card_of(file: Path | None) -> Mapping[str, Any]:
 
 def _listed(name: str, revision: str | None) -> tuple[list[str] | None, str]:
     """Names of files and the commit; no names if the hub cannot be reached."""
-    from huggingface_hub import HfApi, errors  # noqa: PLC0415  # start-up stays quick
+    from huggingface_hub import HfApi, errors  # start-up stays quick
 
     try:
         info = HfApi().dataset_info(name, revision=revision)
@@ -71,7 +71,7 @@ def _listed(name: str, revision: str | None) -> tuple[list[str] | None, str]:
 
 
 def _kept(name: str, revision: str | None) -> Path:
-    from huggingface_hub import snapshot_download  # noqa: PLC0415  # start-up stays quick
+    from huggingface_hub import snapshot_download  # start-up stays quick
 
     return Path(
         snapshot_download(name, repo_type=_DATASET, revision=revision, local_files_only=True)
@@ -79,7 +79,7 @@ def _kept(name: str, revision: str | None) -> Path:
 
 
 def _fetched(name: str, revision: str | None, files: Sequence[str]) -> Path:
-    from huggingface_hub import hf_hub_download  # noqa: PLC0415  # start-up stays quick
+    from huggingface_hub import hf_hub_download  # start-up stays quick
 
     root = Path()
     for file in dict.fromkeys(files):
