@@ -217,6 +217,7 @@ class Embedder(Encoding):
         *,
         on_error: OnError[T] | None = None,
         group_of: Callable[[T], Hashable] | None = None,
+        held_bytes: Callable[[T], int] | None = None,
         **changes: Any,
     ) -> Iterator[tuple[list[T], NDArray[Any]]]:
         """Yield items with their vectors, as of `embed`, some thousand at a time, in input order.
@@ -224,13 +225,14 @@ class Embedder(Encoding):
         For streams that carry more than what is embedded; ``raw_of`` gives an item's text, image
         or sound. ``on_error`` takes an item that cannot be embedded, with the `InputError`; the
         item is then left out, and the stream goes on. Where ``group_of`` an item changes, a group
-        ends: the vectors of a group depend on its items alone, to the last bit. Other arguments and
-        errors are those of `embed`.
+        ends: the vectors of a group depend on its items alone, to the last bit. ``held_bytes`` of
+        an item are those that it holds in memory beside what is embedded; so many items at a time
+        are held that they stay few. Other arguments and errors are those of `embed`.
         """
-        checked(raw_of=raw_of, on_error=on_error, group_of=group_of)
+        checked(raw_of=raw_of, on_error=on_error, group_of=group_of, held_bytes=held_bytes)
         items = items_of(items)
         engine, request = self._request(options.but(changes), ())
-        return self._vectors(engine, request, items, raw_of, on_error, group_of)
+        return self._vectors(engine, request, items, raw_of, on_error, group_of, held_bytes)
 
     @takes_options
     def embed_query(
@@ -399,6 +401,7 @@ class Embedder(Encoding):
         raw_of: Callable[[T], object],
         on_error: OnError[T] | None = None,
         group_of: Callable[[T], Hashable] | None = None,
+        held_bytes: Callable[[T], int] | None = None,
     ) -> Iterator[tuple[list[T], NDArray[Any]]]:
         truncation = Truncation()
         stream = engine.stream(
@@ -409,6 +412,7 @@ class Embedder(Encoding):
             truncation=truncation,
             on_error=on_error,
             group_of=group_of,
+            held_bytes=held_bytes,
         )
 
         def vectors() -> Iterator[tuple[list[T], NDArray[Any]]]:

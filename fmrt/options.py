@@ -157,6 +157,7 @@ OPTIONS: Mapping[str, Check] = {
     "raw_of": function,
     "on_error": optional(function),
     "group_of": optional(function),
+    "held_bytes": optional(function),
     # of jobs and of search
     "warn": optional(function),
     "shard_rows": optional(whole(MOST_TOKENS)),

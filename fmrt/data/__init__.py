@@ -14,7 +14,7 @@ from fmrt.data._media import MEDIA, Media
 from fmrt.data._output_format import Writer
 from fmrt.data._outputs import STDOUT, open_writer, shard_formats
 from fmrt.data._reading import AS_IT_SAYS, Reading, as_reading
-from fmrt.data._records import BadRecord, PassedOver, Record, Records
+from fmrt.data._records import BadRecord, PassedOver, Record, Records, kept_bytes
 from fmrt.data.provenance import read_provenance
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "as_reading",
     "columns_of",
     "described",
+    "kept_bytes",
     "list_files",
     "modality_of",
     "open_writer",

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fmrt.data._parquet_records import values_of
 from fmrt.data._pyarrow import pyarrow, reading_parquet
 from fmrt.data._records import BadRecord, Record
 from fmrt.errors import DataError
 from fmrt.words import shown
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_BATCH_BYTES = 1 << 25
 
 
 def arrow_columns(file: Path) -> list[str]:
@@ -67,12 +73,18 @@ def arrow_records(
             for name in (column, *keep):
                 if name not in stream.schema.names:
                     raise DataError(f"{shown(str(file))} has no column {name!r}")
-            for batch in stream:
+            for batch in chain.from_iterable(map(_slices, stream)):
                 wanted = {name: values_of(batch.column(name)) for name in {column, *keep}}
                 for i in range(batch.num_rows):
                     number += 1
                     row = {name: values[i] for name, values in wanted.items()}
                     yield _record(number, row, column, keep)
+
+
+def _slices(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """The rows of a batch, as many at a time as may become objects of Python together."""
+    rows = max(1, batch.num_rows * _BATCH_BYTES // max(1, batch.nbytes))
+    return (batch.slice(start, rows) for start in range(0, batch.num_rows, rows))
 
 
 def _record(

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 
 from fmrt.data._columns import TEXT, Columns, Wanted, kind, pick
 from fmrt.data._json_values import MOST_CHARACTERS, values
-from fmrt.data._records import BadRecord, Record
+from fmrt.data._records import BadRecord, Record, cell_bytes
 from fmrt.data._source import empty, line_problem, numbered_lines
 from fmrt.system.limits import Limits, structure_problem
 from fmrt.words import one_line
@@ -35,32 +34,27 @@ def read_jsonl(source: str, wanted: Wanted) -> Iterator[Record | BadRecord]:
     columns = Columns(wanted.column or TEXT, wanted.keep)
     if found:
         columns = pick(source, found, wanted, _inner(head))
-    return (_record(row, columns) for row in chain(head, rows))
+    return (_record(row, columns) for row in chain(_taken(head), rows))
 
 
 def _first(rows: Iterator[Row | BadRecord], limits: Limits) -> list[Row | BadRecord]:
     """The rows that say which columns there are; fewer where they take much memory."""
     head: list[Row | BadRecord] = []
-    left = limits.item_bytes // 2
+    left = limits.item_bytes // 8
     for row in islice(rows, _HEAD):
         head.append(row)
         if not isinstance(row, BadRecord):
-            left -= sum(map(_size, row[1].values()))
+            left -= cell_bytes(row[1])
         if left < 0:
             break
     return head
 
 
-def _size(value: object) -> int:
-    """Bytes of a value in memory, all that is in it included."""
-    size = 0
-    waiting = [value]
-    while waiting:
-        inner = waiting.pop()
-        size += sys.getsizeof(inner)
-        if isinstance(inner, dict | list):
-            waiting.extend(inner.values() if isinstance(inner, dict) else inner)
-    return size
+def _taken(rows: list[Row | BadRecord]) -> Iterator[Row | BadRecord]:
+    """The rows one after the other; none is held longer."""
+    rows.reverse()
+    while rows:
+        yield rows.pop()
 
 
 def _rows(source: str, wanted: Wanted) -> Iterator[Row | BadRecord]:

@@ -24,6 +24,8 @@ _BATCH_ROWS = 1024
 _BUFFER_BYTES = 1 << 20
 # Of a batch of values, which are in memory twice: in Arrow, and in Python.
 _BATCH_BYTES = 1 << 25
+# What pyarrow raises at a value that Python has not: a date, a time zone, bytes that are no text.
+_NO_VALUE = (ArithmeticError, LookupError, ValueError)
 _BYTES = "bytes"
 _BINARY_TYPES = {"binary", "large_binary", "binary_view"}
 TEXT_TYPES = {"string", "large_string", "string_view"}
@@ -170,7 +172,7 @@ def values_of(array: pa.Array) -> list[object]:
         return [None if place is None else found[place] for place in places]
     try:
         return list(array.to_pylist())
-    except ValueError:
+    except _NO_VALUE:
         return [_value(scalar) for scalar in array]
 
 
@@ -179,5 +181,5 @@ def _value(scalar: pa.Scalar) -> object:
         return scalar.as_py()
     except UnicodeDecodeError:
         return Unreadable("not valid UTF-8")
-    except ValueError as e:
+    except _NO_VALUE as e:
         return Unreadable(f"not readable: {one_line(e)}")

@@ -25,6 +25,7 @@ from fmrt.data._output_format import (
 from fmrt.data._parquet_pages import PageSizes
 from fmrt.data._parquet_records import TEXT_TYPES, Unreadable, values_of
 from fmrt.data._pyarrow import pyarrow, reading_parquet
+from fmrt.data._records import cell_bytes
 from fmrt.errors import DataError
 from fmrt.system.limits import DEFAULT, megabytes
 from fmrt.system.whole_file import writing
@@ -66,7 +67,7 @@ class ParquetWriter(FileWriter):
         self._form.check(vectors, len(kept))
         self._vectors.append(vectors.copy())  # the caller may use the memory again
         self._rows.extend(kept)
-        self._bytes += vectors.nbytes + sum(self._text_bytes(row) for row in kept)
+        self._bytes += vectors.nbytes + sum(map(cell_bytes, kept))
         if self._bytes >= _GROUP_BYTES or len(self._rows) >= _GROUP_ROWS:
             self._flush()
 
@@ -88,9 +89,6 @@ class ParquetWriter(FileWriter):
         self._vectors: list[NDArray[Any]] = []
         self._rows: list[Mapping[str, object]] = []
         self._bytes = 0
-
-    def _text_bytes(self, row: Mapping[str, object]) -> int:
-        return sum(len(v) for name in self._form.keep if isinstance(v := row.get(name), str))
 
     def _flush(self) -> None:
         schema = self._schema

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -22,6 +24,25 @@ class Record(NamedTuple):
     number: int
     value: str | bytes
     kept: Mapping[str, object] = _NOTHING
+
+
+def kept_bytes(record: Record) -> int:
+    """Bytes of memory of the columns that are carried along, without what is embedded."""
+    return sum(cell_bytes(cell) for cell in record.kept.values() if cell is not record.value)
+
+
+def cell_bytes(cell: object) -> int:
+    """Bytes of memory of a value of a table, all that is in it included."""
+    size = 0
+    waiting = [cell]
+    while waiting:
+        inner = waiting.pop()
+        size += sys.getsizeof(inner)
+        if isinstance(inner, Mapping):
+            waiting.extend(chain(inner.keys(), inner.values()))
+        elif isinstance(inner, list | tuple):
+            waiting.extend(inner)
+    return size
 
 
 class BadRecord(NamedTuple):

@@ -133,6 +133,7 @@ class Engine:
         on_error: OnError[T] | None = None,
         all_cores: bool = True,
         group_of: Callable[[T], Hashable] | None = None,
+        held_bytes: Callable[[T], int] | None = None,
     ) -> Iterator[tuple[list[T], Vectors]]:
         """Yield the items in input order, a window at a time, with vectors float32 ``[n, dim]``.
 
@@ -152,6 +153,7 @@ class Engine:
             group_of: of an item; a window ends where it changes, nothing is remembered beyond, and
                 batches do not depend on the number of workers: the vectors of a group depend on
                 its items alone, to the last bit.
+            held_bytes: the bytes that an item holds beside what is embedded; a window has few.
 
         Raises:
             InputError: an item that cannot be embedded, without ``on_error``; ``index`` counts
@@ -168,6 +170,7 @@ class Engine:
             on_error=on_error,
             all_cores=all_cores,
             group_of=group_of,
+            held_bytes=held_bytes,
         )
         return stream.run(items)
 

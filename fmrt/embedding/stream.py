@@ -176,6 +176,7 @@ class Stream(Generic[T]):
         on_error: Takes each item that cannot be embedded, which is then left out.
         all_cores: Whether a stream of less than one batch may run on all cores.
         group_of: The function that gives an item's group, see `Engine.stream`.
+        held_bytes: The function that gives what an item holds beside what is embedded.
     """
 
     def __init__(
@@ -190,6 +191,7 @@ class Stream(Generic[T]):
         on_error: OnError[T] | None,
         all_cores: bool,
         group_of: Callable[[T], Hashable] | None,
+        held_bytes: Callable[[T], int] | None,
     ) -> None:
         self._parts = parts
         self._raw_of = raw_of
@@ -200,6 +202,7 @@ class Stream(Generic[T]):
         self._reject = on_error or _raise
         self._may_use_all_cores = all_cores and group_of is None
         self._group_of = group_of
+        self._held_bytes = held_bytes
         caches: list[VectorCache] = [] if parts.cache is None else [parts.cache]
         self._caches: Callable[[T], list[VectorCache]] = lambda _: caches
         if options.dedupe:
@@ -251,7 +254,8 @@ class Stream(Generic[T]):
             return item, InputError("there is not enough memory to decode it", position)
         # A window holds its results too, and vectors of patches outweigh the pixels.
         results = 0 if self._parts.tower.grid is None else 4 * math.prod(self._parts.shape)
-        return _Item(position, item, loaded, preprocess.weight(loaded) + results)
+        held = 0 if self._held_bytes is None else self._held_bytes(item)
+        return _Item(position, item, loaded, preprocess.weight(loaded) + results + held)
 
     def _completed(self, running: Iterable[_Window[T]]) -> Iterator[tuple[list[T], Vectors]]:
         for window in running:

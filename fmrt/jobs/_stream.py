@@ -31,6 +31,7 @@ def embed_stream(
     raw: Callable[[T], object],
     reject: Callable[[T, InputError], None],
     write: Callable[[list[T], NDArray[Any]], None],
+    held_bytes: Callable[[T], int] | None = None,
     group_of: Callable[[T], Hashable] | None = None,
 ) -> int:
     """Write the vectors of items, in order, while the next are computed; return their number.
@@ -42,9 +43,12 @@ def embed_stream(
         raw: What to embed of an item.
         reject: Takes an item that cannot be embedded.
         write: Takes items with their vectors; it is called in another thread.
+        held_bytes: The bytes that an item holds beside what is embedded.
         group_of: The group of, as of `Embedder.embed_items`.
     """
-    stream = embedder.embed_items(items, raw, options, on_error=reject, group_of=group_of)
+    stream = embedder.embed_items(
+        items, raw, options, on_error=reject, group_of=group_of, held_bytes=held_bytes
+    )
 
     def written(window: tuple[list[T], NDArray[Any]]) -> int:
         write(*window)

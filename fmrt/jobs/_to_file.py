@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fmrt.data import AS_IT_SAYS, STDOUT, Reading, as_reading
+from fmrt.data import AS_IT_SAYS, STDOUT, Reading, as_reading, kept_bytes
 from fmrt.embed_options import DEFAULTS, EmbedOptions
 from fmrt.errors import DataError
 from fmrt.jobs._output import Output, check_output, opened
@@ -91,5 +91,6 @@ def _embed(run: Run, vectors: Output) -> tuple[int, float]:
             raw=run.input.raw,
             reject=run.input.reject,
             write=vectors.write,
+            held_bytes=kept_bytes,
         )
         return rows, time.perf_counter() - start

@@ -11,7 +11,7 @@ from typing import Any
 from fmrt._version import __version__
 from fmrt.bundle.bundle import sha256
 from fmrt.bundle.manifest import MANIFEST_FILE
-from fmrt.data import AS_IT_SAYS, BadRecord, Reading, Record, shard_formats
+from fmrt.data import AS_IT_SAYS, BadRecord, Reading, Record, kept_bytes, shard_formats
 from fmrt.data.fingerprint import Fingerprint
 from fmrt.embed_options import DEFAULTS, SHOWN, EmbedOptions
 from fmrt.errors import DataError, FmrtError, InputError, OptionError
@@ -179,6 +179,7 @@ class _Job:
                 raw=lambda item: run.input.raw(item[1]),
                 reject=self._reject,
                 write=self._sink.write,
+                held_bytes=lambda item: kept_bytes(item[1]),
                 group_of=lambda item: self._sink.number(item[0]),
             )
         self._sink.finish(self._seen)

@@ -7,7 +7,6 @@ import random
 import tempfile
 from dataclasses import dataclass
 from functools import cache
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +70,11 @@ def columns() -> dict[str, Any]:
 
 def ways() -> list[dict[str, Any]]:
     """Of writing a file, in which footers differ."""
-    own = [
+    return [{**way, "row_group_size": size} for size in (25, ROWS) for way in own_ways()]
+
+
+def own_ways() -> list[dict[str, Any]]:
+    return [
         {},
         {"write_page_index": True},
         {"data_page_version": "2.0", "use_dictionary": False, "compression": "zstd"},
@@ -79,7 +82,6 @@ def ways() -> list[dict[str, Any]]:
         {"sorting_columns": [arrow.parquet.SortingColumn(0)]},
         {"encryption_properties": encrypted()},
     ]
-    return [{**way, "row_group_size": size} for way, size in product(own, (25, ROWS))]
 
 
 def encrypted() -> Any:

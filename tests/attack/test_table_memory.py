@@ -24,12 +24,15 @@ MILLION = 1_000_000
 File = tuple[str, bytes]
 
 
-def embed(bundle: Path, folder: Path, file: File) -> None:
+def embed(bundle: Path, folder: Path, file: File, output: str = "v.npy", keep: str = "") -> None:
     name, data = file
     (folder / name).write_bytes(data)
     options = ("--overwrite", "--on-error", "skip", "--no-verify")
+    more = ("--keep", keep) if keep else ()
     try:
-        command("embed", str(bundle), str(folder / name), "-o", str(folder / "v.npy"), *options)
+        command(
+            "embed", str(bundle), str(folder / name), "-o", f"{folder}/{output}", *options, *more
+        )
     except AssertionError as e:  # what was skipped is listed before the error
         raise FmrtError(str(e).splitlines()[0]) from None
 
@@ -86,6 +89,30 @@ def test_packed_lines(kind: str, tiny_bundle: Path, tmp_path: Path):
     with Victim(partial(embed, tiny_bundle, tmp_path), 60, MOST_GROWTH) as victim:
         found = victim.run(file)
     assert found.kind in (RIGHT, REFUSED), found
+
+
+CELLS = {
+    "texts": b'"%s"' % (b"ab " * (MILLION // 3)),
+    "lists": b'[%s""]' % (b'"abc",' * 15_000),
+}
+
+
+@pytest.mark.parametrize(
+    ("cells", "output"),
+    [
+        ("texts", "v.parquet"),
+        ("texts", "v/"),
+        pytest.param("lists", "v.parquet", marks=pytest.mark.slow),
+    ],
+)
+def test_columns_that_are_kept(cells: str, output: str, tiny_bundle: Path, tmp_path: Path):
+    pytest.importorskip("pyarrow")
+    row = b'{"text": "a cat", "big": %s}\n' % CELLS[cells]
+    file = packed("a.jsonl.gz", [row] * 400)
+    target = partial(embed, tiny_bundle, tmp_path, output=output, keep="big")
+    with Victim(target, 60, MOST_GROWTH) as victim:
+        found = victim.run(file)
+    assert found.kind == RIGHT, found
 
 
 def parquet(values: object, name: str = "text", **options: object) -> File:
