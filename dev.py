@@ -85,8 +85,8 @@ def demo() -> None:
 
 
 def test(*arguments: str) -> None:
-    """The tests, a process a core; without arguments then those of the built wheel."""
-    # Exports are mostly Python: a thread a process loses nothing, and two would fight for a core.
+    """The tests, one process per core; without arguments then those of the built wheel."""
+    # Exports are mostly Python: one thread is enough for a process, and two would fight for a core.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     run(python(), "-m", "pytest", "--numprocesses", "auto", "--dist", "worksteal", *arguments)
     if not arguments:

@@ -46,13 +46,13 @@ class Outcome:
     """What became of a model type.
 
     Attributes:
-        model_type: as in its ``config.json``.
+        model_type: The type in its ``config.json``.
         modality: ``text``, ``image`` or ``audio``; empty when out of scope.
         status: one of `VERIFIED`, `REFUSED`, `OUT` and `UNTESTED` (no tiny model could be made).
-        reason: in one line; empty when verified.
+        reason: The reason in one line; empty when verified.
         pooling: that the export chose.
         error: largest error of a component, relative to the largest component.
-        cosine: of the worst item with PyTorch's.
+        cosine: The cosine of the worst item with PyTorch's.
         seconds: that it took.
     """
 

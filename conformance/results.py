@@ -25,7 +25,7 @@ class Results:
 
 
 def read_results() -> Results:
-    """Those of earlier runs, if any."""
+    """The outcomes of earlier runs, if any."""
     if not RESULTS.is_file() or not RESULTS.stat().st_size:
         return Results()
     raw = json.loads(RESULTS.read_text(encoding="utf-8"))
@@ -34,7 +34,7 @@ def read_results() -> Results:
 
 
 def add_result(found: Outcome) -> None:
-    """Write one outcome beside those that are there, whoever else is writing."""
+    """Add one outcome to those that are there, whoever else is writing."""
     with FileLock(RESULTS.with_suffix(".lock")), RESULTS.open("a+", encoding="utf-8") as file:
         results = read_results()
         results.outcomes[found.model_type] = found

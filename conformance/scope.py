@@ -91,7 +91,7 @@ def classify(model_type: str) -> tuple[str, str]:
 
 
 def _others(kind: Any, taken: list[str], modality: str) -> list[str]:
-    """Inputs that a model needs, or is made for, beside its main one."""
+    """Inputs that a model needs, or is made for, in addition to its main one."""
     required = [
         p.name
         for p in list(inspect.signature(kind.forward).parameters.values())[1:]

@@ -64,7 +64,7 @@ FIXED = {
 
 @dataclass(frozen=True)
 class Special:
-    """What a model type needs beside the limits.
+    """What a model type needs in addition to the limits.
 
     Attributes:
         config: values of its configuration.

@@ -1,4 +1,4 @@
-"""The export from end to end: a model becomes a verified bundle, or nothing is left behind."""
+"""The export from end to end: a model becomes a verified bundle, or nothing is left of it."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class Part:
     @property
     @abstractmethod
     def modality(self) -> str:
-        """Of the tower."""
+        """The tower's modality."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ class TowerPart(Part):
 
     @property
     def modality(self) -> str:
-        """Of its items."""
+        """The modality of its items."""
         return self.tower.modality
 
 
@@ -78,7 +78,7 @@ class HeadPart(Part):
 
     @property
     def modality(self) -> str:
-        """Of the tower that it reads."""
+        """The modality of the tower that it reads."""
         return self.head.modality
 
 

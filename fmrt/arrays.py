@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
-# Of items, a row each; or of patches.
+# The vectors of items, one row per item; or of patches.
 Vectors = NDArray[np.float32]
 # Positions in another array.
 Rows = NDArray[np.int64]

@@ -220,7 +220,7 @@ class Embedder(Encoding):
         held_bytes: Callable[[T], int] | None = None,
         **changes: Any,
     ) -> Iterator[tuple[list[T], NDArray[Any]]]:
-        """Yield items with their vectors, as of `embed`, some thousand at a time, in input order.
+        """Yield items with their vectors as by `embed`, some thousand at a time, in input order.
 
         For streams that carry more than what is embedded; ``raw_of`` gives an item's text, image
         or sound. ``on_error`` takes an item that cannot be embedded, with the `InputError`; the

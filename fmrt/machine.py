@@ -165,7 +165,7 @@ def kernel_environment() -> dict[str, str]:
 
 
 def _instruction_sets() -> list[str]:
-    """By Linux's names where Linux runs, else by NumPy's, which has levels of them."""
+    """The CPU's instruction sets, by Linux's names on Linux, and elsewhere by NumPy's levels."""
     text = _read(_CPUINFO)
     if text is None:
         extensions: dict[str, Any] = np.show_config(mode="dicts")  # type: ignore[assignment]  # dicts give one

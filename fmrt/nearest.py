@@ -175,7 +175,7 @@ def check_vectors(path: str, vectors: NDArray[Any], dim: int) -> None:
         DataError: It cannot, with the reason.
     """
     if vectors.dtype.kind != "f" and vectors.dtype != np.int8:
-        # uint8 is offset, or eight dimensions a byte; nothing in the file tells which.
+        # uint8 is offset, or has eight dimensions per byte; nothing in the file tells which.
         raise DataError(
             f"{shown(path)} holds {vectors.dtype} vectors, which have no cosine: embed the texts "
             "with --precision float32, float16 or int8"
@@ -256,5 +256,5 @@ def _with_texts(records: Iterable[Record | BadRecord], hits: Sequence[Hit], rows
 
 
 def _place(hit: Hit) -> int:
-    """Of the hit's record in the file: its line, or its position."""
+    """The place of the hit's record in the file: its line, or its position."""
     return hit.row if hit.line is None else hit.line

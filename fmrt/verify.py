@@ -41,7 +41,7 @@ class Tolerance:
     mean_cosine: float
 
 
-# Of quantized variants these say that nothing is broken; how good one is, its export measured on
+# For quantized variants these say that nothing is broken; how good one is, its export measured on
 # many more items, see docs/quantization.md.
 TOLERANCES = {
     "fp32": Tolerance(max_abs_error=1e-4, min_cosine=0.9999, mean_cosine=0.99999),

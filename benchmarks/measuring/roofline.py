@@ -31,7 +31,7 @@ def encoder_flops(config: Mapping[str, Any], lengths: Sequence[int]) -> float:
 
 
 def sgemm_flops_per_second(config: Mapping[str, Any], seconds: float = 0.5) -> float:
-    """FLOP/s of numpy's sgemm at the shapes of the model's layers, a product a core.
+    """FLOP/s of numpy's sgemm at the shapes of the model's layers, one product per core.
 
     That is how the runtime uses the cores, and on few cores it is faster than products that are
     split over them.
@@ -60,7 +60,7 @@ def sgemm_flops_per_second(config: Mapping[str, Any], seconds: float = 0.5) -> f
 
 
 def _on_every_core(work: Callable[[float], int], seconds: float) -> float:
-    """Calls a second, over all cores together."""
+    """Calls per second, over all cores together."""
     cores = available_cores()
     with threadpool_limits(1), ThreadPoolExecutor(cores) as pool:
         start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Graphs taking turns on the same batches, a worker a core."""
+"""Graphs taking turns on the same batches, one worker per core."""
 
 from __future__ import annotations
 

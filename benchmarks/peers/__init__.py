@@ -1,1 +1,1 @@
-"""fmrt beside its peers, each in an environment of its own: see ``python -m benchmarks.peers``."""
+"""fmrt and its peers, each in an environment of its own: see ``python -m benchmarks.peers``."""

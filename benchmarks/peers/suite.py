@@ -43,8 +43,8 @@ class Peer:
     Attributes:
         name: a key of the runner's table.
         environment: name of its requirements file.
-        title: what it is called in tables.
-        packages: whose versions are named.
+        title: The name in tables.
+        packages: The packages whose versions are named.
         precision: ``fp32`` or ``int8``.
     """
 
@@ -83,10 +83,10 @@ class Kind:
     """Texts of one kind.
 
     Attributes:
-        title: as the table says it.
+        title: The title in the table.
         max_length: tokens at which texts are cut.
         texts: them.
-        repeats: of a kind that is one text, embedded again and again for its latency.
+        repeats: How often a kind of one text is embedded, to measure its latency.
     """
 
     title: str

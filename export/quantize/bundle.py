@@ -72,7 +72,7 @@ def quantize_bundle(
 
     Args:
         bundle: Directory of the bundle, or its hub id.
-        schemes: Names as of `named_schemes`; a variant that is there already is replaced.
+        schemes: Names as for `named_schemes`; a variant that is there already is replaced.
         min_cosine: Mean cosine with the fp32 vectors that each variant must reach on held-out
             calibration items.
         calibration: The user's items: a file with one text per line, or a folder of images or
@@ -199,7 +199,7 @@ def _base(bundle: Bundle, form: Form, modality: str) -> Variant:
 
 
 def _stem(bundle: Bundle, modality: str) -> str:
-    """Of a tower's file names: the portable graph's."""
+    """The stem of a tower's file names: the portable graph's."""
     variants = bundle.manifest.variants
     stems = [Path(v.file).stem for v in variants if (v.modality, v.provider) == (modality, "any")]
     if not stems:

@@ -2,7 +2,7 @@
 
 ``store_half``: a large weight becomes float16 with a ``Cast`` to float32 after it. ONNX Runtime
 computes that cast once at load, so products run as they do in fp32. An embedding table is cast
-behind its look-up instead, and stays in 16 bits in memory too.
+after its look-up instead, and stays in 16 bits in memory too.
 
 ``compute_half``: `fmrt.export.rewrite.half`, and what would overflow in float16 keeps float32 too.
 Which nodes those are is measured: the fp32 graph runs on calibration items, and a node whose values

@@ -46,7 +46,7 @@ def fused_int8(context: Context) -> Made:
 
 
 def standard_int8(context: Context) -> Made:
-    """In operators of ONNX alone."""
+    """The variant in operators of ONNX alone."""
     return _make(context, fused=False)
 
 

@@ -67,7 +67,7 @@ def given_items(path: Path, modality: str) -> Items:
         else:
             found = [str(file) for file in sorted(path.iterdir()) if file.is_file()]
     except (OSError, UnicodeDecodeError) as e:
-        what = "a text a line" if modality == "text" else f"a folder of {modality} files"
+        what = "one text per line" if modality == "text" else f"a folder of {modality} files"
         raise OptionError(f"--calibration {path}: {e}; give {what}") from e
     if len(found) < 2 * FEWEST:
         raise OptionError(f"--calibration {path}: {len(found)} items; give {2 * FEWEST} or more")
@@ -91,7 +91,7 @@ def _texts() -> Items:
     if len(found) < CALIBRATION + HELD_OUT:
         raise OptionError(
             "this Python has no source of its standard library to calibrate on; "
-            "give --calibration FILE with a text a line"
+            "give --calibration FILE with one text per line"
         )
     return _split(found)
 

@@ -34,7 +34,7 @@ MARGIN = 1.05
 TINY = 1e-8
 # Rows on which the candidates are compared; ranges are taken from all.
 RATED = 2048
-# Of the error of rounding weights to nearest, what `round_weights` leaves.
+# The part of the error of rounding weights to nearest that `round_weights` leaves.
 ROUNDING_KEEPS = 0.6
 # A static scale is cheaper; it is taken unless its error is this many times the other's.
 STATIC_BONUS = 2.5

@@ -39,7 +39,7 @@ def why_refused(context: Context, model: ir.Model, engine: Engine, reference: Re
     if not expected[worst].any():
         return (
             f"{said}. PyTorch's vector of it is zero, as of a model without biases, and what "
-            "rounding leaves in place of zero is scaled up by each normalization; take fp16"
+            "rounding leaves instead of zero is scaled up by each normalization; take fp16"
         )
     moved, choices = _chosen_otherwise(context, model, reference, worst)
     if moved:

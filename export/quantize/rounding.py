@@ -24,7 +24,7 @@ LARGEST = 127
 PAIR = 128
 # Features rounded between two updates of the rest.
 BLOCK = 64
-# Of the mean second moment, added to all: directions that calibration hardly saw.
+# The part of the mean second moment that is added to all: directions that calibration hardly saw.
 DAMPING = 0.01
 # Candidates for a column's scale, as fractions of the one that uses all of 8 bits; at 2 no pair can
 # pass the limit, as with 7 bits.

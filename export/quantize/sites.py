@@ -44,7 +44,7 @@ class Linear:
 
     @property
     def name(self) -> str:
-        """Of its weights, for people."""
+        """The name of its weights, for people."""
         return self.source.name or self.node.name or "?"
 
 

@@ -8,7 +8,7 @@ are computed for all tokens. Nothing reads ``last_hidden_state`` then, and the g
 it.
 
 Seen from the end of the graph: a node whose every reader takes one token alone may itself work on
-that token, if it works on each token by itself. From there on the same holds for the nodes in front
+that token, if it works on each token by itself. From there on the same holds for the nodes before
 of it. Where a value has other readers too, the token is taken from it. A mask's row is written
 anew, so that nothing asks for the mask of all tokens.
 
@@ -40,7 +40,7 @@ LAST_AXIS = frozenset({"LayerNormalization", "LogSoftmax", RMS_NORM, "Softmax"})
 # Axes are counted from the end, as broadcasting aligns them: of tokens in [batch, tokens, hidden].
 TOKENS = -2
 RANK = 3
-# Of a mask, [batch, heads, queries, keys].
+# The rank of a mask, [batch, heads, queries, keys].
 MASK_RANK = 4
 LOWEST = np.finfo(np.float32).min
 

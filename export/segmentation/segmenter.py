@@ -41,7 +41,7 @@ from fmrt.segmentation.prompt import SegmentPrompt
 STEMS = ("vision_encoder", "prompt_encoder_mask_decoder")
 POOLING = "mean"
 BATCH = 2
-# Of an example; no axis that varies has size 1 or the size of another.
+# The counts of an example; no axis that varies has size 1 or the size of another.
 PROMPT_COUNT, POINT_COUNT = 3, 4
 # Images whose features take seconds each: of the files that every image processor is compared on,
 # turned by EXIF, upright, of one pixel, with transparency, and the largest.

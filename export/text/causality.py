@@ -8,7 +8,8 @@ from sentence_transformers.base.modules import Transformer
 from fmrt.export.quiet import quiet
 
 TEXT = "An example of a text that a tokenizer splits."
-# Of the largest component of a token's state: what another last token may change by rounding.
+# How much another last token may change a token's state by rounding, as a part of its largest
+# component.
 UNCHANGED = 1e-5
 
 

@@ -16,7 +16,7 @@ from fmrt.export.text.source import TextSource
 
 # Two texts of different length: a batch of them has padding, and neither axis has size 1.
 EXAMPLE = ("An example of a text that a tokenizer splits.", "Another, shorter.")
-# Of the largest component: how much padding may change a vector by rounding.
+# How much padding may change a vector by rounding, as a part of its largest component.
 UNCHANGED = 1e-5
 POSITIONS = "position_ids"
 

@@ -57,7 +57,7 @@ def _check_width(model: SentenceTransformer, index: int) -> None:
         wanted = getattr(module, "in_features", width)
         if wanted != width:
             raise OptionError(
-                f"pooling gives {width} dimensions, and the Dense layer behind takes {wanted}"
+                f"pooling gives {width} dimensions, and the Dense layer after it takes {wanted}"
             )
 
 

@@ -26,9 +26,9 @@ from fmrt.export.vision.timm_transforms import FILE, is_timm, timm_input
 from fmrt.preprocess.image import ImagePreprocessor
 
 CONFIG = "preprocessor_config.json"
-# Of an image processor with what else prepares a model's inputs.
+# The file of an image processor together with what else prepares a model's inputs.
 COMBINED = "processor_config.json"
-# Of a normalized pixel. Float32 rounding in another order gives 1e-6.
+# The tolerance of a normalized pixel. Float32 rounding in another order gives 1e-6.
 TOLERANCE = 1e-4
 # Their only implementation needs torchvision, and resizes pixels that are floats already.
 FLOAT_RESIZE = ("DINOv3ViTImageProcessor", "DINOv3ViTImageProcessorFast")
@@ -92,7 +92,7 @@ class ImageProcessor:
         """The processor in the runtime's terms, compared with the processor on ``images``.
 
         Args:
-            tokens: Positions that the model computes an image.
+            tokens: Positions that the model computes per image.
             images: Files of many sizes and modes.
 
         Raises:

@@ -223,7 +223,7 @@ def _choose_pooling(
 
 def _patch_choice(patches: Patches) -> Choice:
     rows, columns = patches.grid
-    left = f", {patches.prefix} tokens in front left out" if patches.prefix else ""
+    left = f", {patches.prefix} tokens before the patches left out" if patches.prefix else ""
     return Choice("output", f"{rows} x {columns} patches{left}", "asked for")
 
 

@@ -13,7 +13,7 @@ from fmrt.export.choices import Choice
 from fmrt.export.loading.pretrained import first_line
 from fmrt.export.part import Loaded
 
-# Of the front matter, what stays true of the same weights in another form.
+# The part of the front matter that stays true of the same weights in another form.
 KEPT = ("license", "license_name", "license_link", "language", "datasets", "base_model")
 LICENCES = ("license", "licence", "copying", "notice")
 PROSE = ("", ".txt", ".md", ".rst")

@@ -91,7 +91,7 @@ class Bundle:
     def opened(
         cls, bundle: str | Path | Bundle, sha256: str | None = None, revision: str | None = None
     ) -> Bundle:
-        """A bundle that may be open already, as of `open`.
+        """A bundle that may be open already, as `open` gives it.
 
         Raises:
             BundleError: As `open`; of an open one, that it is not the one of ``sha256``.
@@ -256,7 +256,7 @@ def _trusted(variant: Variant) -> bool:
 
 
 def _rank(variant: Variant) -> tuple[bool, bool]:
-    """Of variants of one precision that a provider takes, the best has the lowest.
+    """A rank among variants of one precision that a provider takes; the best has the lowest.
 
     In fp32, a GPU's kernels of attention have been wrong where the portable graph was right, so
     that goes first until a GPU has checked the other.

@@ -54,7 +54,7 @@ def front_matter(manifest: Manifest, stated: Mapping[str, Any]) -> dict[str, Any
 
 
 def write_card(bundle: Bundle, stated: Mapping[str, Any]) -> None:
-    """Write the card of a new bundle; ``stated`` is as of `front_matter`."""
+    """Write the card of a new bundle; ``stated`` is as for `front_matter`."""
     from huggingface_hub import ModelCardData  # start-up stays quick
 
     data = ModelCardData(**front_matter(bundle.manifest, stated))

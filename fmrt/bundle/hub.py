@@ -14,7 +14,7 @@ from fmrt.bundle.checked import record_of
 from fmrt.bundle.manifest import MANIFEST_FILE, FileRecord
 from fmrt.errors import BundleCorruptError, BundleNotFoundError, FmrtError, quoted
 
-# Of the owner and of the name; the hub's own rules are stricter, and it says so.
+# The owner's name and the repository's; the hub's own rules are stricter, and it says so.
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
 LOG_IN = "hf auth login, or HF_TOKEN"
 

@@ -240,7 +240,7 @@ class Tower:
             yield "grid", f"is {list(self.grid)}, and {self.modality} has no patches"
 
     def shape(self, width: int) -> tuple[int, ...]:
-        """Of an item's embedding whose vectors have ``width`` elements."""
+        """The shape of an item's embedding whose vectors have ``width`` elements."""
         return (width,) if self.grid is None else (self.grid[0] * self.grid[1], width)
 
     @property

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 MODEL, GRAPH, NODE, ATTRIBUTE, TENSOR, SPARSE, FUNCTION, TRAINING, ENTRY = range(9)
-# Of each message, the fields that lead to tensors.
+# The fields of each message that lead to tensors.
 _FIELDS: Mapping[int, Mapping[int, int]] = {
     MODEL: {7: GRAPH, 20: TRAINING, 25: FUNCTION},
     TRAINING: {1: GRAPH, 2: GRAPH},

@@ -245,7 +245,7 @@ def _ruled(decoder: Decoder, rules: Iterable[Rule]) -> Decoder:
 
 
 def _list(*kinds: Any) -> Decoder:
-    """Of any number of one kind, ``tuple[T, ...]``, or of one value a kind."""
+    """The decoder of any number of one kind, ``tuple[T, ...]``, or of one value per kind."""
     repeated = len(kinds) > 1 and kinds[1] is Ellipsis
     decoders = [_decoder(kind) for kind in kinds if kind is not Ellipsis]
 

@@ -125,7 +125,7 @@ class Parser(argparse.ArgumentParser):
                 self.error(f"argument {name}: NUL in {_short(value)}")
 
     def _check_value(self, action: argparse.Action, value: object) -> None:
-        """In words of our own: argparse's differ between versions of Python."""
+        """Refuse in words of our own: argparse's differ between versions of Python."""
         if action.choices is not None and value not in action.choices:
             choices = [str(choice) for choice in action.choices]
             meant = near(str(value), choices)

@@ -145,7 +145,7 @@ def about_flag(flag: str, own: Collection[str], others: Mapping[str, Collection[
     Args:
         flag: The option.
         own: The command's options, and names of its arguments.
-        others: Those of the other commands, by their name.
+        others: The flags of the other commands, by the command's name.
     """
     line = f"unknown option {flag}"
     plain = flag.replace("_", "-")

@@ -39,7 +39,7 @@ class MaskFile:
 
     @property
     def stem(self) -> str:
-        """Of its file in a folder."""
+        """The name of its file in a folder."""
         return f"prompt{self.prompt}_mask{self.index}"
 
 

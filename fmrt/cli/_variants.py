@@ -27,7 +27,7 @@ _QUALITY = (
 def variants_table(variants: Iterable[Variant]) -> str:
     """Return one line per variant: what it is, its size with external weights, its parity.
 
-    Of quantized ones a second table says what they are worth on items that nothing was chosen on.
+    A second table says what quantized ones are worth on items that nothing was chosen on.
     """
     variants = list(variants)
     header = (*_WHAT, "size", *_PARITY, "checked on")

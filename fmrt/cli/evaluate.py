@@ -74,8 +74,8 @@ def _add_models(parser: Parser) -> None:
     parser.add_argument(
         "--variant", metavar="V", type=_names, help="variants of each bundle, joined with commas"
     )
-    parser.add_argument("--provider", metavar="P", default="cpu", help="as of fmrt embed")
-    parser.add_argument("--workers", metavar="N", type=positive, help="as of fmrt embed")
+    parser.add_argument("--provider", metavar="P", default="cpu", help="as for fmrt embed")
+    parser.add_argument("--workers", metavar="N", type=positive, help="as for fmrt embed")
     add_embedding(parser, _EMBEDDING)
 
 

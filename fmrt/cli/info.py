@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fmrt.bundle.manifest import AudioInput, ImageInput, TextInput, Tower
     from fmrt.session import Placement
 
-    # Of a graph that does not load, the reason.
+    # For each variant its placement, or the reason why its graph does not load.
     Placements = dict[str, Placement | str]
 
 
@@ -39,7 +39,7 @@ def add_parser(subparsers: Subparsers) -> None:
     where.add_argument(
         "--provider",
         metavar="P",
-        help="where to load the graphs that run there: as of fmrt embed (default: nowhere)",
+        help="where to load the graphs that run there: as for fmrt embed (default: nowhere)",
     )
     where.add_argument(
         "--providers",

@@ -43,10 +43,10 @@ class Wanted:
     Attributes:
         column: the one to embed; None for the one that the table shows.
         keep: columns to carry along.
-        delimiter: between the fields of csv; None to look for it.
+        delimiter: The character between fields of csv; None to look for it.
         header: whether csv begins with the names of its columns.
         modality: text, image or audio: of text, bytes are texts, as some programs write them.
-        limits: of the memory of a record.
+        limits: The limits of a record's memory.
         choices: takes a line for what the reader chose and the table does not say itself.
         seen: takes the names of the table's columns.
     """

@@ -13,9 +13,9 @@ from fmrt.errors import DataError
 from fmrt.words import shown
 
 DELIMITERS = (",", ";", "\t", "|")
-# Of a file that are looked at.
+# Lines and bytes of a file that are looked at, at most.
 HEAD_LINES, HEAD_BYTES = 200, 1 << 18
-# Of the rows, how many must have the header's number of fields.
+# The part of the rows that must have the header's number of fields.
 _MOST = 0.5
 # Excel's first line, which says what separates fields.
 _SEP = re.compile(r'("?)sep=(.)\1[\r\n]*', re.IGNORECASE)

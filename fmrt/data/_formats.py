@@ -30,8 +30,8 @@ class Format:
     """One input format.
 
     Attributes:
-        name: as ``--format`` takes it.
-        extensions: of the files that have it, with the dot; text formats may have .gz after it.
+        name: The name that ``--format`` takes.
+        extensions: Extensions of its files, with the dot; text formats may have .gz after it.
         read: takes the source, and what is asked of it.
     """
 
@@ -73,7 +73,7 @@ def read_records(
             embedded, and such a file is a record.
         delimiter: a character between the fields of csv or tsv; by default what the file shows.
         header: whether csv or tsv begins with the names of its columns, which are else "1", "2" ...
-        limits: of the memory of a record; a larger one is a ``BadRecord``.
+        limits: The limits of a record's memory; a larger one is a ``BadRecord``.
 
     Returns:
         A ``Record`` for each good record and a ``BadRecord`` for each bad one, in order; and what
@@ -121,7 +121,7 @@ def modality_of(source: str, modalities: Sequence[str]) -> str | None:
 
     Args:
         source: a path, or "-".
-        modalities: of a bundle.
+        modalities: The modalities of a bundle.
     """
     for name in modalities:
         if name in MEDIA and _is_media(source, MEDIA[name]):

@@ -10,7 +10,8 @@ from fmrt.errors import DataError
 from fmrt.system.limits import Limits
 from fmrt.words import shown
 
-# Of one value: far above any record, yet a bracket that is never closed does not read a whole file.
+# The limit of one value. It is far above any record, yet a bracket that is never closed does not
+# read a whole file.
 MOST_CHARACTERS = 1 << 24
 # An error so far before the end of what was read is none that more lines would mend.
 _CERTAIN = 64

@@ -13,7 +13,7 @@ from fmrt.errors import DataError
 from fmrt.system.whole_file import PendingFile, nothing, writing
 from fmrt.words import shown
 
-# Of the column of vectors, in formats that have columns.
+# The name of the column of vectors, in formats that have columns.
 EMBEDDING = "embedding"
 Embeddings = tuple[NDArray[Any], dict[str, list[object]]]
 Provenance = Mapping[str, Any]

@@ -70,7 +70,7 @@ def shard_formats() -> dict[str, OutputFormat]:
 
 
 def extensions() -> str:
-    """Those of all formats, for people."""
+    """The extensions of all formats, for people."""
     *others, last = (known.extension for known in OUTPUT_FORMATS)
     return f"{', '.join(others)} or {last}"
 

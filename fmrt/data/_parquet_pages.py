@@ -18,14 +18,15 @@ from fmrt.words import shown
 if TYPE_CHECKING:
     from pyarrow import parquet
 
-# Of an item's limit: a page, its values in Arrow, and these in Python are there at the same time.
+# A page may take an item's limit divided by this: the page, its values in Arrow, and these in
+# Python are there at the same time.
 PAGE_SHARE = 4
 # Bytes of a header that are read at first, and at most: it may hold the least and largest value.
 HEADER, MOST_HEADER = 1 << 12, 1 << 22
 # Fields of a page's header: its sizes, and the kinds of pages, whose own first field is the number
 # of values.
 UNPACKED, PACKED, DATA, DICTIONARY, DATA_2 = 2, 3, 5, 7, 8
-# Of a value in a list, however it is packed.
+# The bits of a value in a list, however it is packed.
 NESTED_VALUE = 16
 
 

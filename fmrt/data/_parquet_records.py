@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _BATCH_ROWS = 1024
 # Makes pyarrow stream the pages of a row group, which may be gigabytes, not load it whole.
 _BUFFER_BYTES = 1 << 20
-# Of a batch of values, which are in memory twice: in Arrow, and in Python.
+# The bytes of a batch of values, which are in memory twice: in Arrow, and in Python.
 _BATCH_BYTES = 1 << 25
 # What pyarrow raises at a value that Python has not: a date, a time zone, bytes that are no text.
 _NO_VALUE = (ArithmeticError, LookupError, ValueError)
@@ -107,7 +107,7 @@ def _records(
     limits: Limits,
 ) -> Iterator[Record | BadRecord]:
     own = set(file.schema_arrow.names)
-    # Of a struct, only the fields in use are read.
+    # Only the fields of a struct that are in use are read.
     tops = {name if name in own else name.partition(".")[0] for name in names}
     done = 0
     with reading_parquet(source), file:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 _GROUP_BYTES = 1 << 25
 _GROUP_ROWS = 1 << 14
-# Of the vectors that are read at a time; and most bytes of a number of them.
+# Most rows and bytes of the vectors that are read at a time; and most bytes of a number.
 _BATCH_ROWS, _BATCH_BYTES, _VALUE_BYTES = 1 << 16, 1 << 26, 4
 # In the metadata of the schema.
 _KEY = b"fmrt"

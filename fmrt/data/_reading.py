@@ -50,7 +50,7 @@ class Reading:
         object.__setattr__(self, "keep", tuple(dict.fromkeys(names)))
 
     def records(self, source: str, modality: str, limits: Limits) -> Records:
-        """The records of an input, as of `fmrt.data.read_records`."""
+        """The records of an input, as `fmrt.data.read_records` gives them."""
         return read_records(
             source,
             format=self.format,

@@ -76,7 +76,7 @@ class Fingerprint:
 
 
 def _status(path: Path) -> os.stat_result:
-    """Of a file, or of a link to nothing, which is an error only when its turn comes."""
+    """The status of a file, or of a link to nothing, which is an error only when its turn comes."""
     try:
         return path.stat()
     except OSError:

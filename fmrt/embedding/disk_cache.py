@@ -35,7 +35,7 @@ from fmrt.words import one_line
 WAIT_SECONDS = 60
 # Below SQLite's limit of parameters a statement in every version.
 KEYS_AT_A_TIME = 900
-# Of the layout of the file and its keys. Version 1 had no checksums.
+# The version of the file's layout and its keys. Version 1 had no checksums.
 VERSION = 2
 CHECKSUM_BYTES = 8
 _FLOAT = np.dtype("<f4")

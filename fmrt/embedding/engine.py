@@ -37,15 +37,15 @@ class Engine:
     """A loaded variant of one tower of a bundle.
 
     Args:
-        bundle: where the files are; each is checked against its hash.
+        bundle: The bundle with the files; each is checked against its hash.
         variant: a name, or None for the provider's own fp32 one.
-        provider: as of `resolve_provider`.
-        modality: of the tower; None for the only one, or that of texts.
-        device_options: of GPUs.
+        provider: The provider, as `resolve_provider` takes it.
+        modality: The tower's modality; None for the only one, or that of texts.
+        device_options: What GPUs are asked for.
         tuning: threads and batches; default what was measured on this machine, else as many
             workers as the session's device computes batches at a time, on the CPU one a core this
             process may use.
-        limits: of the memory that an item may take while it is prepared.
+        limits: The limits of the memory that an item may take while it is prepared.
 
     Raises:
         BundleError: missing, corrupt, or no such variant.
@@ -104,7 +104,7 @@ class Engine:
             self.preprocess,
             session,
             Workers(self.tuning.workers or session.workers or available_cores()),
-            # Of their own: a loader that waits for a window's batches would stop the next window.
+            # Loaders have their own: one that waits for a window's batches would stop the next.
             Workers(self.tuning.workers or available_cores()),
             self._all_cores_session() if self.on_host else None,
             self._open_cache(),
@@ -144,16 +144,17 @@ class Engine:
 
         Args:
             items: any objects.
-            raw_of: what to embed of an item.
+            raw_of: Gives what to embed of an item.
             options: ``batch_tokens``, ``on_too_long`` and ``dedupe`` are followed here.
             prompt: the text before every text.
             truncation: counts what was cut.
             on_error: takes each item that cannot be embedded, which is then left out.
             all_cores: whether a stream of less than one batch may run on all cores.
-            group_of: of an item; a window ends where it changes, nothing is remembered beyond, and
-                batches do not depend on the number of workers: the vectors of a group depend on
-                its items alone, to the last bit.
-            held_bytes: the bytes that an item holds beside what is embedded; a window has few.
+            group_of: Gives an item's group. A window ends where it changes, nothing is remembered
+                beyond, and batches do not depend on the number of workers. So the vectors of a
+                group depend on its items alone, to the last bit.
+            held_bytes: Gives the bytes that an item holds besides what is embedded, so that a window
+                has few such items.
 
         Raises:
             InputError: an item that cannot be embedded, without ``on_error``; ``index`` counts
@@ -209,7 +210,7 @@ class Engine:
         self._parts = dataclasses.replace(self._parts, cache=self._open_cache())
 
     def wait(self) -> None:
-        """Until a session that is being opened in the background is open."""
+        """Wait until a session that is being opened in the background is open."""
         if self._parts.all_cores is not None:
             self._parts.all_cores.wait()
 

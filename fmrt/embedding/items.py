@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from fmrt.errors import InputError, quoted
 
-# Of pyarrow, pandas and polars, none of which is imported: all values as Python's own.
+# Methods of pyarrow, pandas and polars, none of which is imported: all values as Python's own.
 AS_LIST = ("to_pylist", "to_list")
 TABLES = ("columns", "column_names")
 

@@ -28,10 +28,10 @@ def compared(
     """Compare a model's measures and vectors with another's on the same items.
 
     Args:
-        model: what the other is.
+        model: What the other model says about itself.
         one: measures by task, and vectors of the items that neighbours are looked for among.
         other: the same of the other model.
-        settings: of the evaluation.
+        settings: The evaluation's settings.
     """
     differences = tuple(
         difference(task, a, b, settings.resamples, settings.seed)
@@ -49,7 +49,7 @@ def compared(
 
 
 def neighbours_kept(one: Vectors, other: Vectors, seed: int) -> Measure:
-    """Of each item's nearest, the part that is the same by both models."""
+    """The part of each item's nearest that is the same by both models."""
     n = len(one)
     rows = np.arange(n)
     if n > _MOST_ITEMS:

@@ -30,9 +30,9 @@ class Parts:
     """Files of retrieval data.
 
     Attributes:
-        corpus: with the documents.
-        queries: with the queries.
-        qrels: with what was judged, by split.
+        corpus: The file of the documents.
+        queries: The file of the queries.
+        qrels: The files of judgements, by split.
     """
 
     corpus: Sequence[Path]
@@ -66,7 +66,8 @@ def load_retrieval(source: str, parts: Parts, split: str | None, reading: Readin
     Args:
         source: name of the data set.
         parts: its files.
-        split: whose judgements count; None for the first of test, dev, validation and train.
+        split: The split whose judgements count; None for the first of test, dev,
+            validation and train.
         reading: takes bad records.
 
     Raises:

@@ -37,11 +37,11 @@ class Columns:
     """Names of columns; None for those that the table shows itself.
 
     Attributes:
-        column: of the items, or of the first ones of pairs.
-        label: of their classes.
-        split: of ``train`` and ``test``.
-        second: of the second items of pairs.
-        score: of pairs.
+        column: The column of the items, or of the first ones of pairs.
+        label: The column of their classes.
+        split: The column that says ``train`` or ``test``.
+        second: The column of the second items of pairs.
+        score: The column of the scores of pairs.
     """
 
     column: str | None = None
@@ -77,10 +77,10 @@ def chosen(
     """The columns to read of those that there are.
 
     Args:
-        source: for messages.
+        source: The table's name in messages.
         there: names of its columns.
-        asked: what the user names.
-        modality: of the items.
+        asked: The columns that the user names.
+        modality: The items' modality.
         media: those that are stated to hold images or sounds.
         classes: those that are stated to hold classes.
 

@@ -23,7 +23,7 @@ class Side:
 
     Attributes:
         items: texts, images or sounds, as `fmrt.Embedder.embed` takes them.
-        places: where each comes from, for messages.
+        places: The place that each comes from, for messages.
         modality: ``text``, ``image`` or ``audio``.
         prompt_names: names of the prompt to embed with; the first that the model has counts.
     """
@@ -45,19 +45,21 @@ class Dataset:
     """What a model is tested on.
 
     Attributes:
-        name: as the user gave it.
+        name: The name that the user gave.
         kind: ``labelled`` (one side of items, which may have labels), ``pairs`` (two sides of one
             length, which may have scores) or ``retrieval`` (queries, documents and which belong
             together).
-        sides: by name.
-        labels: of the items of a labelled one; None where there are none.
-        split: of each item, ``train`` or ``test``; None where the data states none.
-        scores: of pairs, float64 ``[n]``; None where the pairs are translations of each other.
-        relevant: of each query, the gain of each document that was judged, by row; a document
+        sides: The sides by name.
+        labels: The labels of the items; None where there are none.
+        split: The split of each item, ``train`` or ``test``; None where the data states none.
+        scores: The scores of pairs, float64 ``[n]``; None where the pairs are translations
+            of each other.
+        relevant: For each query, the gain of each document that was judged, by row; a document
             that is not there has a row below 0.
-        twins: of each query, the row of the document with its own identity, or -1: it is not found.
-        choices: what was decided about the data that it does not say itself, a line each.
-        notes: what is wrong with it, a line each.
+        twins: For each query, the row of the document with its own identity, which
+            is never found; or -1.
+        choices: Lines about what was decided, since the data does not say it itself.
+        notes: Lines about what is wrong with it.
     """
 
     name: str
@@ -129,7 +131,7 @@ class Dataset:
         )
 
     def sha256(self) -> str:
-        """Of all items and what is known of them, in hex: two data sets of one hash are equal."""
+        """The hash of all items and what is known of them: equal data sets have equal hashes."""
         digest = hashlib.sha256(self.kind.encode())
         for name, side in self.sides.items():
             digest.update(name.encode())
@@ -159,6 +161,6 @@ def identity(item: object) -> bytes:
 
 
 def first_of_equals(side: Side) -> NDArray[np.int64]:
-    """Of each item, the row of the first one with the same content."""
+    """The row of the first item with the same content, for each item."""
     seen: dict[bytes, int] = {}
     return np.array([seen.setdefault(identity(x), i) for i, x in enumerate(side.items)], np.int64)

@@ -24,7 +24,7 @@ def hub_folder(name: str, revision: str | None, choose: Choose) -> tuple[Path, s
     Args:
         name: ``owner/name``.
         revision: branch, tag or commit; None for the newest one.
-        choose: which files are downloaded.
+        choose: Chooses the files that are downloaded.
 
     Returns:
         The folder, and the commit.

@@ -19,7 +19,7 @@ SPLIT_NAMES = {
     **dict.fromkeys(("test", "testing"), "test"),
     **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
 }
-# Files of records, and files that a repository has beside its data.
+# Files of records, and the other files of a repository.
 _DATA = re.compile(r"\.(parquet|pq|csv|tsv|jsonl|ndjson|json)(\.gz)?$", re.I)
 _ABOUT = re.compile(r"(readme|licen[cs]e|citation|changelog)(\.\w+)?|.*\.(py|yaml|yml)", re.I)
 _NO_DATA = re.compile(r"(dataset_infos?|dataset_dict|state)\.json", re.I)
@@ -85,7 +85,7 @@ def is_program(files: Sequence[str]) -> bool:
 
 
 def _are_tables(data: Sequence[str], files: Sequence[str]) -> bool:
-    """Whether files are records alone, or say what is known of the files beside them."""
+    """Whether files are records alone, or say what is known of the files next to them."""
     names = {f: PurePosixPath(f) for f in files}
     listing = all(names[f].stem == "metadata" for f in data)
     return listing or all(_ABOUT.fullmatch(names[f].name) for f in files if f not in data)
@@ -114,7 +114,7 @@ def used_splits(
     """The splits to read, and a line for those that are left out.
 
     Args:
-        source: for messages.
+        source: The folder's name in messages.
         splits: names of those that there are.
         asked: name of one to read alone; another name is of a column.
 

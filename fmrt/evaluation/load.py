@@ -46,14 +46,14 @@ _MEDIA_COLUMNS = {"image": ("image", "img"), "audio": ("audio",)}
 
 @dataclass(frozen=True)
 class Asked:
-    """What a user says of a data set beside where it is.
+    """What a user says about a data set, apart from its place.
 
     Attributes:
         modalities: that the model embeds.
-        modality: of the items; None for the model's only one, or what the data shows.
+        modality: The items' modality; None for the model's only one, or what the data shows.
         columns: names of columns that the data does not show.
         config: configuration, of a data set with several.
-        revision: of a data set on the hub; None for the newest one.
+        revision: The revision of a data set on the hub; None for the newest one.
     """
 
     modalities: Sequence[str]
@@ -82,7 +82,7 @@ def load_dataset(
             was downloaded to; ``owner/name`` of one on the hub; ``digits`` or ``20newsgroups`` of
             scikit-learn; or a `Dataset`, which stays as it is.
         modalities: that the model embeds.
-        modality: of the items; default the model's only one, or what the data shows.
+        modality: The items' modality; default the model's only one, or what the data shows.
         columns: names of columns that the data does not show.
         on_error: ``fail`` at a record that cannot be used, or ``skip`` it and say so.
         config: configuration, of a data set of the hub with several.
@@ -237,7 +237,7 @@ class _Rows:
         raise NotImplementedError
 
     def item(self, value: object) -> object:
-        """What to embed: a path is one to a file beside the table."""
+        """What to embed: a path leads to a file next to the table."""
         if self.table.modality != "text" and isinstance(value, str):
             return Path(value) if self.table.base is None else self.table.base / value
         return value

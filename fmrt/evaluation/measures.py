@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-# Of an interval of 95%.
+# The bounds of an interval of 95%.
 PERCENTILES = (2.5, 97.5)
 # A difference below this is one of rounding.
 _NOTHING = 1e-12
@@ -20,7 +20,7 @@ class Measure:
     """One figure of a task.
 
     Attributes:
-        name: as people know it.
+        name: The name that people know it by.
         n: how many items, pairs or queries it is over.
         of: the figure over some of them, by row, which may come several times.
         resampled: whether it has an interval: one over all pairs of items has none, since an item
@@ -43,8 +43,8 @@ class Measured:
     """A measure's value.
 
     Attributes:
-        name: of the measure.
-        value: over all; None where it is not defined.
+        name: The measure's name.
+        value: The value over all items; None where it is not defined.
         low, high: its interval of 95%; None where it has none.
         n: how many items, pairs or queries it is over.
     """
@@ -61,9 +61,9 @@ class Difference:
     """A measure's value less that of another model on the same items.
 
     Attributes:
-        task, name: of the measure.
-        value, other: of the two models.
-        difference: of the two.
+        task, name: The measure's name.
+        value, other: The values of the two models.
+        difference: The difference of the two.
         low, high: its paired interval of 95%; None where the measure has none.
         told: whether the difference can be told from zero; None where it has no interval.
     """
@@ -92,9 +92,9 @@ def measured(measure: Measure, resamples: int, seed: int) -> Measured:
     """The value with its interval.
 
     Args:
-        measure: of which.
+        measure: The measure.
         resamples: how often its items are drawn again, with replacement; 0 for no interval.
-        seed: of the draws.
+        seed: The seed of the draws.
     """
     low, high = _interval([measure], lambda values: values[0], resamples, seed)
     return Measured(measure.name, _known(measure.value), low, high, measure.n)

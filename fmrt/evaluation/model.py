@@ -18,7 +18,7 @@ from fmrt.evaluation.dataset import Side
 from fmrt.evaluation.neighbours import Vectors
 from fmrt.evaluation.peak_memory import PeakMemory
 
-# Of which a cosine can be computed.
+# Types of vectors whose cosine can be computed.
 _PRECISIONS = ("float32", "float16", "int8")
 PYTORCH = "pytorch"
 
@@ -29,9 +29,9 @@ class Cost:
 
     Attributes:
         items: that were embedded.
-        seconds: of embedding them.
-        items_per_second: of both.
-        file_bytes: of the graph and its weights; None where there is none.
+        seconds: The time of embedding them.
+        items_per_second: The items divided by the seconds.
+        file_bytes: The size of the graph and its weights; None where there is none.
         memory_bytes: most that the process grew by while the model was loaded and embedded; None
             where the system does not tell.
     """
@@ -70,7 +70,7 @@ class BundleModel:
         bundle: opened.
         variant: its name; None for the provider's own.
         provider: that it runs on.
-        options: of `fmrt.Embedder.embed`.
+        options: The options of `fmrt.Embedder.embed`.
         loading: other options of `fmrt.Embedder`.
     """
 
@@ -175,8 +175,8 @@ class OriginalModel:
     Attributes:
         bundle: that is compared with it.
         source: directory or hub id; None for the bundle's own.
-        options: of `fmrt.Embedder.embed`; of them the prompts, ``truncate_dim`` and ``normalize``
-            are followed.
+        options: The options of `fmrt.Embedder.embed`; of them the prompts, ``truncate_dim``
+            and ``normalize`` are followed.
     """
 
     bundle: Bundle

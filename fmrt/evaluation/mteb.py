@@ -42,7 +42,7 @@ class MtebEncoder(AbsEncoder):  # type: ignore[misc]  # mteb is untyped here
         prompts: Prompts by those names; they come before the model's own of the same name.
         instruction: A prompt with ``{instruction}`` in it, for queries and for tasks without
             sides: the instruction is that of mteb's task. Documents get none.
-        options: How to embed, as of `Embedder.embed`.
+        options: How to embed, as for `Embedder.embed`.
         loading: Other options of `Embedder`.
 
     Raises:
@@ -183,5 +183,5 @@ def _items(batches: Iterable[Mapping[str, Any]], modality: str) -> Iterator[obje
 
 
 def _pixels(tensor: Any) -> NDArray[Any]:  # noqa: ANN401  # of torch
-    """Of an image that is no ``PIL.Image.Image``, whose channels come first."""
+    """The pixels of an image that is no ``PIL.Image.Image``; its channels come first."""
     return np.moveaxis(np.asarray(tensor), 0, -1)

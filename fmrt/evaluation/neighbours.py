@@ -40,7 +40,7 @@ def nearest(
     Args:
         queries: unit rows.
         base: unit rows.
-        k: at most ``len(base)``.
+        k: The number of neighbours, at most ``len(base)``.
         not_these: a row for each query that is not to be found, or -1.
         look: is shown each block of products, with the row of its first query, before.
 

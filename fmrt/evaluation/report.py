@@ -16,8 +16,8 @@ class TaskResult:
 
     Attributes:
         task: its name.
-        measures: with their intervals.
-        details: by name.
+        measures: The measures with their intervals.
+        details: Further results by name.
     """
 
     task: str
@@ -31,8 +31,8 @@ class Against:
 
     Attributes:
         model: the other one.
-        differences: of each measure, this model's less the other's.
-        neighbours_kept: of each item's ten nearest, the part that both models have in common.
+        differences: This model's value less the other's, for each measure.
+        neighbours_kept: The part of each item's ten nearest that both models have in common.
         rank_correlation: Spearman's, of the cosines of drawn pairs of items.
         verdict: a line for people: which differences can be told from zero.
     """
@@ -52,7 +52,7 @@ class ModelResult:
         model: the bundle, its variant and hashes.
         dim: dimensions of its vectors.
         tasks: that were run.
-        cost: of embedding the data.
+        cost: The cost of embedding the data.
         against: the comparison with another model; None where none was asked for.
     """
 
@@ -83,8 +83,8 @@ class Evaluation:
         data: its name, kind, sizes and SHA-256.
         settings: all that results depend on.
         packages: versions that it ran with.
-        choices: what was decided about the data, a line each.
-        notes: what is wrong with the data, a line each.
+        choices: Lines about what was decided for the data.
+        notes: Lines about what is wrong with the data.
         skipped: tasks that the data does not do for, by name, with the reason.
         models: a result each.
     """

@@ -67,8 +67,8 @@ def evaluate(
         tasks: names of tasks; default all that the data does for.
         against: a variant of the bundle, another bundle, ``pytorch`` or ``pytorch:DIRECTORY``: each
             result then has its differences from that.
-        variants: of each bundle; default the provider's own fp32 graph.
-        provider: execution provider, as of `fmrt.Embedder`.
+        variants: The variants of each bundle; default the provider's own fp32 graph.
+        provider: execution provider, as for `fmrt.Embedder`.
         on_error: ``fail`` at an item that cannot be used, or ``skip`` it for all models.
         config: configuration of a data set of the hub that has several.
         data_revision: branch, tag or commit of a data set on the hub.
@@ -118,7 +118,7 @@ class _One:
 
     @property
     def main(self) -> Vectors:
-        """Of the data's first side."""
+        """The vectors of the data's first side."""
         return next(iter(self.vectors.values()))
 
 
@@ -182,7 +182,7 @@ class _Run:
         return compared(other.describe(), *pair, self.settings)
 
     def embed(self, model: Model) -> _One:
-        """Embed all sides, and what tasks ask for beside them."""
+        """Embed all sides, and what tasks ask for as well."""
         sides = dict(self.data.sides)
         for task in self.tasks:
             if task.prompts is not None:

@@ -14,14 +14,14 @@ class Settings:
     """Settings of an evaluation; the same ones give the same digits on the same machine.
 
     Attributes:
-        seed: of folds, draws, k-means and resamples.
-        folds: of cross-validation, where the data states no split.
+        seed: The seed of folds, draws, k-means and resamples.
+        folds: The folds of cross-validation, where the data states no split.
         neighbours: that vote in kNN.
         shots: examples of each class that few-shot probes learn from.
-        draws: of examples for each number of shots.
+        draws: The draws of examples for each number of shots.
         resamples: draws for the intervals; 0 for none.
         depth: documents that retrieval ranks for a query.
-        template: of the texts for zero-shot classification; ``{}`` stands for a class.
+        template: The form of the texts for zero-shot classification; ``{}`` stands for a class.
     """
 
     seed: int = 0

@@ -40,12 +40,12 @@ class Table:
     Attributes:
         columns: that there are.
         read: gives the records with a column's values, and others carried along.
-        modality: of the items.
+        modality: The items' modality.
         base: folder that paths in it are relative to; None where they are not.
-        names: of the classes that a column's numbers stand for.
+        names: The classes that a column's numbers stand for.
         kinds: modality of columns that are stated to hold images or sounds.
         alone: the split that it is, where only that one is read.
-        choices: what was decided, a line each.
+        choices: Lines about what was decided.
     """
 
     columns: Sequence[str]
@@ -144,11 +144,11 @@ def repository_table(
     """Files by split, of one configuration of a repository of data.
 
     Args:
-        source: for messages.
+        source: The table's name in messages.
         root: folder that its files are in.
         config: names of files by split.
-        modality: of the items.
-        split: to read alone, if it is one; None, or the name of a column, for all.
+        modality: The items' modality.
+        split: The only split to read, if it is one; None, or the name of a column, for all.
     """
 
     def of(name: str) -> list[Table]:

@@ -137,7 +137,7 @@ def opened(
     skip: bool,
     provenance: Mapping[str, Any],
 ) -> Iterator[Output]:
-    """Open an output that `check_output` has accepted; leave nothing behind without a commit.
+    """Open an output that `check_output` has accepted; without a commit, nothing is left.
 
     Args:
         output: A .npy or .parquet path.

@@ -51,7 +51,7 @@ class Run:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of an item's vector, or of its vectors."""
+        """The shape of an item's vector, or of its vectors."""
         return self.request.tower.shape(self.request.post.width)
 
     def provenance(self) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def merged(
     Args:
         folder: The folder of the job, for messages.
         settings: The settings of this command.
-        found: Those of the job that is there, or None.
+        found: The settings of the job that is there, or None.
 
     Raises:
         DataError: The job that is there was started with other ones.

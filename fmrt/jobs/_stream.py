@@ -43,8 +43,8 @@ def embed_stream(
         raw: What to embed of an item.
         reject: Takes an item that cannot be embedded.
         write: Takes items with their vectors; it is called in another thread.
-        held_bytes: The bytes that an item holds beside what is embedded.
-        group_of: The group of, as of `Embedder.embed_items`.
+        held_bytes: The bytes that an item holds besides what is embedded.
+        group_of: Gives an item's group, as for `Embedder.embed_items`.
     """
     stream = embedder.embed_items(
         items, raw, options, on_error=reject, group_of=group_of, held_bytes=held_bytes

@@ -26,7 +26,7 @@ from fmrt.system.limits import DEFAULT, Budget, Limits
 Samples = NDArray[np.float32]
 # More channels in an array mean that its axes are exchanged.
 MAX_CHANNELS = 8
-# Of the samples that a file states, how many must be there: lossy formats pad their ends.
+# The part of the samples that a file states that must be there: lossy formats pad their ends.
 WHOLE = 0.95
 # Samples up to which a sound's length is counted, where its file does not know it.
 MOST_COUNTED = 1 << 27
@@ -146,7 +146,7 @@ class AudioPreprocessor:
         self._spectrogram = spectrogram
         self.limit = spec.max_samples
         self.stride = spec.stride
-        # Else padding would change what convolutions and norms over time see.
+        # Otherwise padding would change what convolutions and norms over time see.
         self.padded = spec.masked
 
     def load(self, item: object) -> Sound:

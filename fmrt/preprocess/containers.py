@@ -17,7 +17,7 @@ from fmrt.preprocess.mpeg import mpeg_pieces
 from fmrt.preprocess.spliced import Piece, Spliced
 
 TRUNCATED = "the file is truncated: it ends before its own end"
-# From here on, a 32-bit length that a file does not have is a placeholder, as of sox and ffmpeg.
+# From here on, a 32-bit length that a file does not have is a placeholder of sox or ffmpeg.
 PLACEHOLDER = 0x7FFF_F000
 # Chunks of a file that are looked at, so that a hostile one ends.
 MOST_CHUNKS = 10_000
@@ -221,7 +221,7 @@ def _flac(file: BinaryIO, start: int, size: int) -> Stream:
     return Stream(_spliced(file, [(0, place), unknown, (place + 5, size)]), frames)
 
 
-# Of the pages of an Ogg file (RFC 3533): bytes of a header without its segments' lengths, and the
+# Pages of an Ogg file (RFC 3533): bytes of a header without its segments' lengths, and the
 # place and the bits of its flags.
 OGG_HEADER, OGG_FLAGS, OGG_FIRST, OGG_LAST = 27, 5, 2, 4
 # Longest page.

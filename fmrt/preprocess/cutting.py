@@ -126,7 +126,7 @@ class Cutter:
 
     @cached_property
     def _pattern(self) -> re.Pattern[str] | None:
-        """Of all places where this tokenizer's texts can be cut."""
+        """A pattern of all places where this tokenizer's texts can be cut."""
         if not all(map(_is_local, _parts(self._tokenizer.normalizer, "normalizers"))):
             return None
         if not all(map(_is_splitting, _parts(self._tokenizer.pre_tokenizer, "pretokenizers"))):
@@ -178,7 +178,7 @@ class Cutter:
 
     @cached_property
     def _has_space(self) -> bool:
-        """Else unknown tokens on both sides could become one."""
+        """Whether a space is a token; otherwise unknown tokens on both sides could become one."""
         return self._tokenizer.token_to_id(SPACE) is not None
 
 

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from fmrt.preprocess.spliced import Piece
 
-# Of the frames that a header states, how many must be there.
+# The part of the frames that a header states that must be there.
 WHOLE = 0.95
 # Bytes that are searched for the next frame, after what is none: a tag with a picture, say.
 MOST_BETWEEN = 1 << 24

@@ -10,7 +10,7 @@ from fmrt.errors import InputError
 from fmrt.system.limits import megabytes
 
 EXIF, PICTURES = b"Exif\0\0", b"MPF\0"
-# Of PNG files: EXIF as hexadecimal text, after a few lines about itself.
+# PNG files have EXIF as hexadecimal text, after a few lines about itself.
 RAW_EXIF, RAW_LINES = "Raw profile type exif", 3
 STARTS = (b"II*\0", b"MM\0*")
 MOST_STARTS = 64
@@ -25,7 +25,7 @@ TYPE_BYTES = {
 }  # fmt: skip
 # Pillow reads a version whose bytes are exchanged, too.
 SWAPPED = 256
-# Of values, besides the size of the file itself, which whole files do not exceed.
+# Most bytes of values, besides the size of the file itself, which whole files do not exceed.
 MOST_BYTES = 8_000_000
 
 

@@ -36,12 +36,12 @@ def resize_bilinear(images: Floats, size: Size) -> Floats:
 
 
 def _mixed(first: Floats, second: Floats, weight: Floats) -> Floats:
-    """In the order of torch's sum, which its rounding depends on."""
+    """The weighted sum, in the order of torch's, which its rounding depends on."""
     return np.asarray(first * (1 - weight) + second * weight, np.float32)
 
 
 def _neighbours(old: int, new: int) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:
-    """Of each new position along an axis, the two old ones and the weight of the second."""
+    """The two old positions and the weight of the second, for each new position of an axis."""
     scale = np.float32(old) / np.float32(new)
     centres = np.arange(new, dtype=np.float32) + np.float32(0.5)
     source = np.maximum(scale * centres - np.float32(0.5), np.float32(0))

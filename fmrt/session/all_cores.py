@@ -47,7 +47,7 @@ class AllCores:
             self._in_use.release()
 
     def wait(self) -> None:
-        """Until it is not being opened any more."""
+        """Wait until it is not being opened any more."""
         if self._thread is not None:
             self._thread.join()
 

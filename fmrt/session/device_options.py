@@ -13,7 +13,7 @@ class DeviceOptions:
         memory_limit: Most bytes that ONNX Runtime takes of each device's memory; None for all.
         cuda_graphs: Record a CUDA graph for each shape of images and of few short texts: less work
             for the CPU per batch, one batch at a time.
-        precision: of the variant, for providers that choose what they compute in.
+        precision: The variant's precision, for providers that choose what they compute in.
     """
 
     memory_limit: int | None = None

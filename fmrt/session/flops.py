@@ -124,7 +124,7 @@ _OPERANDS = 2
 
 
 def fit(lengths: Sequence[int], flops: Sequence[float]) -> NDArray[np.float64]:
-    """Polynomial of degree 2 at most, as of `numpy.polyfit`: FLOPs of an item by its length.
+    """Polynomial of degree 2 at most, as `numpy.polyfit` gives it: FLOPs of an item by its length.
 
     Dense layers grow with the length, attention with its square; so three lengths are exact.
     """

@@ -7,7 +7,7 @@ import os
 import stat
 from pathlib import Path
 
-# Of pipes and devices that a process has open already, as a shell's <(command) is.
+# Paths of pipes and devices that a process has open already, such as a shell's <(command).
 OPEN_ALREADY = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")
 _KINDS = (
     (stat.S_ISDIR, "a directory"),

@@ -16,7 +16,8 @@ from fmrt.errors import InputError, OptionError
 # A file may always become so many times its own size: a photograph as JPEG is a tenth to a
 # twentieth of its pixels, a bomb a thousandth.
 EXPANSION = 32
-# Of the item's limit: a line of text is held as bytes, as a string, and in several windows.
+# A line of text may take the item's limit divided by this: it is held as bytes, as a string, and
+# in several windows.
 LINE_SHARE = 16
 # Lines below this are not looked at: whatever is in them, they take some 30 times as much.
 SMALL_LINE = 1 << 20

@@ -17,13 +17,13 @@ from fmrt.export.rewrite.graph.building import Builder, Listing
 from fmrt.export.rewrite.graph.masks import Masking
 from fmrt.export.rewrite.graph.walking import MICROSOFT
 
-# Blocks that attend together: the one in front, the queries' own, and the one behind.
+# Blocks that attend together: the one before, the queries' own, and the one after.
 TOGETHER = 3
 # From how many windows on blocks are faster, see docs/performance.md; the widest window: its mask
 # is a constant of the graph, 12 MiB there.
 LONG = 5
 WIDEST = 1024
-# Of a slice without an end.
+# The end of a slice without one.
 END = (1 << 63) - 1
 
 

@@ -22,7 +22,7 @@ class Embedded:
     Attributes:
         data: the data set.
         vectors: float32 ``[n, dim]`` by side.
-        settings: of the evaluation.
+        settings: The evaluation's settings.
     """
 
     data: Dataset
@@ -43,13 +43,13 @@ class Task:
     """One way to test embeddings.
 
     Attributes:
-        name: as ``--task`` takes it.
-        kind: of the data sets that it is for; None for all.
-        about: what it measures, for people.
+        name: The name that ``--task`` takes.
+        kind: The kind of data sets that it is for; None for all.
+        about: Says to people what it measures.
         run: gives the measures.
         problem: why a data set does not do for it, given the modalities that the model embeds;
             None where it does.
-        prompts: texts that are embedded beside the data's own sides.
+        prompts: Texts that are embedded in addition to the data's own sides.
     """
 
     name: str

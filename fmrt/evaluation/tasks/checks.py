@@ -100,7 +100,7 @@ def effective_rank(vectors: Vectors) -> float:
 
 
 def mean_cosine(vectors: Vectors) -> float:
-    """Of pairs of different items: 0 where directions are even, 1 where all are one."""
+    """The mean cosine of pairs of items: 0 if directions are even, 1 if all are one."""
     values = vectors.astype(np.float64)
     n, total = len(values), values.sum(0)
     return float((total @ total - (values**2).sum()) / (n * (n - 1)))
@@ -125,7 +125,7 @@ def alignment(vectors: Vectors, targets: NDArray[np.int64]) -> float:
 
 
 def _alignment(embedded: Embedded) -> list[Measure]:
-    """Of items of one class, or of pairs that belong together."""
+    """The distance of items of one class, or of pairs that belong together."""
     data = embedded.data
     if data.labels is not None:
         vectors = unit(embedded.vectors[ITEMS])

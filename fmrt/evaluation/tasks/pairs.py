@@ -41,7 +41,7 @@ def similarity_measures(found: Values, scores: Values) -> list[Measure]:
 
 
 def average_precision(found: Values, scores: Values) -> float:
-    """Of pairs that belong together, ranked by cosine; NaN where none does."""
+    """Average precision of pairs that belong together, ranked by cosine; NaN where none does."""
     return float(average_precision_score(scores, found)) if scores.any() else float("nan")
 
 

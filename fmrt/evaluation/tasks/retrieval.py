@@ -34,7 +34,7 @@ def ranking_measures(gains: NDArray[np.float64], judged: Collection[float]) -> l
     """The `MEASURES` of one query, as trec_eval has them.
 
     Args:
-        gains: of the ranked documents, best first; 0 for one that is not relevant.
+        gains: The gains of the ranked documents, best first; 0 for one that is not relevant.
         judged: gains of all documents that were judged, at least one of them above 0.
     """
     best = np.sort([gain for gain in judged if gain > 0])[::-1]
