@@ -26,7 +26,7 @@ SMALL = 1e-3
 # fits keep their default.
 LIMITS: tuple[tuple[str, int], ...] = (
     (r"rotary_dim", 4),
-    # Of 2,048 positions: more than a text here has. Scores tie at zero, and which of several equal
+    # A window of 2,048 positions: more than a text here has. Scores tie at zero, and which of several equal
     # ones are chosen is a library's whim.
     (r"index_topk|keep_window_size", POSITIONS),
     (r"^vocab|_vocab_size$", 600),

@@ -75,7 +75,7 @@ class _Selection:
 
     Attributes:
         node: GatherElements, with the same index for all features; or Gather, of the same token
-            in every row, as of images.
+            in every row, as for images.
         index: The index that, int64 ``[batch, 1, 1]``; or the position of that token.
     """
 

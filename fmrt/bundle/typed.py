@@ -54,7 +54,7 @@ class Rule(Protocol):
 
     @property
     def wanted(self) -> str:
-        """In words, after "must be"."""
+        """The words after "must be" in an error."""
 
     def allows(self, value: Any) -> bool:  # noqa: ANN401  # of the annotated type
         """Whether a value is allowed."""
@@ -69,7 +69,7 @@ class Range:
 
     @property
     def wanted(self) -> str:
-        """In words, after "must be"."""
+        """The words after "must be" in an error."""
         return f"from {self.low:,} to {self.high:,}"
 
     def allows(self, value: float) -> bool:
@@ -110,7 +110,7 @@ class OneOf:
 
     @property
     def wanted(self) -> str:
-        """In words, after "must be"."""
+        """The words after "must be" in an error."""
         return f"one of {', '.join(self.values)}"
 
     def allows(self, value: str) -> bool:
@@ -127,7 +127,7 @@ class Count:
 
     @property
     def wanted(self) -> str:
-        """In words, after "must be"."""
+        """The words after "must be" in an error."""
         several = self.low < self.high
         return f"a list of {f'{self.low} to {self.high:,}' if several else self.low} values"
 

@@ -153,7 +153,7 @@ class Engine:
             group_of: Gives an item's group. A window ends where it changes, nothing is remembered
                 beyond, and batches do not depend on the number of workers. So the vectors of a
                 group depend on its items alone, to the last bit.
-            held_bytes: Gives the bytes that an item holds besides what is embedded, so that a window
+            held_bytes: Gives the bytes that an item holds besides what is embedded; a window
                 has few such items.
 
         Raises:

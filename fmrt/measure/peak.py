@@ -49,7 +49,7 @@ class PeakFlops:
         return self._names
 
     def flops_per_second(self) -> dict[str, float]:
-        """The rate of each kernel over all cores together; each is measured for a quarter second."""
+        """The rate of each kernel over all cores together; each runs for a quarter second."""
         print(file=self._process.stdin, flush=True)
         rates: dict[str, float] = json.loads(self._line())
         return rates

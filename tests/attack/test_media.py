@@ -39,7 +39,7 @@ def some_image(generator: random.Random) -> bytes:
         exif = Image.Exif()
         exif[ORIENTATION] = generator.randint(0, 9)
         kind = generator.choice(FORMATS)
-        # Of a PNG in an ICO file, Pillow does not see it.
+        # Pillow does not see it in a PNG of an ICO file.
         options = {"exif": exif} if generator.random() < 0.3 and kind != "ICO" else {}
         if generator.random() < 0.1:
             options |= {"save_all": True, "append_images": [image.rotate(90)]}

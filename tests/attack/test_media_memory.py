@@ -30,7 +30,7 @@ MOST_GROWTH = 300_000_000
 IMAGE = ImageInput(8, 8, 4, (8, 8), 2, False, None, (1 / 255,) * 3, (0.0, 0.0, 0.0))
 SOUND = AudioInput(16_000, "input_values", 1, 160_000, False, False, 0, None)
 LOADERS = 2
-# Of the small images whose sizes are exchanged for others.
+# The small images whose sizes are exchanged for others.
 WIDTH, HEIGHT = 301, 203
 SIZES = (1, 4_000, 13_000, 16_383, 30_000, 65_535, 1 << 20, (1 << 31) - 1)
 RATES = (1, 7, 100, 8_000, 16_000, 96_000, 655_350, (1 << 31) - 1)

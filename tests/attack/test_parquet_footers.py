@@ -69,7 +69,7 @@ def columns() -> dict[str, Any]:
 
 
 def ways() -> list[dict[str, Any]]:
-    """Of writing a file, in which footers differ."""
+    """Options of writing a file, in which footers differ."""
     return [{**way, "row_group_size": size} for size in (25, ROWS) for way in own_ways()]
 
 

@@ -31,8 +31,8 @@ class Block:
 
     Attributes:
         page: its file.
-        line: of its first line of code, from 1.
-        language: after the fence, ``""`` where nothing is there.
+        line: The number of its first line of code, from 1.
+        language: The word after the fence; ``""`` where nothing is there.
         text: without the fences.
         reason: why it is not run; None for one that is.
     """

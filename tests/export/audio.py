@@ -39,12 +39,12 @@ class TinyAudio:
     """One architecture.
 
     Attributes:
-        name: of the test.
-        model_type: as in its ``config.json``.
+        name: The test's name.
+        model_type: The type in its ``config.json``.
         extractor: class of its feature extractor.
         config: its configuration.
-        options: of the feature extractor.
-        pooling: what the exporter must choose.
+        options: The feature extractor's options.
+        pooling: The pooling that the exporter must choose.
         masked: whether sounds of different lengths share a batch.
     """
 

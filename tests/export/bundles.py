@@ -32,10 +32,10 @@ class Kind:
     """One bundle.
 
     Attributes:
-        name: of its folder.
+        name: The name of its folder.
         save: writes ``tiny`` as a directory that the exporter reads.
         tiny: the model.
-        schemes: to quantize it to.
+        schemes: The schemes to quantize it to.
     """
 
     name: str
@@ -69,7 +69,7 @@ def export(kind: Kind, folder: Path) -> str:
 
 
 def main() -> None:
-    """Export all, a process a core."""
+    """Export all, one process per core."""
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor() as pool:

@@ -52,9 +52,9 @@ class Tiny:
     """One architecture.
 
     Attributes:
-        model_type: as in its ``config.json``.
+        model_type: The type in its ``config.json``.
         tokenizer: kind of its tokenizer, a key of `TOKENIZERS`.
-        config: what its configuration needs beside `SMALL`.
+        config: The settings that its configuration needs in addition to `SMALL`.
         causal: whether the checkpoint is that of a causal language model.
     """
 

@@ -17,7 +17,7 @@ def check_for_strangers(bundle: Bundle, model: Path) -> None:
     """Check a bundle's files: no path of this machine, sizes by their common names, a tokenizer.
 
     Args:
-        bundle: of the export.
+        bundle: The bundle of the export.
         model: the directory that was exported.
     """
     check_paths(bundle.path, model)

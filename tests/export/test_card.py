@@ -123,7 +123,7 @@ def test_examples_give_the_bundles_vectors(bundle: Path) -> None:
 
 
 def vectors(code: str, bundle: Path) -> np.ndarray:
-    """Run an example of the card, with the bundle's directory in place of its hub id."""
+    """Run an example of the card, with the bundle's directory instead of its hub id."""
     code = code.replace('snapshot_download("ORG/NAME")', repr(str(bundle)))
     scope: dict[str, np.ndarray] = {}
     exec(code.replace('"ORG/NAME"', repr(str(bundle))), scope)

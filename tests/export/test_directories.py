@@ -280,7 +280,7 @@ def test_the_standard_pooling_follows_the_attention(tmp_path: Path) -> None:
 
 
 def _sentencepiece(model: Path) -> Any:
-    """A SentencePiece model in place of the tokenizer's files, as XLM-R's first checkpoints."""
+    """A SentencePiece model instead of the tokenizer's files, as XLM-R's first checkpoints."""
     import sentencepiece
     import transformers
 

@@ -128,7 +128,7 @@ def test_directory_matches_sentence_transformers(
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    """The one line of an export that fails, and that leaves nothing behind."""
+    """The one line of an export that fails, and after which nothing is left."""
     from fmrt.cli import main
 
     out = Path(str(arguments[1]))

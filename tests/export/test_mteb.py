@@ -119,7 +119,7 @@ class Named(AbsTaskZeroShotClassification):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny text model with prompts for both sides, and its bundle beside it."""
+    """A tiny text model with prompts for both sides, and its bundle."""
     root = tmp_path_factory.mktemp("mteb")
     plain, model = save_tiny(TINY[0], root / "plain"), root / "model"
     prompts = {"query": "red query: ", "document": "blue: ", "STS": "long two: "}

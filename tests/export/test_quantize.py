@@ -215,7 +215,7 @@ def test_padding_that_matters_keeps_batches_to_one_length(
 
 
 def test_what_is_rounded_is_compared_bit_by_bit(tmp_path: Path, lines: Path) -> None:
-    """One query over all keys, as in front of CLS pooling, adds them in an order of their number.
+    """One query over all keys, as before CLS pooling, adds them in an order of their number.
 
     Vectors may all be the same nevertheless: few values are at the edge of a step.
     """

@@ -102,7 +102,7 @@ def feeds_of(graph: ir.Model, mask: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def operators(model: ir.Model) -> Counter[str]:
-    """Of the graph and its branches."""
+    """The nodes of the graph and its branches."""
     return Counter(node.op_type for node in ir.traversal.RecursiveGraphIterator(model.graph))
 
 

@@ -89,7 +89,7 @@ def test_family_matches_pytorch(
     assert np.ptp(want, axis=0).max() > 1e-3  # the images' vectors differ
 
 
-# Rows and columns of patches, and tokens in front of them. ResNet's last stage has a stride of 32
+# Rows and columns of patches, and tokens before them. ResNet's last stage has a stride of 32
 # in 384 pixels.
 PATCHES = {
     "vit": ((4, 4), 1),

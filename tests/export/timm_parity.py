@@ -1,7 +1,7 @@
 """timm models through the exporter and the runtime; prints what was found as JSON.
 
 A program of its own, which test_timm runs: transformers looks once whether torchvision is there.
-torchvision's operators load only beside the build of torch they were made for, and timm's
+torchvision's operators load only with the build of torch that they were made for, and timm's
 transforms need none of them; where they are missing, two names are enough to import the rest.
 """
 

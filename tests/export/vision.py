@@ -28,11 +28,11 @@ class TinyVision:
     """One architecture.
 
     Attributes:
-        model_type: as in its ``config.json``.
+        model_type: The type in its ``config.json``.
         processor: class of its image processor, without ``Pil``.
         config: its configuration.
-        options: of the image processor.
-        pooling: what the exporter must choose.
+        options: The image processor's options.
+        pooling: The pooling that the exporter must choose.
     """
 
     model_type: str

@@ -24,7 +24,7 @@ class FakeHub:
     """Repositories of one commit each, in memory.
 
     Attributes:
-        files: by repository, by name.
+        files: The files by repository and name.
         private: repositories that need the token.
         gated: repositories that nobody has access to.
         moved: names that lead to another one.
@@ -34,7 +34,7 @@ class FakeHub:
         restate: changes the bytes of a file with its stated size and hash.
         received: LFS objects by hash.
         uploads: how many LFS objects were sent.
-        created: what was asked for when repositories were made.
+        created: The options of the repositories that were made.
     """
 
     def __init__(self) -> None:

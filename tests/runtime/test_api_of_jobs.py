@@ -107,7 +107,7 @@ PRETEND = OutputFormat(
 
 
 def test_an_output_format_is_one_row(tiny_bundle, place, monkeypatch, capsys) -> None:
-    """Files, shards, what is beside them, reading and search have it by that alone."""
+    """Files, shards, what is next to them, reading and search have it by that alone."""
     monkeypatch.setattr(_outputs, "OUTPUT_FORMATS", (*_outputs.OUTPUT_FORMATS, PRETEND))
     Path("b.jsonl").write_text('"cat"\n7\n"dog"\n')
     with fmrt.Embedder(tiny_bundle) as embedder:

@@ -65,7 +65,7 @@ def lines_of(records):
 
 
 def fails(capsys, place, *arguments, code=1):
-    """Run a command that must fail: one line of error, no traceback, nothing left behind."""
+    """Run a command that must fail: one line of error, no traceback, nothing is left."""
     before = sorted(place.rglob("*"))
     assert main(list(map(str, arguments))) == code
     err = capsys.readouterr().err

@@ -19,7 +19,7 @@ from fmrt.options import OPTIONS as CHECKED
 
 # Each is checked in a table, or where its field of EmbedOptions is declared.
 OPTIONS = {*CHECKED, *NAMES}
-# Of every type, and out of every range.
+# Values of every type, and out of every range.
 WRONG = (
     1.5,
     float("nan"),
@@ -198,7 +198,7 @@ def test_numbers_and_flags_of_numpy_are_taken(tiny_bundle, embedder) -> None:
 
 
 COMMANDS = make_parser().commands
-# In place of a command's arguments, by their names in its help.
+# Instead of a command's arguments, by their names in its help.
 ARGUMENTS = {"INPUT": "a.txt", "IMAGE": "a.txt", "EMBEDDINGS": "v.npy", "QUERY": "cat"}
 REQUIRED = {"embed": ["-o", "w.npy", "--overwrite"], "segment": ["-o", "m", "--point", "1,1"]}
 # Those of bench and tune are others' too, and take long where a value is possible; those of the

@@ -48,7 +48,7 @@ def test_the_runtime_imports_without_posix() -> None:
 
 
 def test_no_module_imports_what_windows_lacks() -> None:
-    """The exporter, the tests and the programs beside them too, where this is a checkout."""
+    """The exporter, the tests and the other programs too, where this is a checkout."""
     package, here = Path(fmrt.__file__).parent, Path(__file__).parent
     root = package.parent
     folders = [package, here]

@@ -24,7 +24,7 @@ from fmrt.errors import ProcessError
 
 from .conftest import DIM
 
-# Of a script that has not ended by then nothing is expected any more.
+# A script that has not ended by then has hung.
 HANGS = 60
 # Two small calls: the second opens another session in the background. Long texts keep workers busy.
 START = """

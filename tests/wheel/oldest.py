@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dev import CONSTRAINTS, ROOT, fmrt, install, python, run
 
-# What the runtime can have, and what its own tests need beside.
+# What the runtime can have, and what its own tests need as well.
 EXTRAS = ("parquet", "image", "audio", "evaluate")
 TESTS = ("hypothesis", "onnx", "psutil", "pytest")
 
@@ -39,5 +39,5 @@ def oldest() -> str:
 
 
 def package(requirement: str) -> str:
-    """Normalized name in front of ``==``."""
+    """The normalized name before ``==``."""
     return requirement.partition("==")[0].replace("_", "-").lower()

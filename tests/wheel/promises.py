@@ -77,7 +77,7 @@ def check(wheel: Path, bundles: Path, place: Path, only: Sequence[str] = ()) -> 
 
     Args:
         wheel: that is installed.
-        bundles: of tiny models, see `tests.export.bundles`.
+        bundles: The bundles of tiny models, see `tests.export.bundles`.
         place: a folder to make.
         only: extras to try; all by default.
     """

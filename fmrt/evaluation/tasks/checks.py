@@ -18,7 +18,7 @@ _LEAST = 3
 _NEIGHBOURS = 10
 # Cosine from which two items are near-duplicates.
 NEAR = 0.995
-# Quartile ranges below the first quartile from which an item is an outlier, as of a box plot's
+# Quartile ranges below the first quartile from which an item is an outlier, as in a box plot's
 # far-out points.
 _FAR = 3.0
 _MOST_SHOWN = 5
