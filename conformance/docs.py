@@ -206,7 +206,7 @@ beneath. `test_directories.py` shows what a hostile or broken directory gives.
 
 fmrt tries any model type that transformers' `AutoModel` knows and that takes text, pixels or
 audio alone. It accepts the model only if the exported graph gives PyTorch's vectors. Otherwise it
-refuses the model with the reason, and leaves nothing behind. `python -m conformance` does this
+refuses the model with the reason, and writes nothing. `python -m conformance` does this
 for every such type of transformers {version}. It makes a tiny random model with a real tokenizer,
 image processor or feature extractor, and exports it as `fmrt export` does:
 

@@ -135,7 +135,8 @@ def attack(
     """Run cases until the budget is spent, and fail with all that was found.
 
     Args:
-        target: A function of a module, or a `functools.partial` of one; takes a case. Both are pickled.
+        target: A function of a module, or a `functools.partial` of one, which takes a case.
+            It is pickled with the case.
         make: makes a case.
         budget: time, seed, and which case.
         most_seconds: a case may take.
