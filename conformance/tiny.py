@@ -26,8 +26,8 @@ SMALL = 1e-3
 # fits keep their default.
 LIMITS: tuple[tuple[str, int], ...] = (
     (r"rotary_dim", 4),
-    # Windows have 2,048 positions, which is more than a text here has. Scores tie at zero, and it is
-    # a library's whim which of several equal ones are chosen.
+    # Windows have 2,048 positions, which is more than a text here has. Scores tie at zero, and
+    # which of several equal ones are chosen is a library's whim.
     (r"index_topk|keep_window_size", POSITIONS),
     (r"^vocab|_vocab_size$", 600),
     (r"type_vocab|num_channels|in_channels|in_chans", 1 << 30),
