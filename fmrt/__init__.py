@@ -4,7 +4,8 @@
 ``embed_to_file`` and ``embed_to_folder`` embed a whole input, and ``search`` searches what they
 wrote. ``Segmenter`` runs a bundle that segments images by ``SegmentPrompt``. ``export_model`` makes
 a bundle (with the ``export`` extra); ``Bundle`` is one on disk; ``verify_bundle`` checks one
-against PyTorch; ``push_bundle`` publishes one. ``evaluate`` tests embeddings on a data set
+against PyTorch; ``push_bundle`` publishes one, and
+``package_bundle`` makes it small. ``evaluate`` tests embeddings on a data set
 (with the ``evaluate`` extra).
 """
 
@@ -17,7 +18,7 @@ from fmrt._version import __version__
 from fmrt.errors import FmrtError
 
 if TYPE_CHECKING:
-    from fmrt._api import evaluate, export_model, quantize_bundle
+    from fmrt._api import evaluate, export_model, package_bundle, quantize_bundle
     from fmrt.bundle.bundle import Bundle
     from fmrt.bundle.push import push_bundle
     from fmrt.data import Reading
@@ -48,6 +49,7 @@ __all__ = [
     "embed_to_folder",
     "evaluate",
     "export_model",
+    "package_bundle",
     "push_bundle",
     "quantize_bundle",
     "search",
@@ -71,6 +73,7 @@ _HOMES = {
     "evaluate": "_api",
     "export_model": "_api",
     "push_bundle": "bundle.push",
+    "package_bundle": "_api",
     "quantize_bundle": "_api",
     "search": "nearest",
     "verify_bundle": "verify",

@@ -39,6 +39,18 @@ def quantize_bundle(bundle: str | Path, schemes: str | Sequence[str], **options:
     return run(bundle, schemes, **options)
 
 
+def package_bundle(bundle: str | Path, out: str | Path, **options: Any) -> Bundle:
+    """Write the smallest runnable set of files; see `fmrt.export.package_bundle` for the options.
+
+    Raises:
+        MissingExtraError: A package of ``fmrt[quantize]`` is missing.
+        ExportError: The package cannot be written, or its vectors are others.
+    """
+    with needing("Packaging a bundle", "quantize"):
+        from fmrt.export import package_bundle as run
+    return run(bundle, out, **options)
+
+
 def original_model(name: str, revision: str | None, max_length: int) -> Encode:
     """The PyTorch model of a text bundle; see `fmrt.export.original.text_model`.
 

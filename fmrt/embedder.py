@@ -23,10 +23,11 @@ from fmrt.encode import DOCUMENT, QUERY, Encoding
 from fmrt.errors import ClosedError, OptionError, ProcessError, TruncationWarning
 from fmrt.options import checked
 from fmrt.session import DeviceOptions
+from fmrt.system import native
 from fmrt.system.limits import DEFAULT, Limits
 from fmrt.system.progress import Progress
 from fmrt.system.user_warning import warn_user
-from fmrt.verify import check_quick
+from fmrt.verify import LOW_QUICK_TOKENS, QUICK_TOKENS, check_quick
 
 if TYPE_CHECKING:
     from fmrt.preprocess.text import TextPreprocessor
@@ -67,6 +68,9 @@ class Embedder(Encoding):
         max_item_bytes: Most memory to take for an item while it is decoded, and for all that are
             decoded at the same time; a larger one is an error, unless its file has a thirty-second
             of that. Default 200 MB.
+        low_memory: Take little memory: one worker unless ``workers`` says otherwise, one session,
+            small batches, and no memory kept between them. The C library of the whole process
+            then keeps no freed memory either. See docs/edge.md.
         sha256: The SHA-256 of the bundle's manifest, as ``fmrt info`` prints it; another
             bundle is refused.
         revision: Branch, tag or commit of a bundle on the hub.
@@ -94,6 +98,7 @@ class Embedder(Encoding):
         cuda_graphs: bool = False,
         cache: str | Path | None = None,
         max_item_bytes: int = DEFAULT.item_bytes,
+        low_memory: bool = False,
         sha256: str | None = None,
         revision: str | None = None,
     ) -> None:
@@ -102,8 +107,11 @@ class Embedder(Encoding):
         workers, intra_op_threads, gpu_mem_limit = checked(
             workers=workers, intra_op_threads=intra_op_threads, gpu_mem_limit=gpu_mem_limit
         )
-        device_options = DeviceOptions(gpu_mem_limit, cuda_graphs)
-        tuning = Tuning.chosen(workers, intra_op_threads)
+        (low_memory,) = checked(low_memory=low_memory)
+        if low_memory:
+            native.return_memory()
+        device_options = DeviceOptions(gpu_mem_limit, cuda_graphs, low_memory=low_memory)
+        tuning = Tuning.chosen(workers, intra_op_threads, low_memory=low_memory)
         (item_bytes,) = checked(max_item_bytes=max_item_bytes)
         self._limits = limits = Limits(item_bytes)
         self._bundle = Bundle.opened(bundle, sha256, revision)
@@ -116,7 +124,8 @@ class Embedder(Encoding):
                 )
                 self._engines[name] = engine
                 if verify:
-                    check_quick(engine, self._bundle)
+                    tokens = LOW_QUICK_TOKENS if low_memory else QUICK_TOKENS
+                    check_quick(engine, self._bundle, tokens)
                 if cache is not None:
                     engine.use_cache(Path(cache))
         except BaseException:

@@ -148,6 +148,7 @@ OPTIONS: Mapping[str, Check] = {
     "verify": flag,
     "gpu_mem_limit": optional(whole(MOST_BYTES)),
     "cuda_graphs": flag,
+    "low_memory": flag,
     "max_item_bytes": whole(MOST_BYTES),
     "cache": optional(file_path),
     "modality": optional(name_of),
@@ -183,6 +184,11 @@ OPTIONS: Mapping[str, Check] = {
     "min_cosine": number,
     "calibration": optional(file_path),
     "report": optional(function),
+    # of packages
+    "single_file": flag,
+    "all_tokens": flag,
+    "ort": flag,
+    "vocabulary": optional(file_path),
     # of the hub
     "private": flag,
     "message": optional(text),

@@ -54,6 +54,8 @@ TOLERANCES = {
 # At load, rows up to this many tokens in all are checked: enough to catch a wrong graph,
 # tokenizer or pooling, and a few milliseconds of work.
 QUICK_TOKENS = 96
+# Where memory is scarce: every token brings its part of the embedding table into it.
+LOW_QUICK_TOKENS = 24
 
 
 @dataclass(frozen=True)
@@ -157,20 +159,21 @@ def record_parity(bundle: Bundle, reports: Iterable[ParityReport]) -> list[str]:
         else:
             variants.append(variant)
     manifest = dataclasses.replace(bundle.manifest, variants=tuple(variants))
-    manifest.write(bundle.path)
-    renew_card(Bundle(bundle.path, manifest))
+    directory = bundle.in_directory()
+    manifest.write(directory)
+    renew_card(Bundle(directory, manifest))
     return names
 
 
-def check_quick(engine: Engine, bundle: Bundle) -> None:
-    """Check a few short reference items.
+def check_quick(engine: Engine, bundle: Bundle, tokens: int = QUICK_TOKENS) -> None:
+    """Check a few short reference items, of so many tokens together.
 
     Raises:
         VerificationError: The vectors are not PyTorch's.
     """
     reference = bundle.reference(engine.tower.modality)
     order = np.argsort(reference.lengths, kind="stable")
-    rows = order[np.cumsum(reference.lengths[order]) <= QUICK_TOKENS]
+    rows = order[np.cumsum(reference.lengths[order]) <= tokens]
     report = check(engine, _rows(reference, rows if rows.size else order[:1]))
     _refuse_failed(bundle, "vectors", [report])
 

@@ -172,7 +172,7 @@ def _of_tower(
     base = _base(bundle, form, tower.modality)
     say(f"quantizing {base.name} of {tower.modality}s to {form.variant}")
     try:
-        graph = ir.load(bundle.graph(base))
+        graph = ir.load(str(bundle.graph(base)))
         return _variant(Context(bundle, tower, graph, items, target, say), form, work)
     except (FmrtError, OSError, MemoryError):
         raise

@@ -10,6 +10,7 @@ from pathlib import Path
 from fmrt.bundle.bundle import Bundle
 from fmrt.bundle.hub import download_whole
 from fmrt.errors import OptionError
+from fmrt.system.archive import unpack
 
 
 def own_copy(bundle: Bundle, out: str | Path | None, say: Callable[[str], None]) -> Path:
@@ -31,14 +32,16 @@ def own_copy(bundle: Bundle, out: str | Path | None, say: Callable[[str], None])
     repository = bundle.repository
     if out is None:
         if repository is None:
-            return bundle.path
+            return bundle.in_directory()
         out = repository.name.rpartition("/")[2]
     target = Path(out)
     if target.exists():
         raise OptionError(f"{target} is there already; give a new directory with --out")
     partial = target.with_name(f"{target.name}.partial-{os.getpid()}")
     try:
-        if repository is None:
+        if bundle.archive is not None:
+            unpack(bundle.archive, partial)
+        elif repository is None:
             shutil.copytree(bundle.path, partial, symlinks=True)
         else:
             download_whole(repository.name, repository.revision, partial)

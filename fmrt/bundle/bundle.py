@@ -19,7 +19,6 @@ from fmrt.bundle.manifest import (
     Variant,
     manifest_bytes,
 )
-from fmrt.bundle.onnx_files import MalformedGraphError, external_locations
 from fmrt.bundle.reference import HeadReference, Reference, read_head_reference, read_reference
 from fmrt.bundle.regular import FIX
 from fmrt.errors import (
@@ -30,6 +29,8 @@ from fmrt.errors import (
 )
 from fmrt.options import checked, file_path
 from fmrt.session import preferred_precisions
+from fmrt.session.onnx_files import MalformedGraphError, external_locations
+from fmrt.system.archive import Archive, BundleFile, archive_at
 
 __all__ = ["Bundle", "HeadReference", "Reference", "record_of", "sha256"]
 
@@ -39,16 +40,19 @@ class Bundle:
     """An exported model in a directory. Make one with `Bundle.open`.
 
     Attributes:
-        path: The directory; of a bundle on the hub, its folder in the local cache.
+        path: The directory; of a bundle on the hub, its folder in the local cache; of a bundle in
+            one file, that file.
         manifest: The content of ``fmrt.json``.
         manifest_sha256: The SHA-256 of that file, in hex.
         repository: The hub's repository, which gives the files that are not at ``path`` yet.
+        archive: The one file that holds the others, as of ``fmrt package --single-file``.
     """
 
     path: Path
     manifest: Manifest
     manifest_sha256: str | None = None
     repository: Repository | None = None
+    archive: Archive | None = None
 
     @classmethod
     def open(
@@ -57,8 +61,8 @@ class Bundle:
         """Read the manifest of a bundle; other files are checked when used.
 
         Args:
-            path: Directory of the bundle, or the ``owner/name`` of a repository of the Hugging Face
-                hub, whose files are downloaded when used.
+            path: Directory of the bundle, its one file, or the ``owner/name`` of a repository of
+                the Hugging Face hub, whose files are downloaded when used.
             sha256: The SHA-256 of its manifest, in hex. The manifest holds the hashes of all files
                 that are read, so that this pins the bundle to the last byte.
             revision: Branch, tag or commit of a bundle on the hub.
@@ -77,7 +81,8 @@ class Bundle:
             raise OptionError(
                 f"revision={quoted(revision)} is for bundles of the hub, and {path} is none"
             )
-        data = manifest_bytes(directory)
+        archive = archive_at(directory)
+        data = manifest_bytes(directory, archive)
         found = hashlib.sha256(data).hexdigest()
         if sha256 is not None and found != sha256.lower():
             raise BundleCorruptError(
@@ -85,7 +90,7 @@ class Bundle:
                 "this is another bundle"
             )
         manifest = Manifest.from_bytes(data, directory / MANIFEST_FILE)
-        return cls(directory, manifest, found, repository)
+        return cls(directory, manifest, found, repository, archive)
 
     @classmethod
     def opened(
@@ -160,6 +165,8 @@ class Bundle:
                 found = [v for v in fits if v.precision == precision and _trusted(v)]
                 if found:
                     return min(found, key=_rank)
+            if len({v.precision for v in fits}) == 1:  # a package of no other
+                return min(fits, key=_rank)
         named = [v for v in fits if v.name == name]
         # A precision stands for its variant made for the provider, else for the portable one.
         named += sorted((v for v in fits if v.precision == name), key=_rank)
@@ -171,7 +178,7 @@ class Bundle:
             f"it has: {names}"
         )
 
-    def file(self, name: str) -> Path:
+    def file(self, name: str) -> BundleFile:
         """Path of one of the manifest's ``files``, its content checked.
 
         Raises:
@@ -190,7 +197,7 @@ class Bundle:
         path = self._place(name, self.manifest.files[name])
         return Checked.of(path, {path: self.manifest.files[name]})
 
-    def graph(self, variant: Variant) -> Path:
+    def graph(self, variant: Variant) -> BundleFile:
         """Path of a variant's graph, the content of its files checked.
 
         Raises:
@@ -220,8 +227,23 @@ class Bundle:
                 )
         return found
 
-    def _place(self, name: str, record: FileRecord) -> Path:
-        """Path of one of the bundle's files, which the hub gives where it is not there yet."""
+    def in_directory(self) -> Path:
+        """The directory of the bundle, for what changes it or reads all of its files.
+
+        Raises:
+            OptionError: The bundle is one file.
+        """
+        if self.archive is not None:
+            raise OptionError(
+                f"{self.path} is a bundle in one file, which stays as it is: make a directory of "
+                f"it with fmrt package {self.path} DIR, and use that"
+            )
+        return self.path
+
+    def _place(self, name: str, record: FileRecord) -> BundleFile:
+        """Place of one of the bundle's files, which the hub gives where it is not there yet."""
+        if self.archive is not None:
+            return self.archive.member(name)
         if self.repository is not None:
             self.repository.fetch(self.path, name, record)
         return place_inside(self.path, name)

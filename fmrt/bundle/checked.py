@@ -12,6 +12,7 @@ from typing import TypeVar
 from fmrt.bundle.manifest import FileRecord, Variant
 from fmrt.bundle.regular import FIX
 from fmrt.errors import BundleCorruptError
+from fmrt.system.archive import BundleFile, Member
 
 T = TypeVar("T")
 Stamp = tuple[int, ...]
@@ -27,12 +28,12 @@ class Checked:
         records: The manifest's record of each file.
     """
 
-    path: Path
-    stamps: Mapping[Path, Stamp]
-    records: Mapping[Path, FileRecord]
+    path: BundleFile
+    stamps: Mapping[BundleFile, Stamp]
+    records: Mapping[BundleFile, FileRecord]
 
     @classmethod
-    def of(cls, path: Path, records: Mapping[Path, FileRecord]) -> Checked:
+    def of(cls, path: BundleFile, records: Mapping[BundleFile, FileRecord]) -> Checked:
         """Check the content of some files, of which ``path`` is the one to use.
 
         Raises:
@@ -44,7 +45,7 @@ class Checked:
             _check_hash(file, record)
         return cls(path, stamps, records)
 
-    def use(self, reader: Callable[[Path], T]) -> T:
+    def use(self, reader: Callable[[BundleFile], T]) -> T:
         """What ``reader`` makes of the file, once it is known that it read what was checked.
 
         Raises:
@@ -80,23 +81,25 @@ def place_inside(directory: Path, name: str, *, folder: bool = False) -> Path:
     )
 
 
-def check_size(path: Path, record: FileRecord | Variant) -> Stamp:
+def check_size(path: BundleFile, record: FileRecord | Variant) -> Stamp:
     """Stamp of a file after a look at its kind and its size (no read).
 
     Raises:
         BundleCorruptError: The file is missing, or its size is not the exported one.
     """
-    if not path.is_file():
-        raise BundleCorruptError(f"{path} is missing; {FIX}")
-    status = path.stat()
-    if status.st_size != record.size:
+    holder = path.archive.path if isinstance(path, Member) else path
+    if not holder.is_file():
+        raise BundleCorruptError(f"{holder} is missing; {FIX}")
+    status = holder.stat()
+    size = path.size if isinstance(path, Member) else status.st_size
+    if size != record.size:
         raise BundleCorruptError(
-            f"{path} is corrupt: {status.st_size:,} bytes, exported with {record.size:,}; {FIX}"
+            f"{path} is corrupt: {size:,} bytes, exported with {record.size:,}; {FIX}"
         )
     return (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
 
 
-def _check_hash(path: Path, record: FileRecord | Variant) -> None:
+def _check_hash(path: BundleFile, record: FileRecord | Variant) -> None:
     try:
         found = sha256(path)
     except OSError as e:
@@ -105,8 +108,13 @@ def _check_hash(path: Path, record: FileRecord | Variant) -> None:
         raise BundleCorruptError(f"{path} is corrupt: its SHA-256 has changed; {FIX}")
 
 
-def sha256(path: Path) -> str:
+def sha256(path: BundleFile) -> str:
     """SHA-256 of a file's content, in hex."""
+    if isinstance(path, Member):
+        found = hashlib.sha256()
+        for part in path.parts():
+            found.update(part)
+        return found.hexdigest()
     with path.open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 from fmrt.bundle.checked import record_of
 from fmrt.bundle.manifest import MANIFEST_FILE, FileRecord
 from fmrt.errors import BundleCorruptError, BundleNotFoundError, FmrtError, quoted
+from fmrt.system.archive import SUFFIX
 
 # The owner's name and the repository's; the hub's own rules are stricter, and it says so.
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
@@ -64,7 +64,9 @@ class Repository:
 
 def is_hub_id(name: object) -> bool:
     """Whether a name is meant for the hub: ``owner/name``, and no path that exists."""
-    return isinstance(name, str) and bool(_ID.fullmatch(name)) and not Path(name).exists()
+    if not isinstance(name, str) or name.endswith(SUFFIX):
+        return False
+    return bool(_ID.fullmatch(name)) and not Path(name).exists()
 
 
 def fetch_manifest(name: str, revision: str | None) -> tuple[Path, Repository]:
@@ -89,7 +91,9 @@ def download_whole(name: str, revision: str | None, directory: Path) -> None:
     Raises:
         BundleNotFoundError: The hub does not give them.
     """
-    from huggingface_hub import snapshot_download  # start-up stays quick
+    import shutil  # start-up stays quick
+
+    from huggingface_hub import snapshot_download
 
     with explained(name, revision, MANIFEST_FILE):
         snapshot_download(name, revision=revision, local_dir=directory)

@@ -24,6 +24,7 @@ from fmrt.bundle.typed import (
     decode,
 )
 from fmrt.errors import BundleCorruptError, BundleNotFoundError, OptionError, SchemaVersionError
+from fmrt.system.archive import Archive
 from fmrt.system.whole_file import write_whole
 
 __all__ = [
@@ -420,13 +421,18 @@ class Manifest:
             raise BundleCorruptError(f"{path}: {e}; {FIX}") from e
 
 
-def manifest_bytes(directory: Path) -> bytes:
-    """Content of a bundle's ``fmrt.json``.
+def manifest_bytes(directory: Path, archive: Archive | None = None) -> bytes:
+    """Content of a bundle's ``fmrt.json``, in a directory or in an archive.
 
     Raises:
         BundleNotFoundError: There is none.
         BundleCorruptError: It is no regular file, too large, or cannot be read.
     """
+    if archive is not None:
+        member = archive.member(MANIFEST_FILE)
+        if member.size > MOST_BYTES:
+            raise BundleCorruptError(f"{member} is of {member.size:,} bytes, too many; {FIX}")
+        return member.read_bytes()
     try:
         return read_regular(directory / MANIFEST_FILE, MOST_BYTES)
     except (FileNotFoundError, NotADirectoryError):

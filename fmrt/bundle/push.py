@@ -62,6 +62,7 @@ def push_bundle(
     opened = Bundle.open(bundle)
     if opened.repository is not None:
         raise OptionError(f"{bundle} is on the hub already; push a bundle's directory")
+    opened.in_directory()
     check_files(opened)
     files = dict(_files(opened, repository))
     from huggingface_hub import HfApi  # start-up stays quick

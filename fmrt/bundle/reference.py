@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, is_dataclass
-from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import numpy as np
@@ -17,12 +16,14 @@ from fmrt.bundle.manifest import MANIFEST_FILE, Manifest, TaskHead, Tower
 from fmrt.bundle.regular import FIX
 from fmrt.bundle.typed import Contradictions, Range, WrongValueError, decode, wrong
 from fmrt.errors import BundleCorruptError, quoted, said
+from fmrt.system.archive import BundleFile, Member
 
 T = TypeVar("T")
 
 # Key of the metadata with the towers as they were exported.
 TOWERS = "towers"
 MOST_ITEMS = 1 << 16
+_DTYPES = {"F32": np.float32, "I64": np.int64, "U8": np.uint8}
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class _HeadEntry:
     box: tuple[float, float, float, float] | None = None
 
 
-def read_reference(path: Path, manifest: Manifest, tower: Tower) -> Reference:
+def read_reference(path: BundleFile, manifest: Manifest, tower: Tower) -> Reference:
     """The reference items of a tower, once the manifest says of them what was exported.
 
     Raises:
@@ -99,7 +100,7 @@ def read_reference(path: Path, manifest: Manifest, tower: Tower) -> Reference:
     return Reference(items, prompts, lengths, embeddings)
 
 
-def read_head_reference(path: Path, head: TaskHead) -> HeadReference:
+def read_head_reference(path: BundleFile, head: TaskHead) -> HeadReference:
     """The reference items of a head and PyTorch's outputs.
 
     Raises:
@@ -165,11 +166,55 @@ class _File:
         return self.tensor(name, "U8", (...,)).tobytes()
 
 
+class _InMemory:
+    """A safetensors file in memory, as ``safetensors.safe_open`` shows one on the disk.
+
+    The library reads such a file too, but leaves its metadata out.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        from safetensors import deserialize
+
+        self._tensors = dict(deserialize(data))  # type: ignore[no-untyped-call]
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        self._metadata: dict[str, str] | None = header.get("__metadata__")
+
+    def keys(self) -> list[str]:
+        return list(self._tensors)
+
+    def metadata(self) -> dict[str, str] | None:
+        return self._metadata
+
+    def get_slice(self, name: str) -> _Slice:
+        return _Slice(self._tensors[name])
+
+    def get_tensor(self, name: str) -> NDArray[Any]:
+        tensor = self._tensors[name]
+        kind = _DTYPES[tensor["dtype"]]
+        return np.frombuffer(tensor["data"], kind).reshape(tensor["shape"]).copy()
+
+
+class _Slice:
+    """A tensor's type and shape."""
+
+    def __init__(self, tensor: Mapping[str, Any]) -> None:
+        self._tensor = tensor
+
+    def get_dtype(self) -> str:
+        return str(self._tensor["dtype"])
+
+    def get_shape(self) -> list[int]:
+        return list(self._tensor["shape"])
+
+
 @contextmanager
-def _opened(path: Path) -> Iterator[_File]:
+def _opened(path: BundleFile) -> Iterator[_File]:
     from safetensors import SafetensorError, safe_open
 
     try:
+        if isinstance(path, Member):
+            yield _File(_InMemory(path.read_bytes()))
+            return
         with safe_open(path, framework="np") as file:
             yield _File(file)
     except (SafetensorError, WrongValueError, OSError, MemoryError) as e:

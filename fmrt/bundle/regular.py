@@ -7,16 +7,15 @@ import stat
 from pathlib import Path
 
 from fmrt.errors import BundleCorruptError
+from fmrt.system.archive import FLAGS
 
 # What to do about a file of a bundle that is not as it was.
 FIX = "copy the bundle again, or export the model again"
-# A FIFO is opened at once then, and found to be none.
-_FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 def _regular(path: Path) -> int:
     """Open a file, and close it again unless it is a regular one."""
-    descriptor = os.open(path, _FLAGS)
+    descriptor = os.open(path, FLAGS)
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return descriptor
     os.close(descriptor)

@@ -21,6 +21,7 @@ from fmrt.cli import (
     evaluate,
     export,
     info,
+    package,
     push,
     quantize,
     search,
@@ -53,6 +54,7 @@ QUIET = "say warnings and errors alone"
 COMMANDS = (
     export,
     quantize,
+    package,
     push,
     embed,
     search,

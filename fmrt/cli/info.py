@@ -148,6 +148,8 @@ def _facts(bundle: Bundle) -> list[tuple[str, str]]:
 
 def _total(bundle: Bundle) -> int:
     """Bytes of all files; of a bundle on the hub, of those that the manifest lists."""
+    if bundle.archive is not None:
+        return bundle.path.stat().st_size
     if bundle.repository is None:
         return sum(path.stat().st_size for path in bundle.path.rglob("*") if path.is_file())
     graphs = bundle.manifest.graphs

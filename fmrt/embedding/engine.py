@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -26,6 +26,9 @@ from fmrt.session import AllCores, DeviceOptions, Session, open_session, resolve
 from fmrt.system import native
 from fmrt.system.cores import available_cores
 from fmrt.system.limits import DEFAULT, Limits
+
+if TYPE_CHECKING:
+    from fmrt.embedding.disk_cache import DiskCache
 
 T = TypeVar("T")
 
@@ -227,6 +230,8 @@ class Engine:
     def _open_cache(self) -> DiskCache | None:
         if self._cache_directory is None:
             return None
+        from fmrt.embedding.disk_cache import DiskCache  # start-up stays quick
+
         provider = self.provider.partition(":")[0]
         output = self.tower.embedding_output
         return DiskCache(self._cache_directory, self.variant, provider, output, self.shape)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from dataclasses import dataclass
 from functools import partial
 from itertools import compress, count, repeat
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,9 @@ from fmrt.errors import GraphError, InputError
 from fmrt.options import MOST_TOKENS
 from fmrt.preprocess.base import Encoded, Preprocessor
 from fmrt.session import AllCores, Session
+
+if TYPE_CHECKING:
+    from fmrt.embedding.disk_cache import DiskCache
 
 T = TypeVar("T")
 OnError = Callable[[T, InputError], None]

@@ -21,6 +21,8 @@ from fmrt.system.whole_file import write_whole
 
 # More threads on one short text wait for each other longer than they compute; `fmrt tune` measures.
 MOST_QUERY_THREADS = 8
+# Of a batch, where memory is scarce: what a batch computes is held at once.
+LOW_BATCH_TOKENS = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,8 +43,12 @@ class Tuning:
     query_threads: int | None = None
 
     @classmethod
-    def chosen(cls, workers: int | None, intra_op_threads: int | None) -> Tuning | None:
+    def chosen(
+        cls, workers: int | None, intra_op_threads: int | None, *, low_memory: bool = False
+    ) -> Tuning | None:
         """What a user asked for, with one session for everything; None when that is nothing."""
+        if low_memory:
+            return cls(LOW_BATCH_TOKENS, workers or 1, intra_op_threads, query_threads=1)
         if workers is None and intra_op_threads is None:
             return None
         return cls(workers=workers, intra_op_threads=intra_op_threads, query_threads=1)

@@ -28,7 +28,7 @@ def provenance_of(bundle: Bundle, variant: Variant, request: Request) -> dict[st
         "model": source.model,
         "revision": source.revision,
         "space": space_of(bundle.manifest),
-        "bundle": sha256(bundle.path / MANIFEST_FILE),
+        "bundle": bundle.manifest_sha256 or sha256(bundle.path / MANIFEST_FILE),
         "modality": tower.modality,
         "variant": variant.name,
         "variant_sha256": variant.sha256,

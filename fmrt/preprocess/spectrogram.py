@@ -7,18 +7,18 @@ feature extractor; nothing about them is computed here.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from safetensors.numpy import load
 
 from fmrt.bundle.inputs import BandsSpec, SpectrogramSpec
 from fmrt.bundle.regular import FIX
 from fmrt.bundle.typed import decode
 from fmrt.errors import BundleCorruptError, InputError, said
+from fmrt.system.archive import BundleFile
 
 FEATURES_FILE = "features.safetensors"
 LOGARITHMS: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
@@ -44,10 +44,10 @@ class Spectrogram:
         BundleCorruptError: The file is malformed, or does not go with the parameters.
     """
 
-    def __init__(self, file: Path, parameters: Mapping[str, Any]) -> None:
+    def __init__(self, file: BundleFile, parameters: Mapping[str, Any]) -> None:
         self._p = spec = decode(SpectrogramSpec, parameters, "spectrogram")
         try:
-            arrays = load_file(file)
+            arrays = load(file.read_bytes())
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as e:
             raise BundleCorruptError(f"{file} holds no arrays: {said(e)}; {FIX}") from e
         self._window = _array(file, arrays, "window", 1)
@@ -110,7 +110,7 @@ class Spectrogram:
 
 
 def _array(
-    file: Path, arrays: Mapping[str, NDArray[Any]], name: str, axes: int
+    file: BundleFile, arrays: Mapping[str, NDArray[Any]], name: str, axes: int
 ) -> NDArray[np.float64]:
     """An array of numbers with so many axes."""
     found = arrays.get(name)

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain, compress, islice
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +21,7 @@ from fmrt.preprocess.cutting import Cutter
 from fmrt.preprocess.plain_text import is_plain, plain_tokenizer
 from fmrt.preprocess.tokenizing import TokenizerFailedError, failing
 from fmrt.system import native
+from fmrt.system.archive import BundleFile
 
 # Characters that are tokenized of a longer text, at first: for each token that the model takes, and
 # at least; and by what that grows while these are not enough.
@@ -119,10 +119,10 @@ class TextPreprocessor:
     window_weight = 8_000_000  # bytes
     stride = 1
 
-    def __init__(self, tokenizer_file: Path, spec: TextInput) -> None:
+    def __init__(self, tokenizer_file: BundleFile, spec: TextInput) -> None:
         try:
             with failing():
-                self._tokenizer = Tokenizer.from_file(str(tokenizer_file))
+                self._tokenizer = Tokenizer.from_buffer(tokenizer_file.read_bytes())
                 self._tokenizer.no_padding()
                 self._tokenizer.enable_truncation(spec.max_length, direction=spec.truncation_side)
                 self._special_tokens = self._tokenizer.num_special_tokens_to_add(is_pair=False)

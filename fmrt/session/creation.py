@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import onnxruntime as ort
 
 from fmrt.errors import BundleCorruptError, GraphError, ProviderError, quoted, said
 from fmrt.session.log import FATAL, silent
+from fmrt.session.onnx_files import MalformedGraphError, relocated
 from fmrt.session.ort_types import OrtOptions, OrtSession
 from fmrt.system import native
+from fmrt.system.archive import BundleFile, Member
 
 if TYPE_CHECKING:
     from fmrt.session.providers.base import Provider
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
 _CUDA_FAILURE = re.compile(r"CUDA failure (\d+): ([^;]+)")
 # A session records this only when asked, see `fmrt.session.placement`.
 RECORD_PLACEMENT = "session.record_ep_graph_assignment_info"
+# Where the files with the weights of a graph are that is given as bytes.
+WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
+# Weights that are packed for kernels get memory of their own size.
+NO_ARENA_FOR_WEIGHTS = "session.use_device_allocator_for_initializers"
 # Types of an output that is to become float32.
 FLOATS = ("tensor(float)", "tensor(float16)")
 
@@ -35,20 +41,25 @@ def built_in_providers() -> list[str]:
     return list(ort.get_available_providers())
 
 
-def session_options(intra_op_threads: int = 1, *, record_placement: bool = False) -> OrtOptions:
+def session_options(
+    intra_op_threads: int = 1, *, record_placement: bool = False, low_memory: bool = False
+) -> OrtOptions:
     """Options of every session: quiet, and without memory plans, as batches differ in shape."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = intra_op_threads
     options.inter_op_num_threads = 1
     options.enable_mem_pattern = False
     options.log_severity_level = FATAL
+    if low_memory:
+        options.enable_cpu_mem_arena = False
+        options.add_session_config_entry(NO_ARENA_FOR_WEIGHTS, "1")
     if record_placement:
         options.add_session_config_entry(RECORD_PLACEMENT, "1")
     return options
 
 
 def create(
-    path: Path,
+    path: BundleFile,
     provider: Provider,
     options: OrtOptions,
     given: Sequence[tuple[str, Mapping[str, str]]] = (),
@@ -69,12 +80,14 @@ def create(
     try:
         with native.running(), silent():
             session = ort.InferenceSession(
-                path,
+                _source(path, options),
                 options,
                 providers=[(name, dict(values)) for name, values in given] or None,
                 disabled_optimizers=list(provider.disabled) or None,
                 enable_fallback=0,
             )
+    except BundleCorruptError:
+        raise
     except Exception as e:  # ORT's exception classes share no public base but Exception
         raise explain(e, path, provider) from e
     if provider.ort_name not in session.get_providers():
@@ -86,7 +99,26 @@ def create(
     return session
 
 
-def explain(error: Exception, path: Path, provider: Provider) -> BundleCorruptError | ProviderError:
+def _source(path: BundleFile, options: OrtOptions) -> Path | bytes:
+    """What ONNX Runtime is to load: of an archive, the graph with its weights' places there."""
+    if not isinstance(path, Member):
+        return path
+    holder = path.archive.path.resolve()
+    folder = PurePosixPath(path.name).parent
+
+    def place(location: str) -> tuple[str, int]:
+        return holder.name, path.archive.member(str(folder / location)).start
+
+    options.add_session_config_entry(WEIGHTS_FOLDER, str(holder.parent))
+    try:
+        return relocated(path.read_bytes(), place)
+    except MalformedGraphError as e:
+        raise BundleCorruptError(f"{path} is no graph: {e}") from e
+
+
+def explain(
+    error: Exception, path: BundleFile, provider: Provider
+) -> BundleCorruptError | ProviderError:
     """Our error for one of ONNX Runtime's at the load of a graph."""
     text = said(error)
     cuda = _CUDA_FAILURE.search(text)

@@ -13,7 +13,6 @@ import io
 import re
 import sys
 import threading
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +39,8 @@ def wheel_problem(provider: str) -> str:
     The CPU and the GPU wheel have the same files: whichever was installed last is there, and
     uninstalling one breaks the other.
     """
+    from importlib import metadata  # takes memory, and is seldom needed
+
     installed = {d.name for d in metadata.distributions(name="onnxruntime")}
     both = installed | {d.name for d in metadata.distributions(name="onnxruntime-gpu")}
     clash = ""

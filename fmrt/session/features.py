@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +14,7 @@ from fmrt.session.halving import is_out_of_memory
 from fmrt.session.host import input_names
 from fmrt.session.providers import Target
 from fmrt.system import native
+from fmrt.system.archive import BundleFile
 
 
 class FeatureSession:
@@ -37,7 +37,7 @@ class FeatureSession:
 
     def __init__(
         self,
-        path: Path,
+        path: BundleFile,
         target: Target,
         intra_op_threads: int,
         inputs: Sequence[str],

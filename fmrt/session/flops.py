@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from fmrt.session.creation import session_options
 from fmrt.session.host import input_names
 from fmrt.session.providers import CPU
+from fmrt.system.archive import BundleFile
 
 Shape = Sequence[int]
 
@@ -37,13 +37,15 @@ class Products:
 
 
 def count_products(
-    path: Path, output: str, feeds: Sequence[Mapping[str, NDArray[Any]]]
+    path: BundleFile, output: str, feeds: Sequence[Mapping[str, NDArray[Any]]]
 ) -> list[Products]:
     """Run a graph on the CPU once for each of ``feeds``, and count.
 
     Raises:
         BundleCorruptError: ONNX Runtime cannot load the graph.
     """
+    import tempfile  # start-up stays quick
+
     with tempfile.TemporaryDirectory() as directory:
         options = session_options()
         options.enable_profiling = True

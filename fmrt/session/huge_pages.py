@@ -6,7 +6,6 @@ look up. What that is worth is in docs/performance.md.
 
 from __future__ import annotations
 
-import ctypes
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +29,8 @@ def huge_pages() -> Iterator[None]:
     yield
     new = _blocks(size) - before
     if new:
+        import ctypes  # most processes need none
+
         madvise = ctypes.CDLL(None).madvise
         madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
         for block in sorted(new):

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from fmrt.session.base import Session
 from fmrt.session.device_options import DeviceOptions
 from fmrt.session.multi_device import MultiDeviceSession
 from fmrt.session.providers import Target
+from fmrt.system.archive import BundleFile
 
 
 def open_session(
-    path: Path,
+    path: BundleFile,
     target: Target,
     output: str,
     options: DeviceOptions | None = None,

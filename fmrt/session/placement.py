@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from fmrt.errors import ProviderError
 from fmrt.session.creation import session_options
 from fmrt.session.providers import Target, every_provider
+from fmrt.system.archive import BundleFile
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Placement:
         return text
 
 
-def node_placement(path: Path, target: Target) -> Placement:
+def node_placement(path: BundleFile, target: Target) -> Placement:
     """Load a graph and ask ONNX Runtime where its nodes, after its own fusions, are to run.
 
     Args:

@@ -21,6 +21,8 @@ from contextlib import contextmanager
 from fmrt.errors import ProcessError
 
 POLL_SECONDS = 0.001
+# Of mallopt(3): blocks of this size and more are mapped, and go back to the system when freed.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _LARGE_BLOCK = -1, -3, 1 << 18
 
 
 class _State:
@@ -136,6 +138,17 @@ def _exit_at_once() -> None:
     libc = ctypes.CDLL(None)
     if hasattr(libc, "on_exit"):  # glibc: is given the exit status, as _exit wants it
         libc.on_exit(ctypes.cast(libc._exit, ctypes.c_void_p), None)
+
+
+def return_memory() -> None:
+    """Have the C library give freed memory back to the system, in this process from now on.
+
+    Otherwise glibc raises its own limits when large blocks are freed, and keeps more and more.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt is not None:
+        mallopt(_MMAP_THRESHOLD, _LARGE_BLOCK)
+        mallopt(_TRIM_THRESHOLD, _LARGE_BLOCK)
 
 
 atexit.register(_end)

@@ -22,7 +22,6 @@ import fmrt
 from fmrt import Embedder
 from fmrt.bundle.bundle import Bundle, record_of
 from fmrt.bundle.manifest import REFERENCE_FILE, Manifest
-from fmrt.bundle.onnx_files import external_locations
 from fmrt.bundle.reference import TOWERS, declared
 from fmrt.cli import main
 from fmrt.errors import (
@@ -36,6 +35,7 @@ from fmrt.errors import (
 from fmrt.session.creation import session_options
 from fmrt.session.device import Device, DeviceSession
 from fmrt.session.multi_device import MultiDeviceSession
+from fmrt.session.onnx_files import external_locations
 from fmrt.session.providers import CPU
 
 from .conftest import DIM, VOCABULARY

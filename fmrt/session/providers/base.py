@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import onnxruntime as ort
 
@@ -13,6 +12,7 @@ from fmrt.session.creation import create
 from fmrt.session.device_options import DeviceOptions
 from fmrt.session.diagnosis import wheel_problem
 from fmrt.session.ort_types import OrtOptions, OrtSession
+from fmrt.system.archive import BundleFile
 
 DEFAULT = DeviceOptions()
 
@@ -55,7 +55,7 @@ class Provider:
 
     def start(
         self,
-        path: Path,
+        path: BundleFile,
         options: OrtOptions,
         device: int = 0,
         wanted: DeviceOptions = DEFAULT,
@@ -70,7 +70,12 @@ class Provider:
         return create(path, self, options, given)
 
     def open(
-        self, path: Path, output: str, device: int, wanted: DeviceOptions, intra_op_threads: int
+        self,
+        path: BundleFile,
+        output: str,
+        device: int,
+        wanted: DeviceOptions,
+        intra_op_threads: int,
     ) -> Session:
         """A graph on one device.
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from fmrt.session.base import Session
 from fmrt.session.creation import session_options
 from fmrt.session.device_options import DeviceOptions
 from fmrt.session.host import HostSession
 from fmrt.session.providers.base import Provider
+from fmrt.system.archive import BundleFile
 from fmrt.system.cores import cpu_name
 
 # Fusions whose CPU kernels are slower than the operators they replace: SkipLayerNormalization is a
@@ -31,8 +31,15 @@ class Cpu(Provider):
         return [cpu_name()]
 
     def open(
-        self, path: Path, output: str, device: int, wanted: DeviceOptions, intra_op_threads: int
+        self,
+        path: BundleFile,
+        output: str,
+        device: int,
+        wanted: DeviceOptions,
+        intra_op_threads: int,
     ) -> Session:
         """A session that many workers share, each operator on ``intra_op_threads``."""
-        session = self.start(path, session_options(intra_op_threads), device, wanted)
+        session = self.start(
+            path, session_options(intra_op_threads, low_memory=wanted.low_memory), device, wanted
+        )
         return HostSession(session, output)

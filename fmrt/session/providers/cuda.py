@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from fmrt.session.base import Session
 from fmrt.session.creation import session_options
@@ -11,6 +10,7 @@ from fmrt.session.device import Device, DeviceSession
 from fmrt.session.device_options import DeviceOptions
 from fmrt.session.diagnosis import cuda_device_count, load_problem
 from fmrt.session.providers.base import Provider
+from fmrt.system.archive import BundleFile
 
 INSTALL_CUDA = 'pip uninstall -y onnxruntime && pip install "onnxruntime-gpu[cuda,cudnn]"'
 
@@ -56,7 +56,12 @@ class Cuda(Provider):
         return found
 
     def open(
-        self, path: Path, output: str, device: int, wanted: DeviceOptions, intra_op_threads: int
+        self,
+        path: BundleFile,
+        output: str,
+        device: int,
+        wanted: DeviceOptions,
+        intra_op_threads: int,
     ) -> Session:
         """A session whose inputs and outputs are bound to the device's memory."""
         del intra_op_threads  # no core computes

@@ -10,13 +10,12 @@ from __future__ import annotations
 import queue
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from numpy.typing import NDArray
 
-from fmrt.errors import BundleCorruptError, said
+from fmrt.errors import BundleCorruptError, ProviderError, said
 from fmrt.session.base import Session
 from fmrt.session.creation import session_options
 from fmrt.session.device_options import DeviceOptions
@@ -24,6 +23,7 @@ from fmrt.session.host import HostSession
 from fmrt.session.ort_types import OrtOptions, OrtSession
 from fmrt.session.providers.base import DEFAULT, Provider
 from fmrt.system import native
+from fmrt.system.archive import BundleFile, Member
 from fmrt.system.cores import available_cores
 from fmrt.system.extras import needing
 
@@ -62,7 +62,11 @@ class OpenVino(Provider):
         return {"INFERENCE_PRECISION_HINT": HINTS.get(wanted.precision, "f32")}
 
     def start(
-        self, path: Path, options: OrtOptions, device: int = 0, wanted: DeviceOptions = DEFAULT
+        self,
+        path: BundleFile,
+        options: OrtOptions,
+        device: int = 0,
+        wanted: DeviceOptions = DEFAULT,
     ) -> OrtSession:
         """A compiled graph with the methods of a session of ONNX Runtime that fmrt calls."""
         name, cores = self.device_names()[device], available_cores()
@@ -75,7 +79,12 @@ class OpenVino(Provider):
         return _Graph(path, name, given)
 
     def open(
-        self, path: Path, output: str, device: int, wanted: DeviceOptions, intra_op_threads: int
+        self,
+        path: BundleFile,
+        output: str,
+        device: int,
+        wanted: DeviceOptions,
+        intra_op_threads: int,
     ) -> Session:
         """A session that takes its inputs from host memory."""
         session = self.start(path, session_options(intra_op_threads), device, wanted)
@@ -89,9 +98,14 @@ class _Graph:
         BundleCorruptError: OpenVINO cannot read or compile it.
     """
 
-    def __init__(self, path: Path, device: str, options: Mapping[str, Any]) -> None:
+    def __init__(self, path: BundleFile, device: str, options: Mapping[str, Any]) -> None:
         with needing("Provider openvino", "openvino"):
             import openvino  # an extra
+        if isinstance(path, Member):
+            raise ProviderError(
+                f"OpenVINO reads no graph of a single file such as {path.archive.path}; make a "
+                "directory of it with fmrt package FILE DIR"
+            )
         try:
             with native.running():
                 self._compiled = openvino.Core().compile_model(str(path), device, dict(options))

@@ -13,7 +13,6 @@ import json
 import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import onnxruntime as ort
@@ -25,6 +24,7 @@ from fmrt.session.host import HostSession
 from fmrt.session.log import silent
 from fmrt.session.ort_types import OrtDevice, OrtOptions, OrtSession
 from fmrt.session.providers.base import DEFAULT, Provider
+from fmrt.system.archive import BundleFile
 
 # How the import packages of plug-ins begin; what follows is the provider's name.
 PREFIXES = ("onnxruntime_ep_", "onnxruntime_")
@@ -71,7 +71,7 @@ class Plugin(Provider):
 
     def start(
         self,
-        path: Path,
+        path: BundleFile,
         options: OrtOptions,
         device: int = 0,
         wanted: DeviceOptions = DEFAULT,
@@ -81,7 +81,12 @@ class Plugin(Provider):
         return create(path, self, options)
 
     def open(
-        self, path: Path, output: str, device: int, wanted: DeviceOptions, intra_op_threads: int
+        self,
+        path: BundleFile,
+        output: str,
+        device: int,
+        wanted: DeviceOptions,
+        intra_op_threads: int,
     ) -> Session:
         """A session that takes its inputs from host memory."""
         session = self.start(path, session_options(intra_op_threads), device, wanted)

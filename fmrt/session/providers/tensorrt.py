@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
 
 from fmrt.session.base import Session
 from fmrt.session.device_options import DeviceOptions
 from fmrt.session.providers.cuda import Cuda
+from fmrt.system.archive import BundleFile
 from fmrt.system.cache_directory import cache_directory
 
 
@@ -28,7 +28,12 @@ class TensorRt(Cuda):
         }
 
     def open(
-        self, path: Path, output: str, device: int, wanted: DeviceOptions, intra_op_threads: int
+        self,
+        path: BundleFile,
+        output: str,
+        device: int,
+        wanted: DeviceOptions,
+        intra_op_threads: int,
     ) -> Session:
         """As on CUDA, but TensorRT's engines record no CUDA graphs of ours."""
         wanted = dataclasses.replace(wanted, cuda_graphs=False)
