@@ -16,11 +16,11 @@ def docstrings() -> tuple[str, ...]:
     found: dict[str, None] = {}
     for path in sorted(root.rglob("*.py")):
         if not {"site-packages", "test", "tests"} & set(path.parts):
-            found.update(dict.fromkeys(_docstrings_of(path)))
+            found.update(dict.fromkeys(docstrings_of(path)))
     return tuple(found)
 
 
-def _docstrings_of(path: Path) -> list[str]:
+def docstrings_of(path: Path) -> list[str]:
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
     except (SyntaxError, UnicodeDecodeError):

@@ -1,19 +1,20 @@
-"""What matrix multiplication alone would take: the model's FLOPs, and the machine's sgemm."""
+"""What matrix multiplication alone would take: the model's FLOPs, and the machine's peak."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
-from threadpoolctl import threadpool_limits
-
+from fmrt.measure.peak import Bound, PeakFlops
 from fmrt.system.cores import available_cores
 
 # Rows of a batch of 512 tokens, the scheduler's default.
 ROWS = 512
+
+
+class BeatenBoundError(AssertionError):
+    """Work was faster than what bounds it, so the measurement is wrong."""
 
 
 def encoder_flops(config: Mapping[str, Any], lengths: Sequence[int]) -> float:
@@ -30,39 +31,29 @@ def encoder_flops(config: Mapping[str, Any], lengths: Sequence[int]) -> float:
     return float(config["num_hidden_layers"]) * (projections + 4 * hidden * pairs)
 
 
-def sgemm_flops_per_second(config: Mapping[str, Any], seconds: float = 0.5) -> float:
-    """FLOP/s of numpy's sgemm at the shapes of the model's layers, one product per core.
+@contextmanager
+def encoder_peak(config: Mapping[str, Any], precision: str = "fp32") -> Iterator[PeakFlops]:
+    """The kernels of a precision at the shapes of the model's layers, one product on each core.
 
-    That is how the runtime uses the cores, and on few cores it is faster than products that are
-    split over them.
+    That is how the runtime uses the cores. On few cores it is faster than products that are split
+    over them.
     """
     hidden, inner = config["hidden_size"], config["intermediate_size"]
-    shapes = [(hidden, hidden)] * 4 + [(hidden, inner), (inner, hidden)]
-    operands = [
-        (
-            np.ones((ROWS, k), np.float32),
-            np.ones((k, n), np.float32),
-            np.empty((ROWS, n), np.float32),
-        )
-        for k, n in shapes
-    ]
-    layer = 2.0 * ROWS * sum(k * n for k, n in shapes)
-
-    def work(deadline: float) -> int:
-        done = 0
-        while time.perf_counter() < deadline:
-            for a, b, out in operands:
-                np.matmul(a, b, out=out)
-            done += 1
-        return done
-
-    return layer * _on_every_core(work, seconds)
+    shapes = [(ROWS, hidden, hidden)] * 4 + [(ROWS, hidden, inner), (ROWS, inner, hidden)]
+    peak = PeakFlops(shapes, available_cores(), precision)
+    try:
+        yield peak
+    finally:
+        peak.close()
 
 
-def _on_every_core(work: Callable[[float], int], seconds: float) -> float:
-    """Calls per second, over all cores together."""
-    cores = available_cores()
-    with threadpool_limits(1), ThreadPoolExecutor(cores) as pool:
-        start = time.perf_counter()
-        counts = list(pool.map(work, [start + seconds] * cores))
-        return sum(counts) / (time.perf_counter() - start)
+def fraction_of(bound: Bound, flops: float, seconds: float) -> float:
+    """The part of a bound that work reaches.
+
+    Raises:
+        BeatenBoundError: It is more than the bound.
+    """
+    fraction = bound.fraction(flops, seconds)
+    if problem := bound.problem(fraction):
+        raise BeatenBoundError(problem)
+    return fraction

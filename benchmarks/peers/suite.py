@@ -23,7 +23,9 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from benchmarks.measuring.corpus import docstrings
-from benchmarks.measuring.roofline import encoder_flops, sgemm_flops_per_second
+from benchmarks.measuring.roofline import encoder_flops, encoder_peak, fraction_of
+from fmrt.machine import describe
+from fmrt.measure.peak import Bound
 from fmrt.system.cores import available_cores, cpu_name
 
 HERE = Path(__file__).resolve().parent
@@ -32,8 +34,6 @@ RESULTS = HERE / "results.json"
 # Vectors of all fp32 peers must be as near as this to fmrt's; int8 ones by cosine.
 MOST_DIFFERENCE = 2e-5
 LEAST_COSINE_INT8 = 0.99
-# A turn of the matrix products alone.
-PRODUCTS_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -188,12 +188,13 @@ def measure(
         order = {"query": kind.texts[0], "repeats": kind.repeats}
     check(kind, peers, runners)
     seconds: dict[str, list[list[float]]] = {peer.name: [] for peer in peers}
-    products = []
-    for turn in range(rounds):
-        products.append(flops / sgemm_flops_per_second(config, PRODUCTS_SECONDS))
-        for peer in peers[turn % len(peers) :] + peers[: turn % len(peers)]:
-            seconds[peer.name].append(runners[peer.name].order(**order))
-            time.sleep(0.1)
+    with encoder_peak(config) as peak:
+        for turn in range(rounds):
+            peak.flops_per_second()
+            for peer in peers[turn % len(peers) :] + peers[: turn % len(peers)]:
+                seconds[peer.name].append(runners[peer.name].order(**order))
+                time.sleep(0.1)
+        bound = peak.bound
     facts = {name: summary(times, tokens) for name, times in seconds.items()}
     return {
         "title": kind.title,
@@ -203,11 +204,27 @@ def measure(
         "rounds": rounds,
         "peers": facts,
         "fmrt_is_faster": _ratios(seconds, [statistics.median(s) for s in seconds["fmrt"]]),
-        "matrix_products": {
-            "seconds": products,
-            "are_faster": _ratios(seconds, products) if kind.repeats == 1 else {},
+        "peak": {
+            "kernel": bound.kernel,
+            "kernels_gflops": {name: rate / 1e9 for name, rate in bound.kernels.items()},
+            "fractions": _fractions(bound, flops, kind, peers, seconds),
         },
     }
+
+
+def _fractions(
+    bound: Bound,
+    flops: float,
+    kind: Kind,
+    peers: Sequence[Peer],
+    seconds: Mapping[str, Sequence[Sequence[float]]],
+) -> dict[str, float]:
+    """The part of the fp32 bound that each fp32 peer reaches in its median round."""
+    if kind.repeats > 1:
+        return {}
+    names = [peer.name for peer in peers if peer.precision == "fp32"]
+    medians = {name: statistics.median(one for (one,) in seconds[name]) for name in names}
+    return {name: fraction_of(bound, flops, median) for name, median in medians.items()}
 
 
 def _ratios(
@@ -300,6 +317,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "date": dt.datetime.now(dt.UTC).date().isoformat(),
         "cpu": cpu_name(),
         "cores": available_cores(),
+        "instruction_sets": describe().instruction_sets,
+        "environment": describe().environment,
         "python": platform.python_version(),
         "model": "all-MiniLM-L6-v2",
         "versions": {p.name: versions(pythons[p.environment], p.packages) for p in peers},

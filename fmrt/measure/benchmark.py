@@ -15,7 +15,7 @@ from fmrt.bundle.bundle import Bundle
 from fmrt.embedding.engine import Engine
 from fmrt.embedding.scheduler import plan_batches, windows
 from fmrt.machine import kernel_environment
-from fmrt.measure.peak import PeakFlops
+from fmrt.measure.peak import Bound, PeakFlops
 from fmrt.session import Products, count_products, fit, runtime_version
 from fmrt.system.cores import available_cores, cpu_name
 
@@ -106,19 +106,18 @@ def bench(
     polynomial, shapes = _flops(engine, path, items, lengths)
     flops = float(np.polyval(polynomial, lengths.astype(float)).sum())
     seconds: list[float] = []
-    peaks: list[dict[str, float]] = []
+    bound: Bound | None = None
     _embed(engine, items[: 2 * engine.workers])
     with _peak(engine, shapes) as peak:
         for _ in range(rounds):
             if peak is not None:
-                peaks.append(peak.flops_per_second())
+                peak.flops_per_second()
+                bound = peak.bound
             seconds.append(_embed(engine, items))
     chosen = np.linspace(0, len(items) - 1, min(singles, len(items))).astype(int)
     alone = _alone(engine, [items[i] for i in chosen])
     median = statistics.median(seconds)
-    best = {name: max(turn[name] for turn in peaks) for name in (peaks[0] if peaks else ())}
-    kernel = max(best, key=best.__getitem__, default=None)
-    fraction = None if kernel is None else flops / median / best[kernel]
+    fraction = None if bound is None else bound.fraction(flops, median)
     return Bench(
         variant=engine.variant.name,
         modality=engine.tower.modality,
@@ -136,25 +135,15 @@ def bench(
         positions_per_second=float(lengths.sum()) / median,
         padding=padding,
         flops=flops,
-        peak_flops_per_second=None if kernel is None else best[kernel],
-        peak_kernel=kernel,
-        peak_kernels=best,
+        peak_flops_per_second=None if bound is None else bound.flops_per_second,
+        peak_kernel=None if bound is None else bound.kernel,
+        peak_kernels={} if bound is None else dict(bound.kernels),
         peak_fraction=fraction,
-        peak_error=_beaten(fraction),
+        peak_error=None if bound is None or fraction is None else bound.problem(fraction),
         environment=kernel_environment(),
         latency={f"p{p}": float(np.percentile(alone, p)) for p in PERCENTILES},
         latency_lengths=tuple(int(lengths[i]) for i in chosen),
         latency_seconds=tuple(alone),
-    )
-
-
-def _beaten(fraction: float | None) -> str | None:
-    """Why a peak is no bound, when the model was faster than it."""
-    if fraction is None or fraction <= 1:
-        return None
-    return (
-        f"the model ran at {fraction:.2f} of the peak, which is therefore no bound: the machine "
-        "was disturbed while it was measured; measure again"
     )
 
 

@@ -7,17 +7,57 @@ speed on a processor with AVX-512. Both must be set before the libraries are loa
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import IO, cast
 
 from fmrt.machine import KERNEL_VARIABLES
 
 PROGRAM = ("-m", "fmrt.measure.kernels")
 ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
+
+
+@dataclasses.dataclass(frozen=True)
+class Bound:
+    """What the fastest kernel reached in its best turn.
+
+    Attributes:
+        kernels: FLOP/s of each kernel in its best turn, over all cores together; one or more.
+    """
+
+    kernels: Mapping[str, float]
+
+    @property
+    def kernel(self) -> str:
+        """The name of the fastest kernel."""
+        return max(self.kernels, key=self.kernels.__getitem__)
+
+    @property
+    def flops_per_second(self) -> float:
+        """The speed of the fastest kernel."""
+        return self.kernels[self.kernel]
+
+    def fraction(self, flops: float, seconds: float) -> float:
+        """The part of the bound that work reaches.
+
+        Args:
+            flops: The FLOPs of the work.
+            seconds: The time that it took.
+        """
+        return flops / seconds / self.flops_per_second
+
+    def problem(self, fraction: float) -> str | None:
+        """Why this is no bound, when work reached more than it; None when it is one."""
+        if fraction <= 1:
+            return None
+        return (
+            f"the model ran at {fraction:.2f} of the peak, which is therefore no bound: the "
+            "machine was disturbed while it was measured; measure again"
+        )
 
 
 class PeakFlops:
@@ -42,16 +82,23 @@ class PeakFlops:
             env={**free, **dict.fromkeys(ONE_THREAD, "1")},
         )
         self._names: list[str] = json.loads(self._line())
+        self._best: dict[str, float] = {}
 
     @property
     def kernels(self) -> list[str]:
         """Names of the kernels that take turns."""
         return self._names
 
+    @property
+    def bound(self) -> Bound:
+        """The best of all turns until now; before the first, nothing is known."""
+        return Bound(dict(self._best))
+
     def flops_per_second(self) -> dict[str, float]:
         """The rate of each kernel over all cores together; each runs for a quarter second."""
         print(file=self._process.stdin, flush=True)
         rates: dict[str, float] = json.loads(self._line())
+        self._best = {name: max(rate, self._best.get(name, 0.0)) for name, rate in rates.items()}
         return rates
 
     def close(self) -> None:
