@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fmrt.evaluation.report import Against, Evaluation, ModelResult
 
 _COLUMNS = ("column", "label", "split", "second", "score")
-_SETTINGS = ("seed", "folds", "neighbours", "shots", "resamples", "template")
+_SETTINGS = ("seed", "folds", "neighbours", "shots", "points", "resamples", "template")
 _EMBEDDING = (
     "modality",
     "prompt_name",
@@ -57,7 +57,7 @@ def add_parser(subparsers: Subparsers) -> None:
         metavar="T",
         type=_names,
         help="tasks, joined with commas: knn, probe, few-shot, clustering, zero-shot, similarity, "
-        "bitext, retrieval, checks (default: all that DATA does for)",
+        "bitext, retrieval, segmentation, checks (default: all that DATA does for)",
     )
     parser.add_argument(
         "--against",
@@ -121,6 +121,13 @@ def _add_settings(parser: Parser) -> None:
         type=_numbers,
         default=(1, 2, 4, 8, 16),
         help="items of each class of few-shot probes (default: 1,2,4,8,16)",
+    )
+    parser.add_argument(
+        "--points",
+        metavar="N,N",
+        type=_numbers,
+        default=(1, 3, 5),
+        help="clicks after which segmentation looks at a mask (default: 1,3,5)",
     )
     parser.add_argument(
         "--resamples",

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fmrt.errors import DataError
 
 ITEMS, FIRST, SECOND, QUERIES, DOCUMENTS = "items", "first", "second", "queries", "documents"
-LABELLED, PAIRS, RETRIEVAL = "labelled", "pairs", "retrieval"
+LABELLED, PAIRS, RETRIEVAL, SEGMENTS = "labelled", "pairs", "retrieval", "segments"
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ class Dataset:
     Attributes:
         name: The name that the user gave.
         kind: ``labelled`` (one side of items, which may have labels), ``pairs`` (two sides of one
-            length, which may have scores) or ``retrieval`` (queries, documents and which belong
-            together).
+            length, which may have scores), ``retrieval`` (queries, documents and which belong
+            together) or ``segments`` (images with masks).
         sides: The sides by name.
         labels: The labels of the items; None where there are none.
         split: The split of each item, ``train`` or ``test``; None where the data states none.
@@ -58,6 +58,8 @@ class Dataset:
             that is not there has a row below 0.
         twins: For each query, the row of the document with its own identity, which
             is never found; or -1.
+        masks: The files of the masks of the images of ``segments``. In them, each colour but black
+            is an object.
         choices: Lines about what was decided, since the data does not say it itself.
         notes: Lines about what is wrong with it.
     """
@@ -70,6 +72,7 @@ class Dataset:
     scores: NDArray[np.float64] | None = None
     relevant: tuple[Mapping[int, float], ...] = ()
     twins: tuple[int, ...] = ()
+    masks: tuple[Path, ...] = ()
     choices: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=())
 
@@ -128,6 +131,7 @@ class Dataset:
             labels=None if self.labels is None else tuple(self.labels[i] for i in rows),
             split=None if self.split is None else tuple(self.split[i] for i in rows),
             scores=None if self.scores is None else self.scores[rows],
+            masks=tuple(self.masks[i] for i in rows) if self.masks else (),
         )
 
     def sha256(self) -> str:
@@ -137,6 +141,8 @@ class Dataset:
             digest.update(name.encode())
             for item in side.items:
                 digest.update(identity(item))
+        for mask in self.masks:
+            digest.update(identity(mask))
         scores = None if self.scores is None else self.scores.tolist()
         known = (self.labels, self.split, scores, [sorted(r.items()) for r in self.relevant])
         digest.update(repr(known).encode())

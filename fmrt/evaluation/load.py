@@ -30,6 +30,7 @@ from fmrt.evaluation.layout import (
     used_splits,
 )
 from fmrt.evaluation.reading import Reading
+from fmrt.evaluation.segments import is_segments, load_segments
 from fmrt.evaluation.tables import (
     ITEM,
     PLACE,
@@ -152,6 +153,8 @@ def _of_path(source: str, path: Path, asked: Asked, reading: Reading) -> Dataset
     parts = retrieval_parts(path, configs)
     if parts is not None:
         return load_retrieval(source, parts, asked.columns.split, reading)
+    if is_segments(path) and "image" in asked.modalities:
+        return load_segments(source, path, reading)
     modality = asked.modality or _modality(str(path), asked.modalities)
     table = _table(source, path, modality, configs, asked)
     if asked.modality is None and len(asked.modalities) > 1:

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fmrt.bundle.bundle import Bundle
 from fmrt.embed_options import EmbedOptions
 from fmrt.embedder import Embedder
 from fmrt.errors import InputError, OptionError
-from fmrt.evaluation.dataset import Side
+from fmrt.evaluation.dataset import Dataset, Side
 from fmrt.evaluation.neighbours import Vectors
 from fmrt.evaluation.peak_memory import PeakMemory
+from fmrt.evaluation.segments import overlaps
+from fmrt.segmenter import Segmenter
 
 # Types of vectors whose cosine can be computed.
 _PRECISIONS = ("float32", "float16", "int8")
 PYTORCH = "pytorch"
+_TEXTS_ALONE = "--against pytorch is for texts; fmrt verify compares other models"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,13 +57,16 @@ class Embeddings:
 
 
 class Model(Protocol):
-    """Anything that embeds the sides of a data set."""
+    """Anything that embeds the sides of a data set, and may segment its images."""
 
     def describe(self) -> dict[str, Any]:
         """What tells the model from others: ``name`` for people, and hashes."""
 
     def embed(self, sides: Mapping[str, Side]) -> Embeddings:
         """Embed every item that can be, in order; rows of the others are zeros."""
+
+    def overlaps(self, data: Dataset, clicks: Sequence[int], /) -> NDArray[np.float64]:
+        """As `fmrt.evaluation.segments.overlaps`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,6 +132,11 @@ class BundleModel:
         return Embeddings(
             found, failed, Cost(count, seconds, rate, self._bytes(modalities), peak.grown)
         )
+
+    def overlaps(self, data: Dataset, clicks: Sequence[int]) -> NDArray[np.float64]:
+        """As `Model.overlaps`."""
+        segmenter = Segmenter(self.bundle, variant=self.variant, provider=self.provider)
+        return overlaps(segmenter, data, clicks)
 
     def _side(self, embedder: Embedder, side: Side) -> tuple[Vectors, dict[int, str]]:
         if self.bundle.manifest.tower(side.modality).grid is not None:
@@ -197,7 +209,7 @@ class OriginalModel:
         from fmrt._api import original_model  # needs torch
 
         if any(side.modality != "text" for side in sides.values()):
-            raise OptionError("--against pytorch is for texts; fmrt verify compares other models")
+            raise OptionError(_TEXTS_ALONE)
         source = self.bundle.manifest.source
         with PeakMemory() as peak:
             name = self.source or source.model
@@ -216,6 +228,14 @@ class OriginalModel:
         count = sum(len(side.items) for side in sides.values())
         cost = Cost(count, seconds, count / max(seconds, 1e-9), None, peak.grown)
         return Embeddings(found, {name: {} for name in sides}, cost)
+
+    def overlaps(self, _: Dataset, __: Sequence[int]) -> NDArray[np.float64]:
+        """Refuse: only texts are compared.
+
+        Raises:
+            OptionError: always.
+        """
+        raise OptionError(_TEXTS_ALONE)
 
     def _prompt(self, side: Side) -> str:
         text = self.bundle.manifest.text

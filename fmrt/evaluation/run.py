@@ -34,7 +34,7 @@ from fmrt.evaluation.notes import notes_on
 from fmrt.evaluation.reading import Reading
 from fmrt.evaluation.report import Against, Evaluation, ModelResult, TaskResult
 from fmrt.evaluation.settings import FAIL, SKIP, Settings
-from fmrt.evaluation.tasks import PROMPTS, TASKS, Embedded, Task
+from fmrt.evaluation.tasks import PROMPTS, SEGMENT, TASKS, Embedded, Task
 
 _PACKAGES = ("fmrt", "numpy", "onnxruntime", "scikit-learn", "scipy")
 _BUNDLES = str | Path | Bundle | Sequence[str | Path | Bundle]
@@ -103,7 +103,8 @@ def evaluate(
         config=config,
         data_revision=data_revision,
     )
-    run = _Run(found, settings, on_error, modalities, named=tasks is not None)
+    abilities = [*modalities, *([SEGMENT] if all(map(_segments, opened)) else [])]
+    run = _Run(found, settings, on_error, abilities, named=tasks is not None)
     return run.evaluation(wanted, list(zip(described, models, strict=True)), other)
 
 
@@ -111,6 +112,7 @@ def evaluate(
 class _One:
     """A model's vectors of the data set that is left, by side; those of prompts by side too."""
 
+    model: Model
     vectors: dict[str, Vectors]
     failed: Mapping[str, Mapping[int, str]]
     cost: Cost
@@ -130,14 +132,14 @@ class _Run:
         data: Dataset,
         settings: Settings,
         on_error: str,
-        modalities: Sequence[str],
+        abilities: Sequence[str],
         *,
         named: bool,
     ) -> None:
         self.data, self.settings = data, settings
         self.tasks: Sequence[Task] = ()
         self._reading = Reading(on_error)
-        self._fitting = partial(_fitting, modalities=modalities, named=named)
+        self._fitting = partial(_fitting, modalities=abilities, named=named)
 
     def evaluation(
         self,
@@ -193,7 +195,7 @@ class _Run:
             for row, reason in failed.items():
                 place = f"{self.data.name!r}, {sides[name].places[row]}"
                 self._reading.left_out(place, reason)
-        return _One(dict(found.vectors), found.failed, found.cost)
+        return _One(model, dict(found.vectors), found.failed, found.cost)
 
     def leave_out(self, embedded: Iterable[_One]) -> None:
         """Leave items out that a model could not embed, for all models."""
@@ -231,7 +233,11 @@ class _Run:
     def _look(self, one: _One) -> None:
         for task in self.tasks:
             if task.name not in one.found:
-                one.found[task.name] = task.run(Embedded(self.data, one.vectors, self.settings))
+                seen = (
+                    one.model.overlaps(self.data, self.settings.points) if task.segments else None
+                )
+                embedded = Embedded(self.data, one.vectors, self.settings, seen)
+                one.found[task.name] = task.run(embedded)
 
 
 def _taken(options: dict[str, Any], kind: type) -> dict[str, Any]:
@@ -252,6 +258,10 @@ def _opened(bundles: _BUNDLES) -> list[Bundle]:
     if not opened:
         raise OptionError("no bundle is given")
     return opened
+
+
+def _segments(bundle: Bundle) -> bool:
+    return any(head.task == SEGMENT for head in bundle.manifest.heads)
 
 
 def _all_embed(bundles: Sequence[Bundle], modality: str) -> bool:

@@ -20,6 +20,7 @@ class Settings:
         shots: examples of each class that few-shot probes learn from.
         draws: The draws of examples for each number of shots.
         resamples: draws for the intervals; 0 for none.
+        points: numbers of clicks on an object after which segmentation looks at its mask.
         depth: documents that retrieval ranks for a query.
         template: The form of the texts for zero-shot classification; ``{}`` stands for a class.
     """
@@ -30,23 +31,29 @@ class Settings:
     shots: tuple[int, ...] = (1, 2, 4, 8, 16)
     draws: int = 5
     resamples: int = 1000
+    points: tuple[int, ...] = (1, 3, 5)
     depth: int = 1000
     template: str = "a photo of a {}"
 
     def __post_init__(self) -> None:
-        if isinstance(self.shots, list):
-            object.__setattr__(self, "shots", tuple(self.shots))
+        for name in ("shots", "points"):
+            _check_several(self, name)
         least = {"folds": 2, "neighbours": 1, "draws": 1, "depth": 1, "seed": 0, "resamples": 0}
         for name, low in least.items():
             _check_whole(name, getattr(self, name), low)
-        if not isinstance(self.shots, tuple) or not self.shots:
-            raise OptionError(f"shots={quoted(self.shots)}; give whole numbers, such as (1, 4, 16)")
-        for shot in self.shots:
-            _check_whole("shots", shot, 1)
         if not isinstance(self.template, str) or self.template.count("{}") != 1:
             raise OptionError(
                 f"template={quoted(self.template)}; give a text with one {{}} for the class"
             )
+
+
+def _check_several(settings: Settings, name: str) -> None:
+    values = getattr(settings, name)
+    if not isinstance(values, tuple | list) or not values:
+        raise OptionError(f"{name}={quoted(values)}; give whole numbers, such as (1, 3, 5)")
+    for value in values:
+        _check_whole(name, value, 1)
+    object.__setattr__(settings, name, tuple(values))
 
 
 def _check_whole(name: str, value: object, low: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fmrt.evaluation.tasks._base import PROMPTS, Embedded, Found, Task
+from fmrt.evaluation.tasks._base import PROMPTS, SEGMENT, Embedded, Found, Task
 from fmrt.evaluation.tasks.bitext import BITEXT
 from fmrt.evaluation.tasks.checks import CHECKS
 from fmrt.evaluation.tasks.clustering import CLUSTERING
@@ -11,9 +11,10 @@ from fmrt.evaluation.tasks.knn import KNN
 from fmrt.evaluation.tasks.pairs import SIMILARITY
 from fmrt.evaluation.tasks.probe import PROBE
 from fmrt.evaluation.tasks.retrieval import RETRIEVE
+from fmrt.evaluation.tasks.segmentation import SEGMENTATION
 from fmrt.evaluation.tasks.zero_shot import ZERO_SHOT
 
-__all__ = ["PROMPTS", "TASKS", "Embedded", "Found", "Task"]
+__all__ = ["PROMPTS", "SEGMENT", "TASKS", "Embedded", "Found", "Task"]
 
 TASKS = {
     task.name: task
@@ -26,6 +27,7 @@ TASKS = {
         SIMILARITY,
         BITEXT,
         RETRIEVE,
+        SEGMENTATION,
         CHECKS,
     )
 }

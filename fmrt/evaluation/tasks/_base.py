@@ -6,6 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fmrt.evaluation.dataset import Dataset
 from fmrt.evaluation.measures import Measure
 from fmrt.evaluation.neighbours import Vectors
@@ -13,6 +16,8 @@ from fmrt.evaluation.settings import Settings
 
 # The side of texts that stand for the classes, in zero-shot classification.
 PROMPTS = "prompts"
+# What a model can do beside embedding modalities.
+SEGMENT = "segment"
 
 
 @dataclass(frozen=True)
@@ -23,11 +28,14 @@ class Embedded:
         data: the data set.
         vectors: float32 ``[n, dim]`` by side.
         settings: The evaluation's settings.
+        overlaps: The overlaps of the model's masks with the data's objects, see
+            `fmrt.evaluation.segments`; None where no task looks at them.
     """
 
     data: Dataset
     vectors: Mapping[str, Vectors]
     settings: Settings
+    overlaps: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)
@@ -47,9 +55,10 @@ class Task:
         kind: The kind of data sets that it is for; None for all.
         about: Says to people what it measures.
         run: gives the measures.
-        problem: why a data set does not do for it, given the modalities that the model embeds;
-            None where it does.
+        problem: why a data set does not do for it, given the modalities that the model embeds,
+            and `SEGMENT` if it makes masks; None where it does.
         prompts: Texts that are embedded in addition to the data's own sides.
+        segments: Whether it looks at masks that the model makes.
     """
 
     name: str
@@ -58,3 +67,4 @@ class Task:
     run: Callable[[Embedded], Found]
     problem: Callable[[Dataset, Sequence[str]], str | None]
     prompts: Callable[[Dataset, Settings], list[str]] | None = None
+    segments: bool = False

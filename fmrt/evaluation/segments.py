@@ -1,0 +1,177 @@
+"""Images with masks of their objects, and how well a model's masks from clicks overlap them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
+
+from fmrt.data import MEDIA, BadRecord, described, list_files
+from fmrt.errors import DataError, InputError
+from fmrt.evaluation.dataset import ITEMS, SEGMENTS, Dataset, Side
+from fmrt.evaluation.reading import Reading
+from fmrt.segmentation.prompt import OFF, ON, SegmentPrompt
+from fmrt.segmenter import Segmenter
+from fmrt.words import shown
+
+IMAGES, MASKS = "images", "masks"
+# More colours than this are those of a photograph.
+_MOST_OBJECTS = 1000
+Mask = NDArray[np.bool_]
+Values = NDArray[np.float64]
+
+
+def is_segments(root: Path) -> bool:
+    """Whether a folder holds images, and masks of them."""
+    return (root / IMAGES).is_dir() and (root / MASKS).is_dir()
+
+
+def load_segments(source: str, root: Path, reading: Reading) -> Dataset:
+    """The images of ``images``, each with the file in ``masks`` of the same name.
+
+    Args:
+        source: name of the data set.
+        root: its folder.
+        reading: takes images without a mask that can be used.
+
+    Raises:
+        DataError: there is no image that can be used.
+    """
+    found, masks = list_files(root / IMAGES, MEDIA["image"]), root / MASKS
+    of_name = {
+        p.relative_to(masks).with_suffix(""): p for p in list_files(masks, MEDIA["image"]).paths
+    }
+    items, used = [], []
+    for number, image in enumerate(found.paths, 1):
+        mask = of_name.get(image.relative_to(root / IMAGES).with_suffix(""))
+        problem = "it has no mask" if mask is None else _problem(image, mask)
+        if problem is None and mask is not None:
+            items.append(image)
+            used.append(mask)
+        else:
+            reading.bad(source, BadRecord(number, f"{str(image)!r}: {problem}"))
+    if not items:
+        raise DataError(f"{shown(source)} has no image with a mask that can be used")
+    side = Side(items, [str(p) for p in items], "image")
+    passed = [f"{source}: passed over {line}" for line in described(found.passed_over)]
+    choices = (f"{source}: a colour of a mask is an object, and black is none", *passed)
+    return Dataset(source, SEGMENTS, {ITEMS: side}, masks=tuple(used), choices=choices)
+
+
+def objects_of(file: Path) -> list[Mask]:
+    """The objects of a mask, bool ``[height, width]`` each: one for each colour but black.
+
+    Raises:
+        InputError: it cannot be read, has 16 bits a pixel, or too many colours.
+    """
+    from fmrt.preprocess.image import decoded  # Pillow is an extra
+
+    pixels = np.asarray(decoded(file)).astype(np.int64)
+    colours = (pixels[..., 0] << 16) | (pixels[..., 1] << 8) | pixels[..., 2]
+    values = [value for value in np.unique(colours) if value]
+    if len(values) > _MOST_OBJECTS:
+        raise InputError(f"its mask has {len(values):,} colours; one for each object is meant")
+    return [colours == value for value in values]
+
+
+def _problem(image: Path, mask: Path) -> str | None:
+    from PIL import Image  # an extra
+
+    from fmrt.preprocess.image import decoded
+
+    try:
+        found = decoded(image)
+        with Image.open(mask) as file:
+            if file.mode.startswith("I"):
+                return f"its mask {str(mask)!r} has 16 bits a pixel; write one of 8 bits or colours"
+        objects = objects_of(mask)
+    except InputError as e:
+        return e.reason
+    if not objects:
+        return f"its mask {str(mask)!r} is all black"
+    height, width = objects[0].shape
+    if (found.width, found.height) != (width, height):
+        own = f"{found.width} x {found.height}"
+        return f"its mask is {width} x {height} pixels, and it is {own} itself"
+    return None
+
+
+def columns(clicks: Sequence[int]) -> list[str]:
+    """Names of the measures of `overlaps`."""
+    names = [f"IoU at {k} point{'s' * (k > 1)}" for k in clicks]
+    return [*names, "best IoU of three at 1 point", "IoU by box"]
+
+
+def overlaps(segmenter: Segmenter, data: Dataset, clicks: Sequence[int]) -> Values:
+    """Intersection over union of each object with the mask that the model gives it.
+
+    The first click is on the pixel of the object that is farthest from its border. Each further one
+    is on the pixel that is deepest in what is wrong so far, on the object or off it.
+
+    Args:
+        segmenter: of the model.
+        data: images with masks.
+        clicks: numbers of clicks to look at.
+
+    Returns:
+        float64 ``[objects, measures]``, see `columns`.
+    """
+    rows = [
+        _of_image(segmenter, image, objects_of(mask), clicks)
+        for image, mask in zip(data.sides[ITEMS].items, data.masks, strict=True)
+    ]
+    return np.concatenate(rows)
+
+
+def _of_image(
+    segmenter: Segmenter, image: object, objects: Sequence[Mask], clicks: Sequence[int]
+) -> Values:
+    encoded = segmenter.encode(image)
+    prompts = [SegmentPrompt([_deepest(truth)], [ON]) for truth in objects]
+    by_clicks: list[list[float]] = []
+    best: list[float] = []
+    for number in range(1, max(clicks) + 1):
+        found = segmenter.segment_prompts(encoded, prompts)
+        masks = [one.mask() for one in found]
+        by_clicks.append([iou(t, m) for t, m in zip(objects, masks, strict=True)])
+        if number == 1:
+            best = [max(iou(t, m) for m in f.masks()) for t, f in zip(objects, found, strict=True)]
+        prompts = [_clicked(p, t, m) for p, t, m in zip(prompts, objects, masks, strict=True)]
+    boxes = segmenter.segment_prompts(encoded, [SegmentPrompt(box=_box(t)) for t in objects])
+    by_box = [iou(t, one.mask()) for t, one in zip(objects, boxes, strict=True)]
+    return np.array([*(by_clicks[k - 1] for k in clicks), best, by_box]).T
+
+
+def iou(one: Mask, other: Mask) -> float:
+    """Intersection over union; 1 where both are empty."""
+    union = int((one | other).sum())
+    return int((one & other).sum()) / union if union else 1.0
+
+
+def _clicked(prompt: SegmentPrompt, truth: Mask, mask: Mask) -> SegmentPrompt:
+    """The prompt with one more click, in the middle of what is wrong; the same if nothing is."""
+    missing, extra = truth & ~mask, mask & ~truth
+    if not (missing.any() or extra.any()):
+        return prompt
+    on = _depth(missing).max() >= _depth(extra).max()
+    point = _deepest(missing if on else extra)
+    return SegmentPrompt([*prompt.points, point], [*(prompt.labels or ()), ON if on else OFF])
+
+
+def _depth(mask: Mask) -> Values:
+    """Distance of each pixel of a mask from the next one that is not of it, in pixels."""
+    found: Values = distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
+    return found
+
+
+def _deepest(mask: Mask) -> tuple[float, float]:
+    row, column = np.unravel_index(int(_depth(mask).argmax()), mask.shape)
+    return float(column), float(row)
+
+
+def _box(mask: Mask) -> tuple[float, float, float, float]:
+    rows, columns_ = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return float(columns_[0]), float(rows[0]), float(columns_[-1]), float(rows[-1])
