@@ -74,3 +74,19 @@ def evaluate(bundles: Any, data: Any, **options: Any) -> Evaluation:  # noqa: AN
     with needing("Evaluating", "evaluate"):
         from fmrt.evaluation import evaluate as run
     return run(bundles, data, **options)
+
+
+def draw_map(bundle: Any, data: Any, out: Any, **options: Any) -> tuple[str, ...]:  # noqa: ANN401
+    """Draw a data set as a map of its embeddings; see `fmrt.evaluation.map.draw_map`.
+
+    Returns:
+        Lines: what was decided about the data, and what is not shown in full.
+
+    Raises:
+        MissingExtraError: a package of ``fmrt[evaluate]`` is missing.
+        DataError: no such data set, or it cannot be drawn, or ``out`` cannot be written.
+        InputError: an item cannot be used, and ``on_error`` is ``fail``.
+    """
+    with needing("Drawing a map", "evaluate"):
+        from fmrt.evaluation.map import draw_map as run
+    return run(bundle, data, out, **options)

@@ -29,6 +29,7 @@ from fmrt.cli import (
     tune,
     verify,
 )
+from fmrt.cli import map as map_
 from fmrt.cli._arguments import Parser, in_flags
 from fmrt.cli._process import discard
 from fmrt.cli._status import FAILED, INTERRUPTED, PARTLY, USAGE
@@ -60,6 +61,7 @@ COMMANDS = (
     search,
     segment,
     evaluate,
+    map_,
     verify,
     info,
     bench,

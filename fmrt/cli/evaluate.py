@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from fmrt.evaluation.measures import Measured
     from fmrt.evaluation.report import Against, Evaluation, ModelResult
 
-_COLUMNS = ("column", "label", "split", "second", "score")
+COLUMNS = ("column", "label", "split", "second", "score")
 _SETTINGS = ("seed", "folds", "neighbours", "shots", "points", "resamples", "template")
-_EMBEDDING = (
+EMBEDDING = (
     "modality",
     "prompt_name",
     "prompt",
@@ -65,7 +65,7 @@ def add_parser(subparsers: Subparsers) -> None:
         help="a variant, another bundle, pytorch or pytorch:DIRECTORY: say what differs from it",
     )
     _add_models(parser)
-    _add_columns(parser)
+    add_columns(parser)
     _add_settings(parser)
     _add_output(parser)
 
@@ -76,10 +76,11 @@ def _add_models(parser: Parser) -> None:
     )
     parser.add_argument("--provider", metavar="P", default="cpu", help="as for fmrt embed")
     parser.add_argument("--workers", metavar="N", type=positive, help="as for fmrt embed")
-    add_embedding(parser, _EMBEDDING)
+    add_embedding(parser, EMBEDDING)
 
 
-def _add_columns(parser: Parser) -> None:
+def add_columns(parser: Parser) -> None:
+    """Add the names of columns, and what to do at an item that cannot be used."""
     names = {
         "column": "of the items, or the first ones of pairs",
         "label": "of the classes",
@@ -104,7 +105,7 @@ def _add_columns(parser: Parser) -> None:
 
 
 def _add_settings(parser: Parser) -> None:
-    parser.add_argument("--seed", metavar="N", type=_whole, default=0, help="(default: 0)")
+    parser.add_argument("--seed", metavar="N", type=whole, default=0, help="(default: 0)")
     parser.add_argument(
         "--folds",
         metavar="N",
@@ -132,7 +133,7 @@ def _add_settings(parser: Parser) -> None:
     parser.add_argument(
         "--resamples",
         metavar="N",
-        type=_whole,
+        type=whole,
         default=1000,
         help="for the intervals; 0 for none (default: 1000)",
     )
@@ -168,7 +169,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.plot is not None and Path(args.plot).suffix not in (".png", ".svg"):
         raise OptionError(f"--plot {args.plot!r}; choose a name that ends in .png or .svg")
-    given = (*_COLUMNS, *_SETTINGS, "workers", "config", "data_revision")
+    given = (*COLUMNS, *_SETTINGS, "workers", "config", "data_revision")
     options = {name: getattr(args, name) for name in given if getattr(args, name) is not None}
     found = evaluate(
         args.bundles,
@@ -271,7 +272,8 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def _whole(text: str) -> int:
+def whole(text: str) -> int:
+    """Parse a whole number of at least 0."""
     return 0 if text.strip("0") == "" and text else positive(text)
 
 

@@ -14,7 +14,7 @@ EXTRAS: dict[str, frozenset[str]] = {
     "audio": frozenset({"soundfile", "soxr"}),
     "openvino": frozenset({"openvino"}),
     "quantize": frozenset({"onnx", "onnx_ir", "onnxscript"}),
-    "evaluate": frozenset({"sklearn", "scipy"}),
+    "evaluate": frozenset({"matplotlib", "sklearn", "scipy"}),
     "export": frozenset(
         {
             "onnx",

@@ -44,6 +44,8 @@ PROMISES: dict[str, tuple[str, ...]] = {
     "evaluate": (
         "evaluate bert labelled.csv --resamples 10",
         "evaluate bert labelled.csv --task knn --against fp32 --json",
+        "map bert labelled.csv -o map.html",
+        "map bert labelled.csv -o map.png",
     ),
     "quantize": ("quantize plain int8,fp16 --min-cosine 0.5", "verify plain"),
     "export": (
@@ -62,6 +64,7 @@ REFUSED: dict[str, dict[str, str]] = {
         "embed wav2vec2 sounds/ -o v.npy": "fmrt[audio]",
         "embed bert texts.txt -o v.npy --provider openvino": "fmrt[openvino]",
         "evaluate bert labelled.csv": "fmrt[evaluate]",
+        "map bert labelled.csv -o map.html": "fmrt[evaluate]",
         "quantize plain int8": "fmrt[quantize]",
         "export text-model text": "fmrt[export]",
     },

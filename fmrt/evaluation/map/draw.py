@@ -1,0 +1,231 @@
+"""``draw_map`` is ``fmrt.draw_map``: a data set embedded, and drawn into a file."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmrt.bundle.bundle import Bundle
+from fmrt.bundle.inputs import AudioInput
+from fmrt.data import read_embeddings
+from fmrt.embed_options import DEFAULTS, EmbedOptions
+from fmrt.errors import DataError, OptionError, quoted
+from fmrt.evaluation.columns import Columns
+from fmrt.evaluation.dataset import Dataset, Side
+from fmrt.evaluation.load import load_dataset
+from fmrt.evaluation.map.chart import Chart, Grouping
+from fmrt.evaluation.map.clusters import clustered
+from fmrt.evaluation.map.page import page
+from fmrt.evaluation.map.picture import picture
+from fmrt.evaluation.map.preview import previews
+from fmrt.evaluation.map.project import METHODS, project
+from fmrt.evaluation.map.stored import stored
+from fmrt.evaluation.model import BundleModel
+from fmrt.evaluation.neighbours import Vectors, unit
+from fmrt.evaluation.reading import Reading
+from fmrt.system.whole_file import write_whole
+from fmrt.words import shown
+
+_WRITERS: dict[str, Callable[[Chart], bytes]] = {".html": page, ".png": picture}
+_MOST_GROUPS = 2**16
+_CLUSTERS = 8
+_LEAST_ITEMS = 2
+_MATRIX = 2
+
+
+def draw_map(
+    bundle: str | Path | Bundle,
+    data: str | Path | Dataset,
+    out: str | Path,
+    *,
+    method: str = "pca",
+    clusters: int | None = None,
+    seed: int = 0,
+    vectors: str | Path | NDArray[Any] | None = None,
+    variant: str | None = None,
+    provider: str = "cpu",
+    on_error: str = "fail",
+    overwrite: bool = False,
+    config: str | None = None,
+    data_revision: str | None = None,
+    options: EmbedOptions = DEFAULTS,
+    **more: Any,
+) -> tuple[str, ...]:
+    """Draw a data set: each item is a point, and items whose vectors are near are near.
+
+    Args:
+        bundle: directory or hub id of a bundle.
+        data: what `fmrt.evaluate` takes.
+        out: a file that ends in ``.html``, an interactive page that needs nothing else; or in
+            ``.png``.
+        method: ``pca``; ``tsne``; or ``umap``, with the package umap-learn.
+        clusters: how many k-means makes; default the number of classes, or 8.
+        seed: of t-SNE, UMAP and k-means.
+        vectors: a file or folder of ``fmrt embed``, or an array ``[n, dim]``, with a row for each
+            item, in order: then nothing is embedded.
+        variant: of the bundle; default the provider's own fp32 graph.
+        provider: execution provider, as of `fmrt.Embedder`.
+        on_error: ``fail`` at an item that cannot be used, or ``skip`` it.
+        overwrite: replace ``out``.
+        config: configuration of a data set of the hub that has several.
+        data_revision: branch, tag or commit of a data set on the hub.
+        options: how to embed; see `fmrt.EmbedOptions`.
+        more: fields of `fmrt.evaluation.Columns`, ``workers``, or changes of ``options``.
+
+    Returns:
+        Lines: what was decided about the data, and what is not shown in full.
+
+    Raises:
+        DataError: no such data set, or it is too small; or the vectors are not its own; or ``out``
+            exists or cannot be written.
+        InputError: an item cannot be used, and ``on_error`` is ``fail``.
+        OptionError: an option that makes no sense.
+        MissingExtraError: a package of ``fmrt[evaluate]`` is missing.
+        BundleError: the bundle cannot be used.
+    """
+    write = _writer(out, overwrite=overwrite)
+    _check(method, clusters, seed)
+    columns = Columns(
+        **{f.name: more.pop(f.name) for f in dataclasses.fields(Columns) if f.name in more}
+    )
+    loading = {"workers": more.pop("workers")} if "workers" in more else {}
+    options = options.but(more)
+    opened = Bundle.opened(bundle)
+    found = load_dataset(
+        data,
+        opened.manifest.modalities,
+        modality=options.modality,
+        columns=columns,
+        on_error=on_error,
+        config=config,
+        data_revision=data_revision,
+    )
+    model = BundleModel(opened, variant, provider, options, loading)
+    if vectors is None:
+        found, values = _embedded(model, found, Reading(on_error))
+    else:
+        values = _given(vectors, sum(len(side.items) for side in found.sides.values()))
+    chart = _chart(found, values, model, method, clusters, seed)
+    write_whole(Path(out), write(chart))
+    return (*found.choices, *(f"note: {line}" for line in (*found.notes, *chart.previews.notes)))
+
+
+def _writer(out: str | Path, *, overwrite: bool) -> Callable[[Chart], bytes]:
+    path = Path(out)
+    if path.suffix not in _WRITERS:
+        raise OptionError(f"out={os.fspath(out)!r}; choose a name that ends in .html or .png")
+    if path.exists() and not overwrite:
+        raise DataError(f"{shown(str(path))} exists; say --overwrite or give another name")
+    if not path.parent.is_dir():
+        raise DataError(f"cannot write {str(path)!r}: there is no folder {str(path.parent)!r}")
+    return _WRITERS[path.suffix]
+
+
+def _check(method: str, clusters: int | None, seed: int) -> None:
+    if method not in METHODS:
+        raise OptionError(f"method={quoted(method)}; choose from: {', '.join(METHODS)}")
+    if clusters is not None and (type(clusters) is not int or not 1 <= clusters < _MOST_GROUPS):
+        raise OptionError(f"clusters={quoted(clusters)}; give a whole number from 1 to 65,535")
+    if type(seed) is not int or not 0 <= seed < 2**32:
+        raise OptionError(f"seed={quoted(seed)}; give a whole number of at least 0")
+
+
+def _embedded(model: BundleModel, data: Dataset, reading: Reading) -> tuple[Dataset, Vectors]:
+    """Embed all sides; items that cannot be embedded are left out, or end it."""
+    found = model.embed(data.sides)
+    for name, failed in found.failed.items():
+        for row, reason in failed.items():
+            reading.left_out(f"{data.name!r}, {data.sides[name].places[row]}", reason)
+    vectors = dict(found.vectors)
+    if any(found.failed.values()):
+        data, kept = data.without(found.failed)
+        vectors = {name: vectors[name][rows] for name, rows in kept.items()}
+        data = dataclasses.replace(data, notes=(*data.notes, *reading.notes()))
+    return data, np.concatenate([vectors[name] for name in data.sides])
+
+
+def _given(vectors: str | Path | NDArray[Any], count: int) -> Vectors:
+    """Vectors that were stored, as float32.
+
+    Raises:
+        DataError: they are not one for each item, or not finite.
+    """
+    if isinstance(vectors, np.ndarray):
+        name, values = "the array", vectors
+    else:
+        name, values = shown(str(vectors)), read_embeddings(str(vectors))[0]
+    if values.ndim != _MATRIX or (values.dtype.kind != "f" and values.dtype != np.int8):
+        raise DataError(
+            f"{name} holds {values.dtype} {list(values.shape)}; give vectors [n, dim] of float32, "
+            "float16 or int8"
+        )
+    if len(values) != count:
+        raise DataError(
+            f"{name} holds {len(values):,} vectors, and the data set has {count:,} items: give "
+            "the data that was embedded, without --on-error skip"
+        )
+    found: Vectors = np.asarray(values, np.float32)
+    if len(bad := np.flatnonzero(~np.isfinite(found).all(axis=1))):
+        raise DataError(f"row {bad[0]} of {name} holds NaN or infinity; embed it again")
+    return found
+
+
+def _chart(
+    data: Dataset,
+    vectors: Vectors,
+    model: BundleModel,
+    method: str,
+    clusters: int | None,
+    seed: int,
+) -> Chart:
+    sides = list(data.sides.values())
+    if len(vectors) < _LEAST_ITEMS:
+        raise DataError(f"{data.name!r} has 1 item, and a map needs at least {_LEAST_ITEMS}")
+    plane = project(vectors, method, seed)
+    vectors = unit(vectors)
+    groupings = _groupings(data, sides)
+    count = clusters or (len(groupings[0].names) if data.labels is not None else _CLUSTERS)
+    codes = clustered(vectors, count, seed)
+    names = [f"cluster {i + 1}" for i in range(int(codes.max()) + 1)]
+    spec = model.bundle.manifest.tower(sides[0].modality).input
+    shown_items = previews(sides, spec.sampling_rate if isinstance(spec, AudioInput) else None)
+    return Chart(
+        Path(data.name).name or data.name,
+        str(model.describe()["name"]),
+        sides[0].modality,
+        plane.axes,
+        plane.coordinates,
+        [place for side in sides for place in side.places],
+        [*groupings, Grouping("cluster", names, codes)],
+        stored(vectors),
+        shown_items,
+        [*data.notes, *shown_items.notes],
+    )
+
+
+def _groupings(data: Dataset, sides: Sequence[Side]) -> list[Grouping]:
+    """Labels, splits and sides, where there are any."""
+    found = []
+    if data.labels is not None:
+        found.append(_grouping("label", data.labels, data.name))
+    if data.split is not None:
+        found.append(_grouping("split", data.split, data.name))
+    if len(sides) > 1:
+        of_each = [name for name, side in data.sides.items() for _ in side.items]
+        found.append(_grouping("side", of_each, data.name))
+    return found
+
+
+def _grouping(name: str, values: Sequence[str], source: str) -> Grouping:
+    names, codes = np.unique(np.array(values, object).astype(str), return_inverse=True)
+    if len(names) >= _MOST_GROUPS:
+        raise DataError(
+            f"{source!r} has {len(names):,} different values of {name}; name another column"
+        )
+    return Grouping(name, [str(n) for n in names], codes.astype(np.uint16))

@@ -1,0 +1,98 @@
+"""A map as one page of HTML that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+
+from fmrt._version import __version__
+from fmrt.evaluation.map.chart import DARK, LIGHT, SHAPES, Chart, mark
+
+# In the order in which they use each other.
+_PROGRAM = ("data.js", "plot.js", "pick.js", "search.js", "panel.js", "main.js")
+
+
+def page(chart: Chart) -> bytes:
+    """The map as UTF-8.
+
+    The page asks for nothing from anywhere, and its policy forbids it to. Texts of the data are in
+    it as JSON, in which no ``<`` stands for itself, and reach the document as text alone.
+    """
+    folder = files("fmrt.evaluation.map").joinpath("page")
+    style = folder.joinpath("page.css").read_text("utf-8")
+    program = "".join(folder.joinpath(name).read_text("utf-8") for name in _PROGRAM)
+    program = f'"use strict";\n(() => {{\n{program}}})();\n'
+    parts = {
+        "POLICY": _policy(style, program).encode(),
+        "STYLE": style.encode(),
+        "ABOUT": _json(_about(chart)),
+        "TEXTS": _json(list(chart.previews.texts)),
+        "PLACES": _json(list(chart.places)),
+        "COORDINATES": _base64(chart.coordinates.astype("<f4").tobytes()),
+        "GROUPS": _base64(_codes(chart)),
+        "VECTORS": _base64(chart.stored.values.tobytes()),
+        "ENDS": _base64(chart.previews.ends.astype("<u4").tobytes()),
+        "MEDIA": _base64(chart.previews.data),
+        "PROGRAM": program.encode(),
+    }
+    # Split before anything is put in: what is put in is never looked at.
+    pieces = folder.joinpath("page.html").read_text("utf-8").split("@@")
+    return b"".join(parts[p] if i % 2 else p.encode() for i, p in enumerate(pieces))
+
+
+def _about(chart: Chart) -> dict[str, Any]:
+    return {
+        "title": chart.title,
+        "model": chart.model,
+        "modality": chart.modality,
+        "axes": chart.axes,
+        "notes": list(chart.notes),
+        "count": len(chart.places),
+        "kept": chart.stored.values.shape[1],
+        "dim": chart.stored.dim,
+        "mime": chart.previews.mime,
+        "light": LIGHT,
+        "dark": DARK,
+        "shapes": SHAPES,
+        "version": __version__,
+        "groupings": [
+            {
+                "name": g.name,
+                "names": list(g.names),
+                "counts": g.counts,
+                "marks": [mark(i) for i in range(len(g.names))],
+            }
+            for g in chart.groupings
+        ],
+    }
+
+
+def _codes(chart: Chart) -> bytes:
+    return np.concatenate([g.codes for g in chart.groupings]).astype("<u2").tobytes()
+
+
+def _json(value: object) -> bytes:
+    """JSON that cannot end the element it is in; half of a surrogate pair stays an escape."""
+    text = json.dumps(value, ensure_ascii=False).replace("<", "\\u003c")
+    return text.encode("utf-8", "backslashreplace")
+
+
+def _base64(data: bytes) -> bytes:
+    return base64.b64encode(data)
+
+
+def _policy(style: str, program: str) -> str:
+    return (
+        f"default-src 'none'; script-src {_hash(program)}; style-src {_hash(style)}; "
+        "img-src blob:; media-src blob:; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _hash(text: str) -> str:
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
