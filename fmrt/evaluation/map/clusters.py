@@ -30,4 +30,5 @@ def clustered(vectors: Vectors, count: int, seed: int) -> NDArray[np.uint16]:
     sizes = np.bincount(found, minlength=count)
     rank = np.empty(count, np.uint16)
     rank[np.argsort(-sizes, kind="stable")] = np.arange(count)
-    return rank[found]
+    of_each: NDArray[np.uint16] = rank[found]
+    return of_each

@@ -64,7 +64,7 @@ def _captions(side: Side) -> list[str]:
     if side.modality == "text":
         return [str(item) for item in side.items]
     return [
-        os.fspath(item) if isinstance(item, str | os.PathLike) else place  # type: ignore[misc]
+        os.fspath(item) if isinstance(item, str | os.PathLike) else place
         for item, place in zip(side.items, side.places, strict=True)
     ]
 

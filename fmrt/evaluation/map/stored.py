@@ -45,4 +45,5 @@ def _axes(vectors: Vectors) -> NDArray[np.float32]:
 
 def _rounded(block: Vectors) -> NDArray[np.int8]:
     largest = np.maximum(np.abs(block).max(axis=1, keepdims=True), 1e-30)
-    return np.rint(block * (_TOP / largest)).astype(np.int8)
+    rounded: NDArray[np.int8] = np.rint(block * (_TOP / largest)).astype(np.int8)
+    return rounded
