@@ -6,8 +6,7 @@ import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from fmrt.errors import OptionError
 from fmrt.options import MOST_TOKENS, Check, flag, name_of, optional, text, whole
@@ -16,8 +15,7 @@ ON_TOO_LONG = ("truncate-and-warn", "truncate", "error")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-@dataclass(frozen=True)
-class Shown:
+class Shown(NamedTuple):
     """How the command line shows an option.
 
     Attributes:
@@ -154,6 +152,8 @@ class EmbedOptions:
             return self
         for name in changes:
             if name not in SHOWN and name != "show_progress":
+                from difflib import get_close_matches  # for errors alone
+
                 near = get_close_matches(name, NAMES, 1)
                 hint = f"; did you mean {near[0]!r}?" if near else ""
                 raise TypeError(f"{name!r} is no option of embedding{hint}")

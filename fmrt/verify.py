@@ -6,27 +6,27 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fmrt.arrays import Vectors
 from fmrt.bundle.bundle import Bundle, HeadReference, Reference
-from fmrt.bundle.card import renew_card
 from fmrt.bundle.manifest import Parity, Variant
 from fmrt.embedding.engine import Engine
 from fmrt.embedding.tuning import Tuning
 from fmrt.errors import BundleCorruptError, BundleError, GraphError, InputError, VerificationError
 from fmrt.options import checked
-from fmrt.segmentation.engine import SegmentEngine
-from fmrt.segmentation.prompt import SegmentPrompt
 from fmrt.session import resolve_provider
 from fmrt.system.cores import available_cores
 
+if TYPE_CHECKING:
+    from fmrt.segmentation.engine import SegmentEngine
+    from fmrt.segmentation.prompt import SegmentPrompt
 
-@dataclass(frozen=True)
-class Tolerance:
+
+class Tolerance(NamedTuple):
     """How far a precision's vectors may be from PyTorch's.
 
     Attributes:
@@ -108,6 +108,8 @@ def verify_bundle(
         yield report
     for head in bundle.manifest.heads:
         for found in _fitting(head.variants, variant, name_of_provider):
+            from fmrt.segmentation.engine import SegmentEngine
+
             decoder = SegmentEngine(bundle, provider=provider, decoder=found.name)
             yield from check_head(decoder, bundle)
 
@@ -148,6 +150,8 @@ def record_parity(bundle: Bundle, reports: Iterable[ParityReport]) -> list[str]:
     Returns:
         The names of the variants that took it.
     """
+    from fmrt.bundle.card import renew_card
+
     found = {(r.variant, r.modality): r for r in reports if r.passed}
     variants, names = [], []
     for variant in bundle.manifest.variants:
@@ -241,6 +245,8 @@ def check_head(
 
 
 def _prompt(item: Mapping[str, Any]) -> SegmentPrompt:
+    from fmrt.segmentation.prompt import SegmentPrompt
+
     return SegmentPrompt(item["points"], item["labels"], item["box"])
 
 

@@ -45,7 +45,8 @@ from benchmarks.measuring.gpu import hardware, matmul_flops_per_second, sampled
 from benchmarks.measuring.roofline import encoder_flops
 from fmrt.errors import FmrtError
 from fmrt.export.quiet import quiet
-from fmrt.session import Session, node_placement, open_session, resolve_provider
+from fmrt.session import Session, open_session, resolve_provider
+from fmrt.session.placement import node_placement
 
 Way = Callable[[], NDArray[Any]]
 

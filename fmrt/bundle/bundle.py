@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from fmrt.bundle.checked import Checked, place_inside, record_of, sha256
-from fmrt.bundle.hub import Repository, fetch_manifest, is_hub_id
 from fmrt.bundle.manifest import (
     MANIFEST_FILE,
     REFERENCE_FILE,
@@ -30,9 +31,12 @@ from fmrt.errors import (
 from fmrt.options import checked, file_path
 from fmrt.session import preferred_precisions
 from fmrt.session.onnx_files import MalformedGraphError, external_locations
-from fmrt.system.archive import Archive, BundleFile, archive_at
+from fmrt.system.archive import SUFFIX, Archive, BundleFile, archive_at
 
-__all__ = ["Bundle", "HeadReference", "Reference", "record_of", "sha256"]
+if TYPE_CHECKING:
+    from fmrt.bundle.hub import Repository
+
+__all__ = ["Bundle", "HeadReference", "Reference", "is_hub_id", "record_of", "sha256"]
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,8 @@ class Bundle:
         checked(sha256=sha256, revision=revision)
         directory, repository = Path(file_path("bundle", path)), None
         if is_hub_id(path):
+            from fmrt.bundle.hub import fetch_manifest
+
             directory, repository = fetch_manifest(str(path), revision)
         elif revision is not None:
             raise OptionError(
@@ -266,6 +272,14 @@ class Bundle:
             BundleCorruptError: The file is missing or corrupt.
         """
         return self.checked(REFERENCE_FILE).use(partial(read_head_reference, head=head))
+
+
+def is_hub_id(name: object) -> bool:
+    """Whether a name is meant for the hub: ``owner/name``, and no path that exists."""
+    if not isinstance(name, str) or name.endswith(SUFFIX) or Path(name).exists():
+        return False
+    # The owner's name and the repository's; the hub's own rules are stricter, and it says so.
+    return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name, re.ASCII) is not None
 
 
 def _trusted(variant: Variant) -> bool:

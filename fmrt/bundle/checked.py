@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from fmrt.bundle.manifest import FileRecord, Variant
 from fmrt.bundle.regular import FIX
@@ -18,8 +17,7 @@ T = TypeVar("T")
 Stamp = tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Checked:
+class Checked(NamedTuple):
     """A file, and those that are read with it, all checked against their hashes.
 
     Attributes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,10 +11,7 @@ from typing import Any
 from fmrt.bundle.checked import record_of
 from fmrt.bundle.manifest import MANIFEST_FILE, FileRecord
 from fmrt.errors import BundleCorruptError, BundleNotFoundError, FmrtError, quoted
-from fmrt.system.archive import SUFFIX
 
-# The owner's name and the repository's; the hub's own rules are stricter, and it says so.
-_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
 LOG_IN = "hf auth login, or HF_TOKEN"
 
 
@@ -60,13 +56,6 @@ class Repository:
                 f"({found.size:,} bytes of SHA-256 {found.sha256[:12]}, not {record.size:,} of "
                 f"{record.sha256[:12]}): load it again, or ask its owner to push it again"
             )
-
-
-def is_hub_id(name: object) -> bool:
-    """Whether a name is meant for the hub: ``owner/name``, and no path that exists."""
-    if not isinstance(name, str) or name.endswith(SUFFIX):
-        return False
-    return bool(_ID.fullmatch(name)) and not Path(name).exists()
 
 
 def fetch_manifest(name: str, revision: str | None) -> tuple[Path, Repository]:

@@ -71,7 +71,7 @@ Bytes = Annotated[int, Range(0, 1 << 42)]
 # Protobuf holds no more; further weights are in other files.
 GraphBytes = Annotated[int, Range(0, 1 << 31)]
 Items = Annotated[int, Range(0, 1 << 31)]
-Modality = Annotated[str, OneOf(INPUTS)]
+Modality = Annotated[str, OneOf(tuple(INPUTS))]
 Names = Annotated[tuple[Name, ...], Count(1, 256)]
 
 

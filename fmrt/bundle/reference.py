@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, is_dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +26,7 @@ MOST_ITEMS = 1 << 16
 _DTYPES = {"F32": np.float32, "I64": np.int64, "U8": np.uint8}
 
 
-@dataclass(frozen=True)
-class Reference:
+class Reference(NamedTuple):
     """Items with the vectors that PyTorch gave them.
 
     Attributes:
@@ -43,8 +42,7 @@ class Reference:
     embeddings: NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class HeadReference:
+class HeadReference(NamedTuple):
     """Inputs of a head with what PyTorch gave for them.
 
     Attributes:

@@ -10,12 +10,12 @@ import dataclasses
 import re
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache
 from typing import (
     Annotated,
     Any,
     Literal,
+    NamedTuple,
     Protocol,
     TypeVar,
     Union,
@@ -60,8 +60,7 @@ class Rule(Protocol):
         """Whether a value is allowed."""
 
 
-@dataclass(frozen=True)
-class Range:
+class Range(NamedTuple):
     """A number from ``low`` to ``high``, both included; NaN is in no range."""
 
     low: float
@@ -77,8 +76,7 @@ class Range:
         return self.low <= value <= self.high
 
 
-@dataclass(frozen=True)
-class Matches:
+class Matches(NamedTuple):
     """A string that a regular expression matches as a whole."""
 
     pattern: str
@@ -89,8 +87,7 @@ class Matches:
         return re.fullmatch(self.pattern, value) is not None
 
 
-@dataclass(frozen=True)
-class Printable:
+class Printable(NamedTuple):
     """A string of one line that a terminal shows and does not obey."""
 
     wanted: str = "a short text of printable characters"
@@ -102,11 +99,10 @@ class Printable:
         return self.least <= len(value) <= self.most and value.isprintable()
 
 
-@dataclass(frozen=True, eq=False)
-class OneOf:
+class OneOf(NamedTuple):
     """One of some strings."""
 
-    values: Iterable[str]
+    values: tuple[str, ...]
 
     @property
     def wanted(self) -> str:
@@ -118,8 +114,7 @@ class OneOf:
         return value in self.values
 
 
-@dataclass(frozen=True)
-class Count:
+class Count(NamedTuple):
     """A list of so many values."""
 
     low: int
@@ -136,12 +131,12 @@ class Count:
         return self.low <= len(value) <= self.high
 
 
-@dataclass(frozen=True, eq=False)
 class Chosen:
     """The class of an object, by the string in another field."""
 
-    field: str
-    kinds: Mapping[str, type[Any]]
+    def __init__(self, field: str, kinds: Mapping[str, type[Any]]) -> None:
+        self.field = field
+        self.kinds = kinds
 
 
 def decode(kind: type[T], value: object, where: str = "") -> T:

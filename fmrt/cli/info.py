@@ -16,7 +16,7 @@ from fmrt.errors import OptionError
 if TYPE_CHECKING:
     from fmrt.bundle.bundle import Bundle
     from fmrt.bundle.manifest import AudioInput, ImageInput, TextInput, Tower
-    from fmrt.session import Placement
+    from fmrt.session.placement import Placement
 
     # For each variant its placement, or the reason why its graph does not load.
     Placements = dict[str, Placement | str]
@@ -112,7 +112,8 @@ def _for_people(bundle: Bundle, placements: Placements) -> str:
 def _placements(bundle: Bundle, provider: str) -> Placements:
     """Where the nodes of each graph that a provider takes run, by file; of others why not."""
     from fmrt.errors import FmrtError
-    from fmrt.session import node_placement, resolve_provider
+    from fmrt.session import resolve_provider
+    from fmrt.session.placement import node_placement
 
     target = resolve_provider(provider)
     found: Placements = {}

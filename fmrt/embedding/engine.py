@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
 
@@ -15,7 +15,6 @@ from fmrt.arrays import Vectors
 from fmrt.bundle.bundle import Bundle
 from fmrt.bundle.manifest import Tower, Variant
 from fmrt.embed_options import DEFAULTS, EmbedOptions
-from fmrt.embedding.disk_cache import DiskCache
 from fmrt.embedding.scheduler import BATCH_TOKENS, Workers
 from fmrt.embedding.stream import OnError, Parts, Stream, Truncation
 from fmrt.embedding.tuning import Tuning, default_query_threads, load_tuning
@@ -29,6 +28,7 @@ from fmrt.system.limits import DEFAULT, Limits
 
 if TYPE_CHECKING:
     from fmrt.embedding.disk_cache import DiskCache
+    from fmrt.preprocess.text import TextPreprocessor
 
 T = TypeVar("T")
 
@@ -95,8 +95,8 @@ class Engine:
         self._cache_directory: Path | None = None
         self._parts = self._start(self._open(self.tuning.intra_op_threads or 1))
         self._process = os.getpid()
-        if self.on_host:
-            find_vocabulary(self.preprocess, self._parts.session)
+        if self.on_host and self.tower.modality == "text":
+            find_vocabulary(cast("TextPreprocessor", self.preprocess), self._parts.session)
 
     def _start(self, session: Session) -> Parts:
         """Make what belongs to this process and no other."""
@@ -210,7 +210,7 @@ class Engine:
             DataError: the directory cannot be used.
         """
         self._cache_directory = directory
-        self._parts = dataclasses.replace(self._parts, cache=self._open_cache())
+        self._parts = self._parts._replace(cache=self._open_cache())
 
     def wait(self) -> None:
         """Wait until a session that is being opened in the background is open."""

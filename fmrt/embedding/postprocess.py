@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +16,7 @@ SMALLEST_SCALE = 1e-30
 LARGEST_HALF = float(np.finfo(np.float16).max)
 
 
-@dataclass(frozen=True)
-class Precision:
+class Precision(NamedTuple):
     """An output precision: its dtype, elements per dimension, and the conversion.
 
     ``encode`` takes vectors ``[..., dim]`` and the scale that maps them to [-1, 1].
@@ -65,8 +63,7 @@ PRECISIONS = {
 }
 
 
-@dataclass(frozen=True)
-class Postprocess:
+class Postprocess(NamedTuple):
     """The steps asked for, in order: cut to ``dim``, L2-normalize, convert.
 
     Attributes:

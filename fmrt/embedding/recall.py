@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -132,8 +131,7 @@ class Recent:
         return place
 
 
-@dataclass(frozen=True)
-class _RecentRecall:
+class _RecentRecall(NamedTuple):
     ring: Vectors
     known: NDArray[np.bool_]
     places: Rows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from fmrt.bundle.bundle import Bundle
 from fmrt.bundle.manifest import TextInput, Tower
@@ -12,8 +12,7 @@ from fmrt.embedding.postprocess import Postprocess, make_postprocess
 from fmrt.errors import OptionError
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(NamedTuple):
     """Options that a model can follow; made by `make_request`.
 
     Attributes:

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from fmrt.arrays import Feeds, Vectors
 from fmrt.bundle.manifest import Tower, Variant
 from fmrt.embed_options import EmbedOptions
-from fmrt.embedding.disk_cache import DiskCache
 from fmrt.embedding.recall import Deduplication, Recent, VectorCache
 from fmrt.embedding.scheduler import (
     WINDOW_ITEMS,
@@ -41,8 +40,7 @@ FIRST_WINDOW = 256
 NOT_FINITE = "the model gives NaN or infinity for it; leave it out, or try another variant"
 
 
-@dataclass(frozen=True)
-class Parts:
+class Parts(NamedTuple):
     """What computes vectors, in one process.
 
     Attributes:
@@ -140,8 +138,7 @@ class _Item(NamedTuple, Generic[T]):
     weight: int
 
 
-@dataclass(frozen=True)
-class _Window(Generic[T]):
+class _Window(NamedTuple, Generic[T]):
     """Items of which some are computed, each into its row of ``vectors``."""
 
     entries: list[_Item[T]]

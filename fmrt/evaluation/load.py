@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fmrt.bundle.hub import is_hub_id
+from fmrt.bundle.bundle import is_hub_id
 from fmrt.data import BadRecord, Record, modality_of
 from fmrt.errors import DataError, OptionError, quoted
 from fmrt.evaluation.beir import is_retrieval, load_retrieval, retrieval_parts

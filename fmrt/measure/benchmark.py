@@ -16,7 +16,8 @@ from fmrt.embedding.engine import Engine
 from fmrt.embedding.scheduler import plan_batches, windows
 from fmrt.machine import kernel_environment
 from fmrt.measure.peak import Bound, PeakFlops
-from fmrt.session import Products, count_products, fit, runtime_version
+from fmrt.session import runtime_version
+from fmrt.session.flops import Products, count_products, fit
 from fmrt.system.cores import available_cores, cpu_name
 
 # Percentiles of latency.

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from fmrt.measure.product_graph import product_graph
-from fmrt.session import product_runner
+from fmrt.session.product import product_runner
 
 SECONDS = 0.25
 Shape = tuple[int, int, int]

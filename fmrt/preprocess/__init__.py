@@ -7,7 +7,6 @@ from functools import partial
 from fmrt.bundle.bundle import Bundle
 from fmrt.bundle.manifest import ImageInput, TextInput, Tower
 from fmrt.preprocess.base import Preprocessor
-from fmrt.preprocess.spectrogram import FEATURES_FILE, Spectrogram
 from fmrt.system.extras import needing
 from fmrt.system.limits import DEFAULT, Limits
 
@@ -36,6 +35,8 @@ def make_preprocessor(bundle: Bundle, tower: Tower, limits: Limits = DEFAULT) ->
 
         spectrogram = None
         if spec.spectrogram is not None:
+            from fmrt.preprocess.spectrogram import FEATURES_FILE, Spectrogram
+
             features = partial(Spectrogram, parameters=spec.spectrogram)
             spectrogram = bundle.checked(FEATURES_FILE).use(features)
         return AudioPreprocessor(spec, spectrogram, limits)

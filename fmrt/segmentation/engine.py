@@ -18,7 +18,8 @@ from fmrt.preprocess import make_preprocessor
 from fmrt.preprocess.frame import Frame
 from fmrt.segmentation.masks import in_image
 from fmrt.segmentation.prompt import UPPER_LEFT, SegmentPrompt
-from fmrt.session import FeatureSession, resolve_provider
+from fmrt.session import resolve_provider
+from fmrt.session.features import FeatureSession
 from fmrt.system import native
 from fmrt.system.cores import available_cores
 from fmrt.system.limits import DEFAULT, Budget, Limits

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -67,7 +66,7 @@ class PendingFile:
     def __init__(self, output: str, *, follow: bool = True) -> None:
         self.output = output
         self._target = Path(output).resolve() if follow else Path(output)
-        name = f".fmrt-{key_of(self._target)}-{secrets.token_hex(4)}.tmp"
+        name = f".fmrt-{key_of(self._target)}-{os.urandom(4).hex()}.tmp"
         self._path = self._target.with_name(name)
         with writing(output):
             self.file = self._path.open("xb")  # closed by commit or abort

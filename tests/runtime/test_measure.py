@@ -15,7 +15,7 @@ from fmrt.machine import kernel_environment
 from fmrt.measure.calibration import best
 from fmrt.measure.peak import Bound, PeakFlops
 from fmrt.measure.product_graph import product_graph
-from fmrt.session import count_products, fit
+from fmrt.session.flops import count_products, fit
 
 
 def write_products(path: Path) -> None:

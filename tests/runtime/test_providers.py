@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.metadata
 import json
 import subprocess
 import sys
@@ -16,10 +17,11 @@ import pytest
 
 import fmrt
 from fmrt.errors import BundleCorruptError, ProviderError, ProviderWarning
-from fmrt.session import diagnosis, every_provider, node_placement, providers, resolve_provider
+from fmrt.session import diagnosis, every_provider, providers, resolve_provider
 from fmrt.session.creation import explain
 from fmrt.session.device_options import DeviceOptions
-from fmrt.session.providers import CUDA, PROVIDERS, plugin
+from fmrt.session.placement import node_placement
+from fmrt.session.providers import PROVIDERS, plugin, provider_named
 from fmrt.system.cores import cpu_name
 
 # onnxruntime-gpu 1.31.1 on machines without CUDA's libraries, without a driver, without TensorRT.
@@ -81,7 +83,7 @@ def fresh() -> Iterator[None]:
 @pytest.fixture
 def gpu_wheel(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """An ONNX Runtime with CUDA whose libraries load."""
-    names = [p.ort_name for p in PROVIDERS.values()]
+    names = [provider_named(name).ort_name for name in PROVIDERS]
     monkeypatch.setattr(ort, "get_available_providers", lambda: names)
     monkeypatch.setattr(diagnosis, "_load_error", lambda _: None)
     return monkeypatch
@@ -175,7 +177,7 @@ def test_auto_names_the_wheel_where_there_is_a_gpu(monkeypatch: pytest.MonkeyPat
 def test_two_wheels_that_overwrite_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
     monkeypatch.setattr(
-        diagnosis.metadata, "distributions", lambda name: [SimpleNamespace(name=name)]
+        importlib.metadata, "distributions", lambda name: [SimpleNamespace(name=name)]
     )
     with pytest.raises(ProviderError, match=r"overwrite each other.*onnxruntime-gpu\[cuda,cudnn]"):
         resolve_provider("cuda")
@@ -183,11 +185,11 @@ def test_two_wheels_that_overwrite_each_other(monkeypatch: pytest.MonkeyPatch) -
 
 def test_errors_at_creation_name_the_cause(tiny_bundle: Path) -> None:
     graph = tiny_bundle / "onnx/model.onnx"
-    error = explain(RuntimeError(AT_CREATION), graph, PROVIDERS["cuda"])
+    error = explain(RuntimeError(AT_CREATION), graph, provider_named("cuda"))
     assert isinstance(error, ProviderError)
     assert "driver version is insufficient" in str(error)
     assert "(CUDA error 35)" in str(error)
-    other = explain(ValueError("Protobuf parsing failed."), graph, PROVIDERS["cuda"])
+    other = explain(ValueError("Protobuf parsing failed."), graph, provider_named("cuda"))
     assert isinstance(other, BundleCorruptError)
 
 
@@ -223,18 +225,19 @@ def test_placement_counts_nodes(tiny_bundle: Path, capsys: pytest.CaptureFixture
 
 
 def test_a_fallback_is_counted_by_operator() -> None:
-    from fmrt.session import Placement
+    from fmrt.session.placement import Placement
 
     placement = Placement("cuda", {"cuda": {"MatMul": 5}, "cpu": {"Range": 1, "Gather": 2}})
     assert str(placement) == "5 of 8 nodes on cuda; fell back: Gather x2, Range x1"
 
 
 def test_cuda_options() -> None:
-    plain = CUDA.options(1, DeviceOptions())
+    cuda = provider_named("cuda")
+    plain = cuda.options(1, DeviceOptions())
     assert plain["device_id"] == "1"
     assert plain["use_tf32"] == "0"
     assert "gpu_mem_limit" not in plain
-    limited = CUDA.options(0, DeviceOptions(1 << 30, cuda_graphs=True))
+    limited = cuda.options(0, DeviceOptions(1 << 30, cuda_graphs=True))
     assert limited["gpu_mem_limit"] == str(1 << 30)
     assert limited["enable_cuda_graph"] == "1"
 

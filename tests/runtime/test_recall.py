@@ -272,6 +272,9 @@ def test_a_cache_of_version_1_is_named_and_not_used(tiny_bundle, tmp_path, monke
 READ_ONLY = """
 import os, sys
 from fmrt import Embedder
+from fmrt.embedding import disk_cache
+with Embedder(sys.argv[1], verify=False):
+    pass  # all is imported that the other user may not be able to read
 os.setuid(65534)
 try:
     with Embedder(sys.argv[1], cache=sys.argv[2], verify=False) as embedder:

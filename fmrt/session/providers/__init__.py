@@ -1,13 +1,14 @@
-"""Execution providers: one file each, and one row of the table here.
+"""Execution providers: one file each, with its `PROVIDER`, and one row of the table here.
 
 Providers that installed packages bring for ONNX Runtime need no row, see `plugin`.
 """
 
 from __future__ import annotations
 
+import importlib
 import re
 import warnings
-from dataclasses import dataclass
+from typing import NamedTuple, cast
 
 import onnxruntime as ort
 
@@ -15,11 +16,8 @@ from fmrt.errors import ProviderError, ProviderWarning
 from fmrt.options import checked
 from fmrt.session.diagnosis import has_nvidia_driver
 from fmrt.session.providers.base import Provider
-from fmrt.session.providers.cpu import SLOW_CPU_FUSIONS, Cpu
-from fmrt.session.providers.cuda import INSTALL_CUDA, Cuda
-from fmrt.session.providers.openvino import OpenVino
-from fmrt.session.providers.plugin import plugins
-from fmrt.session.providers.tensorrt import TensorRt
+from fmrt.session.providers.cpu import PROVIDER as CPU
+from fmrt.session.providers.cpu import SLOW_CPU_FUSIONS
 
 __all__ = [
     "CPU",
@@ -29,24 +27,25 @@ __all__ = [
     "Target",
     "every_provider",
     "preferred_precisions",
+    "provider_named",
     "resolve_provider",
 ]
 
-CPU = Cpu("cpu", "CPUExecutionProvider", "pip install onnxruntime")
-CUDA = Cuda("cuda", "CUDAExecutionProvider", INSTALL_CUDA)
-PROVIDERS: dict[str, Provider] = {
-    provider.name: provider
-    for provider in (
-        CPU,
-        CUDA,
-        TensorRt("tensorrt", "TensorrtExecutionProvider", f"{INSTALL_CUDA} tensorrt"),
-        OpenVino("openvino", "OpenVINO", 'pip install "fmrt[openvino]"'),
-    )
-}
+# Names, which are those of the files too. A file is imported when its provider is asked for.
+PROVIDERS = (
+    "cpu",
+    "cuda",
+    "tensorrt",
+    "openvino",
+)
 
 
-@dataclass(frozen=True)
-class Target:
+def provider_named(name: str) -> Provider:
+    """The provider of a row of the table."""
+    return cast("Provider", importlib.import_module(f"{__name__}.{name}").PROVIDER)
+
+
+class Target(NamedTuple):
     """A provider and the devices of it to run on.
 
     Attributes:
@@ -76,19 +75,28 @@ def every_provider() -> dict[str, Provider]:
     Where both have a name, as OpenVINO and its plug-in, it is the table's, unless the plug-in's
     alone can be had.
     """
+    from fmrt.session.providers.plugin import plugins
+
+    own = {name: provider_named(name) for name in PROVIDERS}
     found = plugins()
     replaced = {
         name: found[name]
-        for name, provider in PROVIDERS.items()
+        for name, provider in own.items()
         if name in found and provider.problem() is not None and found[name].problem() is None
     }
-    return {**PROVIDERS, **found, **PROVIDERS, **replaced}
+    return {**own, **found, **own, **replaced}
+
+
+def _find(name: str) -> Provider | None:
+    """One of `every_provider`; the search for plug-ins, which reads many folders, is avoided."""
+    if name in PROVIDERS and provider_named(name).problem() is None:
+        return provider_named(name)
+    return every_provider().get(name)
 
 
 def preferred_precisions(name: str) -> tuple[str, ...]:
     """Precisions that a provider takes without being asked for, best first."""
-    provider = PROVIDERS.get(name)
-    return provider.precisions if provider is not None else Provider.precisions
+    return provider_named(name).precisions if name in PROVIDERS else Provider.precisions
 
 
 def resolve_provider(spec: str) -> Target:
@@ -108,7 +116,7 @@ def resolve_provider(spec: str) -> Target:
     if spec == "auto":
         return _automatic()
     name, _, devices = spec.partition(":")
-    provider = every_provider().get(name)
+    provider = _find(name)
     if provider is None or (devices and provider is CPU):
         known = ", ".join(every_provider())
         raise ProviderError(
@@ -129,11 +137,12 @@ _warned: set[str] = set()
 
 
 def _automatic() -> Target:
-    problem = CUDA.problem()
+    cuda = provider_named("cuda")
+    problem = cuda.problem()
     if problem is None:
-        return Target(CUDA)
+        return Target(cuda)
     # With neither a driver nor a wheel for it, the CPU is the best there is, and no fallback.
-    wanted = CUDA.ort_name in ort.get_available_providers() or has_nvidia_driver()
+    wanted = cuda.ort_name in ort.get_available_providers() or has_nvidia_driver()
     if wanted and problem not in _warned:
         _warned.add(problem)
         warnings.warn(

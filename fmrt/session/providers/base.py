@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import onnxruntime as ort
 
 from fmrt.errors import ProviderError
@@ -17,27 +15,33 @@ from fmrt.system.archive import BundleFile
 DEFAULT = DeviceOptions()
 
 
-@dataclass(frozen=True)
 class Provider:
     """An execution provider of ONNX Runtime.
 
-    Attributes:
+    Args:
         name: What ``provider=`` and ``--provider`` take.
         ort_name: ONNX Runtime's name.
         install: The command that installs it.
+
+    Attributes:
         precisions: Those that need no asking, best first; a bundle's variant is chosen by them.
         on_host: Whether batches are computed by the cores that this process runs on.
         tuned: Whether ``fmrt tune`` measures it.
         disabled: ONNX Runtime's fusions that are slower than what they replace.
     """
 
-    name: str
-    ort_name: str
-    install: str
     precisions: tuple[str, ...] = ("fp32",)
-    on_host: bool = False
-    tuned: bool = False
+    on_host = False
+    tuned = False
     disabled: tuple[str, ...] = ()
+
+    def __init__(self, name: str, ort_name: str, install: str) -> None:
+        self.name = name
+        self.ort_name = ort_name
+        self.install = install
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r})"
 
     def problem(self) -> str | None:
         """Why this provider cannot be had here, and what to do; None when it can."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from fmrt.session.base import Session
 from fmrt.session.creation import session_options
 from fmrt.session.device_options import DeviceOptions
@@ -18,13 +16,12 @@ from fmrt.system.cores import cpu_name
 SLOW_CPU_FUSIONS = ("SkipLayerNormFusion", "BiasGeluFusion")
 
 
-@dataclass(frozen=True)
 class Cpu(Provider):
     """ONNX Runtime's own kernels, one session whatever the number of cores."""
 
-    on_host: bool = True
-    tuned: bool = True
-    disabled: tuple[str, ...] = SLOW_CPU_FUSIONS
+    on_host = True
+    tuned = True
+    disabled = SLOW_CPU_FUSIONS
 
     def device_names(self) -> list[str]:
         """The processor's own name."""
@@ -43,3 +40,6 @@ class Cpu(Provider):
             path, session_options(intra_op_threads, low_memory=wanted.low_memory), device, wanted
         )
         return HostSession(session, output)
+
+
+PROVIDER = Cpu("cpu", "CPUExecutionProvider", "pip install onnxruntime")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from fmrt.session.base import Session
 from fmrt.session.creation import session_options
 from fmrt.session.device import Device, DeviceSession
@@ -15,7 +13,6 @@ from fmrt.system.archive import BundleFile
 INSTALL_CUDA = 'pip uninstall -y onnxruntime && pip install "onnxruntime-gpu[cuda,cudnn]"'
 
 
-@dataclass(frozen=True)
 class Cuda(Provider):
     """A provider whose library of the ONNX Runtime wheel is loaded when a session starts.
 
@@ -23,8 +20,8 @@ class Cuda(Provider):
         library: Its name without ``lib`` and ending.
     """
 
-    precisions: tuple[str, ...] = ("fp16", "fp32")
-    library: str = "onnxruntime_providers_cuda"
+    precisions = ("fp16", "fp32")
+    library = "onnxruntime_providers_cuda"
 
     def problem(self) -> str | None:
         """The loader's own words for what is missing, where the wheel has this provider."""
@@ -67,3 +64,6 @@ class Cuda(Provider):
         del intra_op_threads  # no core computes
         session = self.start(path, session_options(), device, wanted)
         return DeviceSession(session, output, Device("cuda", device), graphs=wanted.cuda_graphs)
+
+
+PROVIDER = Cuda("cuda", "CUDAExecutionProvider", INSTALL_CUDA)

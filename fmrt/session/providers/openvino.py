@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -33,11 +32,10 @@ HINTS = {"bf16": "bf16"}
 TYPES = {"f32": "tensor(float)", "i64": "tensor(int64)", "f16": "tensor(float16)"}
 
 
-@dataclass(frozen=True)
 class OpenVino(Provider):
     """OpenVINO's own runtime, from the package ``openvino``."""
 
-    on_host: bool = True
+    on_host = True
 
     def problem(self) -> str | None:
         """That the package is missing, or finds no device."""
@@ -89,6 +87,9 @@ class OpenVino(Provider):
         """A session that takes its inputs from host memory."""
         session = self.start(path, session_options(intra_op_threads), device, wanted)
         return HostSession(session, output)
+
+
+PROVIDER = OpenVino("openvino", "OpenVINO", 'pip install "fmrt[openvino]"')
 
 
 class _Graph:

@@ -12,7 +12,6 @@ import importlib
 import json
 import pkgutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import onnxruntime as ort
@@ -43,15 +42,17 @@ EXACT: Mapping[str, Mapping[str, str]] = {
 }
 
 
-@dataclass(frozen=True)
 class Plugin(Provider):
     """A provider of an installed package.
 
-    Attributes:
+    Args:
+        name, ort_name, install: As of every provider.
         package: The package that is imported for it.
     """
 
-    package: str = ""
+    def __init__(self, name: str, ort_name: str, install: str, package: str) -> None:
+        super().__init__(name, ort_name, install)
+        self.package = package
 
     def problem(self) -> str | None:
         """Why the library cannot be loaded, or that it finds no device."""

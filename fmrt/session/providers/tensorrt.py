@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 
 from fmrt.session.base import Session
 from fmrt.session.device_options import DeviceOptions
-from fmrt.session.providers.cuda import Cuda
+from fmrt.session.providers.cuda import INSTALL_CUDA, Cuda
 from fmrt.system.archive import BundleFile
 from fmrt.system.cache_directory import cache_directory
 
 
-@dataclass(frozen=True)
 class TensorRt(Cuda):
     """CUDA's devices and memory, and a cache of engines in the user's cache directory."""
 
-    library: str = "onnxruntime_providers_tensorrt"
+    library = "onnxruntime_providers_tensorrt"
 
     def options(self, device: int, wanted: DeviceOptions) -> dict[str, str]:
         """Engines take minutes to build, and are kept."""
@@ -38,3 +36,6 @@ class TensorRt(Cuda):
         """As on CUDA, but TensorRT's engines record no CUDA graphs of ours."""
         wanted = dataclasses.replace(wanted, cuda_graphs=False)
         return super().open(path, output, device, wanted, intra_op_threads)
+
+
+PROVIDER = TensorRt("tensorrt", "TensorrtExecutionProvider", f"{INSTALL_CUDA} tensorrt")
