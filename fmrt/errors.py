@@ -170,6 +170,10 @@ class CacheWarning(UserWarning):
     """A cache of vectors is there and is not used; says why."""
 
 
+class UnverifiedWarning(UserWarning):
+    """An adopted bundle's vectors were not compared with PyTorch's; says why."""
+
+
 _QUOTE = reprlib.Repr()
 _QUOTE.maxstring = _QUOTE.maxother = _QUOTE.maxlong = 60
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from fmrt.bundle.checked import Checked, place_inside, record_of, sha256
 from fmrt.bundle.manifest import (
     MANIFEST_FILE,
+    NOBODY,
     REFERENCE_FILE,
     FileRecord,
     Manifest,
@@ -25,13 +26,16 @@ from fmrt.bundle.regular import FIX
 from fmrt.errors import (
     BundleCorruptError,
     OptionError,
+    UnverifiedWarning,
     VariantNotFoundError,
+    VerificationError,
     quoted,
 )
 from fmrt.options import checked, file_path
 from fmrt.session import preferred_precisions
 from fmrt.session.onnx_files import MalformedGraphError, external_locations
 from fmrt.system.archive import SUFFIX, Archive, BundleFile, archive_at
+from fmrt.system.user_warning import warn_user
 
 if TYPE_CHECKING:
     from fmrt.bundle.hub import Repository
@@ -96,6 +100,8 @@ class Bundle:
                 "this is another bundle"
             )
         manifest = Manifest.from_bytes(data, directory / MANIFEST_FILE)
+        if manifest.unverified is not None:
+            warn_user(f"{path} is {manifest.unverified}", UnverifiedWarning)
         return cls(directory, manifest, found, repository, archive)
 
     @classmethod
@@ -260,8 +266,14 @@ class Bundle:
         Raises:
             BundleCorruptError: The file is missing or corrupt, or made with other options.
             OptionError: The bundle does not embed ``modality``.
+            VerificationError: An adopted bundle has no reference.
         """
         tower = self.manifest.tower(modality)
+        if self.manifest.reference == NOBODY:
+            raise VerificationError(
+                f"{self.path} has no reference vectors to compare or scale with: adopt it again "
+                "with --model MODEL, or with --record-reference"
+            )
         read = partial(read_reference, manifest=self.manifest, tower=tower)
         return self.checked(REFERENCE_FILE).use(read)
 

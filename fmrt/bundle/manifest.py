@@ -48,6 +48,8 @@ __all__ = [
 SCHEMA_VERSION = 1
 MANIFEST_FILE = "fmrt.json"
 REFERENCE_FILE = "reference.safetensors"
+# Whose the reference vectors are: PyTorch's, those of an adopted fp32 graph itself, or nobody's.
+PYTORCH, OWN_GRAPH, NOBODY = "pytorch", "graph", "none"
 # Real ones are of some 10 kB.
 MOST_BYTES = 4 << 20
 MOST_DIMENSIONS = 1 << 20
@@ -143,6 +145,8 @@ class Variant:
             makes a whole step of the last bit that padding changes in attention.
         packed: Whether the graph takes the padding out of a batch, and so computes tensors of
             another size for every batch.
+        alone: Whether each item is a batch of its own, since others in its batch change its vector,
+            as where activations are rounded by the largest of the whole batch.
     """
 
     name: Annotated[str, Printable("a short name", 200, 1)]
@@ -158,6 +162,7 @@ class Variant:
     quality: Quality | None = None
     padded: bool = True
     packed: bool = False
+    alone: bool = False
 
     def contradictions(self) -> Contradictions:
         """Fields that do not go together, with the reason."""
@@ -295,6 +300,8 @@ class Manifest:
         fmrt_version: The version of fmrt that wrote the bundle.
         schema_version: The version of this file's form.
         heads: Further graphs, one a task.
+        reference: Whose the reference vectors are: ``pytorch``; ``graph`` for those of an adopted
+            fp32 graph itself; ``none`` where there are none, and so nothing was verified.
     """
 
     source: Source
@@ -308,6 +315,7 @@ class Manifest:
     fmrt_version: Name
     schema_version: Annotated[int, Range(0, SCHEMA_VERSION)] = field(default=SCHEMA_VERSION)
     heads: tuple[TaskHead, ...] = ()
+    reference: Annotated[str, OneOf((PYTORCH, OWN_GRAPH, NOBODY))] = PYTORCH
 
     def contradictions(self) -> Contradictions:
         """Fields that do not go together, with the reason."""
@@ -336,6 +344,14 @@ class Manifest:
         for graph in self.graphs:
             yield graph.file, FileRecord(graph.sha256, graph.size)
             yield from graph.external.items()
+
+    @property
+    def unverified(self) -> str | None:
+        """Why no vector was compared with PyTorch's, in words; None where they were."""
+        return {
+            NOBODY: "unverified: no reference; adopt it again with --model MODEL to verify it",
+            OWN_GRAPH: "unverified: its reference vectors are its fp32 graph's own, not PyTorch's",
+        }.get(self.reference)
 
     @property
     def modalities(self) -> tuple[str, ...]:

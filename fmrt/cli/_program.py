@@ -41,13 +41,14 @@ from fmrt.errors import (
     ProviderWarning,
     QuantizationError,
     TruncationWarning,
+    UnverifiedWarning,
 )
 
 if TYPE_CHECKING:
     from fmrt.cli._process import Interruptible
 
 # Warnings for the user, shown as one line.
-OURS = (CacheWarning, ProviderWarning, TruncationWarning)
+OURS = (CacheWarning, ProviderWarning, TruncationWarning, UnverifiedWarning)
 # What a command imports, unless it says otherwise; before it begins, see `fmrt.cli._process`.
 NEEDS = "fmrt.embedder"
 QUIET = "say warnings and errors alone"

@@ -73,6 +73,10 @@ class Parts(NamedTuple):
         most = self.session.longest_padded
         return None if most is None else most * self.preprocess.stride
 
+    def budget(self, batch_tokens: int) -> int:
+        """Most positions of a batch, of which ``batch_tokens`` are allowed; 1 for one item each."""
+        return 1 if self.variant.alone else batch_tokens
+
     def window_sizes(self, total: int | None) -> Iterator[int]:
         """Most items of each window of a stream of ``total`` items; None if that is not known."""
         most = self.session.window_items
@@ -295,7 +299,7 @@ class Stream(Generic[T]):
         def calls(session: Session, workers: int) -> Calls:
             plan = plan_batches(
                 lengths,
-                self._budget,
+                parts.budget(self._budget),
                 longest_padded=parts.longest_padded,
                 workers=workers if self._group_of is None else 1,
             )

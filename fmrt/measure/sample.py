@@ -7,6 +7,7 @@ import random
 from collections.abc import Sequence
 
 from fmrt.bundle.bundle import Bundle
+from fmrt.bundle.manifest import NOBODY
 from fmrt.embedding.engine import Engine
 
 # Natural-length English, as docstrings and paragraphs have it: half are under 25 words, few over
@@ -22,7 +23,8 @@ def sample_items(engine: Engine, bundle: Bundle, count: int) -> list[object]:
         bundle: The bundle with the reference items.
         count: How many.
     """
-    reference = bundle.reference(engine.tower.modality).items
+    known = bundle.manifest.reference != NOBODY
+    reference = bundle.reference(engine.tower.modality).items if known else []
     if engine.tower.modality != "text":
         return [reference[i % len(reference)] for i in range(count)]
     words = sorted({word for text in reference for word in str(text).split()})
