@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -16,14 +14,13 @@ from fmrt._version import __version__
 from fmrt.bundle.bundle import Bundle, record_of
 from fmrt.bundle.card import write_card
 from fmrt.bundle.manifest import (
-    MANIFEST_FILE,
     REFERENCE_FILE,
     Manifest,
     Source,
     Variant,
 )
 from fmrt.embed_options import takes_options
-from fmrt.errors import ExportError, FmrtError, OptionError, QuantizationError
+from fmrt.errors import ExportError, FmrtError, QuantizationError
 from fmrt.export.choices import Report
 from fmrt.export.graphs import GraphWriter
 from fmrt.export.load import load_model
@@ -35,6 +32,7 @@ from fmrt.export.precision import full_precision
 from fmrt.export.quantize import quantize_bundle
 from fmrt.export.verification import verified
 from fmrt.export.writing.local_paths import remove_local_paths
+from fmrt.export.writing.place import check_target, placed
 from fmrt.export.writing.reference import write_references
 from fmrt.export.writing.source_card import copy_licences, read_source_card
 from fmrt.options import checked, file_path
@@ -73,7 +71,7 @@ def export_model(
     file_path("model", model)
     checked(report=report)
     asked = ExportOptions(**options)
-    _check_target(target, asked.overwrite)
+    check_target(target, asked.overwrite)
     say = report or (lambda _: None)
     loaded = _loaded(str(model), asked, say)
     _export(loaded, target, asked, say)
@@ -89,21 +87,14 @@ def _loaded(model: str, asked: ExportOptions, say: Report) -> Loaded:
 
 def _export(loaded: Loaded, target: Path, asked: ExportOptions, say: Report) -> None:
     """Write the bundle beside its place, and put it there when it is complete."""
-    stated, licence = read_source_card(loaded)
+    stated, licence = read_source_card(loaded.origin, loaded.adapters)
     for choice in (*loaded.choices, licence):
         say(f"  {choice}")
-    unfinished = target.with_name(f"{target.name}.partial-{os.getpid()}")
-    try:
-        unfinished.mkdir(parents=True)
+    with placed(target) as unfinished:
         with full_precision():
             _write(loaded, unfinished, asked.opset, say, cuda=asked.cuda)
         copy_licences(loaded.origin.path, unfinished)
         write_card(Bundle.open(unfinished), stated)
-        _put_in_place(unfinished, target)
-    except OSError as e:
-        raise ExportError(f"cannot write {target}: {e.strerror or e}") from e
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _quantized(target: Path, asked: ExportOptions, say: Report) -> Bundle:
@@ -121,35 +112,6 @@ def _quantized(target: Path, asked: ExportOptions, say: Report) -> Bundle:
         raise QuantizationError(
             f"{target} is exported, but {e}", target, names, e.refused
         ) from None
-
-
-def _check_target(target: Path, overwrite: bool) -> None:
-    """Refuse, before any work, a target that would be an error at its end."""
-    if not target.exists():
-        return
-    if not target.is_dir():
-        raise OptionError(f"{target} is a file; give a directory")
-    if not any(target.iterdir()):
-        return
-    if not (target / MANIFEST_FILE).is_file():
-        raise OptionError(f"{target} is not empty and not a bundle; give another directory")
-    if not overwrite:
-        raise OptionError(f"{target} holds a bundle; say --overwrite or give another directory")
-
-
-def _put_in_place(partial: Path, target: Path) -> None:
-    """Rename onto the target; a bundle there is moved aside first and put back on failure."""
-    if not target.exists():
-        partial.rename(target)
-        return
-    old = target.with_name(f"{target.name}.old-{os.getpid()}")
-    target.rename(old)
-    try:
-        partial.rename(target)
-    except OSError:
-        old.rename(target)
-        raise
-    shutil.rmtree(old)
 
 
 def _write(loaded: Loaded, directory: Path, opset: int | None, say: Report, *, cuda: bool) -> None:

@@ -3,10 +3,10 @@
 ``Embedder`` runs a bundle on onnxruntime, without torch or transformers, as ``EmbedOptions`` say.
 ``embed_to_file`` and ``embed_to_folder`` embed a whole input, and ``search`` searches what they
 wrote. ``Segmenter`` runs a bundle that segments images by ``SegmentPrompt``. ``export_model`` makes
-a bundle (with the ``export`` extra); ``Bundle`` is one on disk; ``verify_bundle`` checks one
-against PyTorch; ``push_bundle`` publishes one, and ``package_bundle`` makes it small.
-``evaluate`` tests embeddings on a data set, and ``draw_map`` draws one (with the ``evaluate``
-extra).
+a bundle, and ``adopt_onnx`` makes one of ONNX graphs (with the ``export`` extra); ``Bundle`` is one
+on disk; ``verify_bundle`` checks one against PyTorch; ``push_bundle`` publishes one, and
+``package_bundle`` makes it small. ``evaluate`` tests embeddings on a data set, and ``draw_map``
+draws one (with the ``evaluate`` extra).
 """
 
 from __future__ import annotations
@@ -18,7 +18,14 @@ from fmrt._version import __version__
 from fmrt.errors import FmrtError
 
 if TYPE_CHECKING:
-    from fmrt._api import draw_map, evaluate, export_model, package_bundle, quantize_bundle
+    from fmrt._api import (
+        adopt_onnx,
+        draw_map,
+        evaluate,
+        export_model,
+        package_bundle,
+        quantize_bundle,
+    )
     from fmrt.bundle.bundle import Bundle
     from fmrt.bundle.push import push_bundle
     from fmrt.data import Reading
@@ -45,6 +52,7 @@ __all__ = [
     "Segmentation",
     "Segmenter",
     "__version__",
+    "adopt_onnx",
     "draw_map",
     "embed_to_file",
     "embed_to_folder",
@@ -69,6 +77,7 @@ _HOMES = {
     "SegmentPrompt": "segmentation.prompt",
     "Segmentation": "segmentation.engine",
     "Segmenter": "segmenter",
+    "adopt_onnx": "_api",
     "draw_map": "_api",
     "embed_to_file": "jobs",
     "embed_to_folder": "jobs",

@@ -27,6 +27,18 @@ def export_model(model: str | Path, out: str | Path, **options: Any) -> Bundle:
     return run(model, out, **options)
 
 
+def adopt_onnx(graphs: str | Path, out: str | Path, **options: Any) -> Bundle:
+    """Make a bundle of another tool's ONNX graphs; see `fmrt.export.adopt_onnx` for the options.
+
+    Raises:
+        MissingExtraError: torch, transformers or another package of ``fmrt[export]`` is missing.
+        ExportError: The graphs cannot be adopted, with the reason.
+    """
+    with needing("Adopting ONNX graphs", "export"):
+        from fmrt.export import adopt_onnx as run
+    return run(graphs, out, **options)
+
+
 def quantize_bundle(bundle: str | Path, schemes: str | Sequence[str], **options: Any) -> Bundle:
     """Add quantized variants to a bundle; see `fmrt.export.quantize_bundle` for the options.
 

@@ -181,6 +181,7 @@ OPTIONS: Mapping[str, Check] = {
     "cuda": flag,
     "trust_remote_code": flag,
     "overwrite": flag,
+    "record_reference": flag,
     "min_cosine": number,
     "calibration": optional(file_path),
     "report": optional(function),

@@ -16,7 +16,8 @@ from fmrt.export.loading.pretrained import first_line
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model.bin")
 # What other runtimes need, and this exporter does not.
-NOT_NEEDED = ["onnx/*", "openvino/*", "*.h5", "*.msgpack", "*.ot", "*.gguf", "*.onnx", "*.mlmodel"]
+NOT_NEEDED = ["openvino/*", "*.h5", "*.msgpack", "*.ot", "*.gguf", "*.mlmodel"]
+GRAPHS = ["onnx/*", "*.onnx"]
 SNAPSHOT = re.compile(r"models--(?P<owner>.+?)--(?P<name>.+)")
 
 READ_BYTES = 1 << 22
@@ -58,8 +59,13 @@ class Origin:
         return digest.hexdigest()
 
 
-def fetch(name: str, revision: str | None) -> Origin:
+def fetch(name: str, revision: str | None, *, graphs: bool = False) -> Origin:
     """Find a model or adapter in a local directory, or download it from the hub.
+
+    Args:
+        name: A directory or hub id.
+        revision: Branch, tag or commit of a hub model.
+        graphs: Whether ONNX graphs are wanted too, and a file may be one.
 
     Raises:
         ExportError: There is none.
@@ -70,10 +76,12 @@ def fetch(name: str, revision: str | None) -> Origin:
         if revision is not None:
             raise OptionError("revision applies to hub models, and this is a local directory")
         return Origin(name, path)
+    if graphs and path.suffix == ".onnx" and path.is_file():
+        return Origin(name, path)
     if path.exists():
         check_file(path, name)
     try:
-        path = _download(name, revision)
+        path = _download(name, revision, graphs=graphs)
     except (HfHubHTTPError, HFValidationError, OSError) as e:
         raise ExportError(
             f"{name} is neither a directory nor a model the hub gives: {first_line(e)}"
@@ -81,10 +89,11 @@ def fetch(name: str, revision: str | None) -> Origin:
     return Origin(name, path, path.name)
 
 
-def _download(name: str, revision: str | None) -> Path:
+def _download(name: str, revision: str | None, *, graphs: bool) -> Path:
     """A snapshot, whose directory is named by its commit; from the cache where there is no hub."""
-    skip = [*NOT_NEEDED, "*.bin"]
+    unneeded = NOT_NEEDED if graphs else [*NOT_NEEDED, *GRAPHS]
+    skip = [*unneeded, "*.bin"]
     path = Path(snapshot_download(name, revision=revision, ignore_patterns=skip))
     if not any(path.rglob("*.safetensors")):
-        snapshot_download(name, revision=path.name, ignore_patterns=NOT_NEEDED)
+        snapshot_download(name, revision=path.name, ignore_patterns=unneeded)
     return path

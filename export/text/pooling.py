@@ -126,12 +126,51 @@ def pool(
     return torch.cat([POOLINGS[mode](pooled) for mode in modes], dim=-1)
 
 
+class TextHead(torch.nn.Module):
+    """Tokens' states to ``sentence_embedding``, as the source's own modules do.
+
+    The layers before and after the pooling are the model's own modules. Pooling is written here,
+    with the same result on every mode, since a graph needs it without branches on values and with
+    the prompt's length as an input.
+
+    Args:
+        source: A loaded model.
+    """
+
+    def __init__(self, source: TextSource) -> None:
+        super().__init__()
+        modules = list(source.model)
+        index = next(i for i, m in enumerate(modules) if isinstance(m, Pooling))
+        self.before = torch.nn.ModuleList(modules[1:index])
+        self.after = torch.nn.ModuleList(modules[index + 1 :])
+        self.modes = source.pooling_modes
+        self.config = source.transformer.auto_model.config
+
+    def forward(
+        self,
+        last_hidden_state: Tensor,
+        attention_mask: Tensor,
+        prompt_length: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Pool a batch.
+
+        Args:
+            last_hidden_state: Float ``[batch, sequence, hidden]``.
+            attention_mask: int64 ``[batch, sequence]``.
+            prompt_length: Tokens at the start to leave out of pooling, int64 ``[1]``.
+        """
+        features = {"token_embeddings": last_hidden_state, "attention_mask": attention_mask}
+        for module in self.before:
+            features = module(features)
+        hidden = features["token_embeddings"]
+        features["sentence_embedding"] = pool(self.modes, hidden, attention_mask, prompt_length)
+        for module in self.after:
+            features = module(features)
+        return {"sentence_embedding": features["sentence_embedding"]}
+
+
 class TextEmbedding(torch.nn.Module):
     """Tokens to ``last_hidden_state`` and ``sentence_embedding``, as the source's own modules do.
-
-    The backbone and the layers after the pooling are the model's own modules. Pooling is written
-    here, with the same result on every mode, since a graph needs it without branches on values and
-    with the prompt's length as an input.
 
     Args:
         source: A loaded model.
@@ -141,12 +180,8 @@ class TextEmbedding(torch.nn.Module):
 
     def __init__(self, source: TextSource, *, positions: bool = False) -> None:
         super().__init__()
-        modules = list(source.model)
-        index = next(i for i, m in enumerate(modules) if isinstance(m, Pooling))
-        self.transformer = modules[0]
-        self.before = torch.nn.ModuleList(modules[1:index])
-        self.after = torch.nn.ModuleList(modules[index + 1 :])
-        self.modes = source.pooling_modes
+        self.transformer = source.transformer
+        self.head = TextHead(source)
         self.positions = positions
         self.config = source.transformer.auto_model.config
 
@@ -170,15 +205,5 @@ class TextEmbedding(torch.nn.Module):
             features["token_type_ids"] = token_type_ids
         if self.positions:
             features["position_ids"] = (attention_mask.cumsum(1) - 1).clamp(min=0)
-        features = self.transformer(features)
-        last_hidden_state = features["token_embeddings"]
-        for module in self.before:
-            features = module(features)
-        hidden = features["token_embeddings"]
-        features["sentence_embedding"] = pool(self.modes, hidden, attention_mask, prompt_length)
-        for module in self.after:
-            features = module(features)
-        return {
-            "last_hidden_state": last_hidden_state,
-            "sentence_embedding": features["sentence_embedding"],
-        }
+        states = self.transformer(features)["token_embeddings"]
+        return {"last_hidden_state": states, **self.head(states, attention_mask, prompt_length)}

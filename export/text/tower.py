@@ -8,6 +8,7 @@ from functools import partial
 
 import torch
 
+from fmrt.bundle.bundle import Reference
 from fmrt.bundle.manifest import TextInput, Tower
 from fmrt.export.choices import Overrides
 from fmrt.export.loading.fetching import Origin
@@ -50,33 +51,8 @@ def load_text(origin: Origin, device: str, overrides: Overrides) -> Loaded:
 
 def _parts(source: TextSource, padding: Padding) -> Sequence[TowerPart]:
     inputs = example_batch(source)
-    tokenizer = source.model.tokenizer
-    spec = TextInput(
-        max_length=source.max_length,
-        pad_token_id=tokenizer.pad_token_id,
-        truncation_side=tokenizer.truncation_side,
-        prompts=dict(source.model.prompts),
-        default_prompt_name=source.model.default_prompt_name,
-        include_prompt=source.pooling.include_prompt,
-        padded=padding.harmless,
-        vocab_size=rows_of(source.transformer.auto_model),
-    )
-    tower = Tower(
-        modality="text",
-        inputs=tuple(inputs),
-        outputs=OUTPUTS,
-        embedding_output=OUTPUTS[1],
-        pooling="+".join(source.pooling_modes),
-        normalize=source.normalize,
-        input=spec,
-    )
-    encode = partial(source.model.encode, show_progress_bar=False)
-    reference = embed_references(
-        token_counter(tokenizer),
-        source.max_length,
-        spec.prompts.values(),
-        lambda text, prompt: encode(text, prompt=prompt),
-    )
+    tower = text_tower(source, tuple(inputs), padded=padding.harmless)
+    reference = pytorch_reference(source)
     axes = {name: (0, 1) for name in inputs if name != PROMPT_LENGTH}
     optional = tuple(name for name in inputs if name == PROMPT_LENGTH)
     module = TextEmbedding(source, positions=padding.positions).eval()
@@ -91,6 +67,49 @@ def _parts(source: TextSource, padding: Padding) -> Sequence[TowerPart]:
             optional=optional,
         )
     ]
+
+
+def text_tower(
+    source: TextSource, inputs: tuple[str, ...], *, padded: bool, outputs: tuple[str, ...] = OUTPUTS
+) -> Tower:
+    """The tower of a model, as the manifest states it.
+
+    Args:
+        source: The model.
+        inputs: Names of the graph's inputs.
+        padded: Whether texts of different lengths may share a batch.
+        outputs: Names of the graph's outputs, the text's vector the last.
+    """
+    tokenizer = source.model.tokenizer
+    return Tower(
+        modality="text",
+        inputs=inputs,
+        outputs=outputs,
+        embedding_output=OUTPUTS[1],
+        pooling="+".join(source.pooling_modes),
+        normalize=source.normalize,
+        input=TextInput(
+            max_length=source.max_length,
+            pad_token_id=tokenizer.pad_token_id,
+            truncation_side=tokenizer.truncation_side,
+            prompts=dict(source.model.prompts),
+            default_prompt_name=source.model.default_prompt_name,
+            include_prompt=source.pooling.include_prompt,
+            padded=padded,
+            vocab_size=rows_of(source.transformer.auto_model),
+        ),
+    )
+
+
+def pytorch_reference(source: TextSource) -> Reference:
+    """Reference texts with the vectors that PyTorch gives them."""
+    encode = partial(source.model.encode, show_progress_bar=False)
+    return embed_references(
+        token_counter(source.model.tokenizer),
+        source.max_length,
+        source.model.prompts.values(),
+        lambda text, prompt: encode(text, prompt=prompt),
+    )
 
 
 def example_batch(source: TextSource) -> dict[str, torch.Tensor]:

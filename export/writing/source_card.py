@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ from huggingface_hub import metadata_load
 
 from fmrt.bundle.card import CARD_FILE
 from fmrt.export.choices import Choice
+from fmrt.export.loading.adapter import AdapterFiles
+from fmrt.export.loading.fetching import Origin
 from fmrt.export.loading.pretrained import first_line
-from fmrt.export.part import Loaded
 
 # The part of the front matter that stays true of the same weights in another form.
 KEPT = ("license", "license_name", "license_link", "language", "datasets", "base_model")
@@ -19,16 +21,18 @@ LICENCES = ("license", "licence", "copying", "notice")
 PROSE = ("", ".txt", ".md", ".rst")
 
 
-def read_source_card(loaded: Loaded) -> tuple[dict[str, Any], Choice]:
+def read_source_card(
+    origin: Origin, adapters: Sequence[AdapterFiles] = ()
+) -> tuple[dict[str, Any], Choice]:
     """What the source's card states, and what to tell the user of its licence.
 
     The base of a bundle is the hub's model that it was made from; of a local directory, the base
     that its card names.
     """
-    stated, problem = _metadata(loaded.origin.path / CARD_FILE)
+    stated, problem = _metadata(origin.path / CARD_FILE)
     kept = {name: stated[name] for name in KEPT if stated.get(name)}
     # A loaded sentence-transformers directory may be an adapter itself, and then is named twice.
-    origins = (loaded.origin, *loaded.adapters)
+    origins = (origin, *adapters)
     bases = list(dict.fromkeys(each.name for each in origins if each.revision is not None))
     if bases:
         kept["base_model"] = bases[0] if len(bases) == 1 else bases

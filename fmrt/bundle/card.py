@@ -12,7 +12,7 @@ from typing import Any
 
 from fmrt.bundle.bundle import Bundle
 from fmrt.bundle.card_recipes import recipes
-from fmrt.bundle.manifest import Manifest, Tower, Variant
+from fmrt.bundle.manifest import NOBODY, OWN_GRAPH, PYTORCH, Manifest, Tower, Variant
 from fmrt.system.whole_file import write_whole
 
 CARD_FILE = "README.md"
@@ -35,6 +35,11 @@ TAGS = {
     ("text", "audio"): ("zero-shot-audio-classification",),
 }
 SEGMENTATION = "mask-generation"
+_ERRORS = {
+    PYTORCH: "The errors are the distance from PyTorch's vectors over reference items.",
+    OWN_GRAPH: "The errors are the distance from the fp32 graph's own vectors, not PyTorch's.",
+    NOBODY: "No errors were measured, as there is no reference.",
+}
 
 
 def front_matter(manifest: Manifest, stated: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,9 +114,7 @@ def _marked(bundle: Bundle, repository: str) -> str:
     sections = [
         BEGIN,
         f"# {source.model.rsplit('/', 1)[-1]}, in ONNX",
-        f"`{source.model}`{at}{more}, exported by fmrt {manifest.fmrt_version} to ONNX "
-        "graphs that end in the embedding. Each was checked against PyTorch with ONNX Runtime "
-        "before this card was written; `fmrt verify` does it again.",
+        f"`{source.model}`{at}{more}, {_made(manifest)}",
         _table(("", ""), _facts(manifest)),
         "## Graphs",
         _table(
@@ -119,7 +122,7 @@ def _marked(bundle: Bundle, repository: str) -> str:
              "worst cosine"),
             map(_graph, manifest.graphs),
         ),
-        "The errors are the distance from PyTorch's vectors over reference items.",
+        _ERRORS[manifest.reference],
         *_quantization(manifest),
         "## Use it",
         *(f"### {recipe.title}\n\n```{recipe.language}\n{recipe.code}\n```"
@@ -127,6 +130,21 @@ def _marked(bundle: Bundle, repository: str) -> str:
         END,
     ]  # fmt: skip
     return "\n\n".join(sections) + "\n"
+
+
+def _made(manifest: Manifest) -> str:
+    """The rest of a sentence about the model, and what was verified of it."""
+    version = manifest.fmrt_version
+    if manifest.unverified is not None:
+        return (
+            f"whose ONNX graphs, made by another tool, were adopted by fmrt {version}. They are "
+            f"{manifest.unverified}."
+        )
+    return (
+        f"exported by fmrt {version} to ONNX graphs that end in the embedding. Each was checked "
+        "against PyTorch with ONNX Runtime before this card was written; `fmrt verify` does it "
+        "again."
+    )
 
 
 def _facts(manifest: Manifest) -> list[Sequence[str]]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from fmrt._version import __version__
 from fmrt.cli import (
+    adopt,
     bench,
     completion,
     embed,
@@ -55,6 +56,7 @@ QUIET = "say warnings and errors alone"
 # Each has add_parser(subparsers) and run(args) -> exit code.
 COMMANDS = (
     export,
+    adopt,
     quantize,
     package,
     push,
@@ -129,9 +131,14 @@ def _warnings_at_the_end() -> Iterator[None]:
         # Pillow's, about metadata of images that it reads nevertheless.
         warnings.filterwarnings("ignore", module=r"PIL\.")
         yield
+    said: set[str] = set()
     for warning in caught:
         if issubclass(warning.category, OURS):
-            _say(f"warning: {flat(str(warning.message))}")
+            line = f"warning: {flat(str(warning.message))}"
+            # A command may open a bundle more than once.
+            if not issubclass(warning.category, UnverifiedWarning) or line not in said:
+                _say(line)
+            said.add(line)
         else:
             warnings.showwarning(
                 warning.message, warning.category, warning.filename, warning.lineno

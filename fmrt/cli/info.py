@@ -141,6 +141,7 @@ def _facts(bundle: Bundle) -> list[tuple[str, str]]:
         ("matryoshka", ", ".join(map(str, manifest.matryoshka_dims)) or "none"),
         *(fact for tower in manifest.towers for fact in _tower(tower)),
         *(("can", f"{head.task} {head.modality}s") for head in manifest.heads),
+        *([("verified", manifest.unverified)] if manifest.unverified else []),
         ("made by", f"fmrt {manifest.fmrt_version}, {packages or 'unknown packages'}"),
         ("total size", size(total)),
         ("manifest", f"SHA-256 {bundle.manifest_sha256}"),

@@ -1,0 +1,165 @@
+"""Measures adopted graphs: against a reference, and what a batch does to a text's vector."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+
+from fmrt.arrays import Vectors
+from fmrt.bundle.bundle import Bundle, Reference
+from fmrt.bundle.manifest import NOBODY, OWN_GRAPH, Variant
+from fmrt.errors import ExportError, said
+from fmrt.export.choices import Report
+from fmrt.export.text.reference import SENTENCES, reference_texts, token_counter
+from fmrt.export.text.source import TextSource
+from fmrt.verify import check, checking_engine, passes
+
+FP32 = "fp32"
+# Of the largest component: what batch mates may change by rounding alone.
+UNCHANGED = {"fp32": 1e-5, "fp16": 5e-3, "bf16": 5e-2}
+# What a graph is called that keeps no tolerance of its own precision, but that of a looser one.
+LOOSER = {"fp32": ("fp32-approximate",), "int8": ("int8-dynamic",)}
+# Texts of one length each, so that a batch of them has no padding.
+WORDS = ("cat", "river", "seven", "green", "house", "never", "music", "stone")
+
+
+def own_reference(bundle: Bundle, source: TextSource) -> Reference:
+    """Reference texts with the vectors that the bundle's fp32 graph gives them, each alone.
+
+    Raises:
+        ExportError: There is no such graph, or ONNX Runtime does not run it.
+    """
+    fp32 = next((v for v in bundle.manifest.variants if v.precision == FP32), None)
+    if fp32 is None:
+        raise ExportError("there is no fp32 graph, whose vectors --record-reference would record")
+    count, length = token_counter(source.model.tokenizer), source.max_length
+    items = reference_texts(count, length, source.model.prompts.values())
+    engine = checking_engine(bundle, fp32, "cpu")
+    try:
+        rows = [engine.vectors([text], prompt)[0] for text, prompt in items]
+    finally:
+        engine.close()
+    return Reference(
+        items=[text for text, _ in items],
+        prompts=[prompt for _, prompt in items],
+        lengths=np.array([min(count(prompt + text), length) for text, prompt in items]),
+        embeddings=np.stack(rows),
+    )
+
+
+@dataclass(frozen=True)
+class Checker:
+    """Checks the variants of a bundle that is being written.
+
+    Attributes:
+        bundle: The bundle.
+        model: The model whose vectors are the reference, for messages.
+        say: Takes lines for the user.
+    """
+
+    bundle: Bundle
+    model: str
+    say: Report
+
+    def kept(self) -> tuple[Variant, ...]:
+        """The variants that passed, with what was measured; the first must pass.
+
+        Raises:
+            ExportError: The first does not run, or does not give the reference's vectors.
+        """
+        kept: list[Variant] = []
+        for variant in self.bundle.manifest.variants:
+            try:
+                kept.append(self._measured(variant))
+            except ExportError as e:
+                if not kept:
+                    raise
+                self.say(f"left out {e}")
+                self._remove(variant)
+        return tuple(kept)
+
+    def _measured(self, variant: Variant) -> Variant:
+        free = dataclasses.replace(variant, provider="any")
+        alone = dataclasses.replace(self.bundle.manifest, variants=(free,))
+        bundle = Bundle(self.bundle.path, alone)
+        try:
+            found = self._by_batch(bundle, self._compared(bundle, free))
+        except ExportError:
+            raise
+        except Exception as e:  # a graph that ONNX Runtime does not load, or not run
+            why = said(e).replace(f"{self.bundle.path}/", "")
+            raise ExportError(f"{variant.name}: the CPU does not run it: {why}") from e
+        return dataclasses.replace(found, provider=variant.provider)
+
+    def _compared(self, bundle: Bundle, variant: Variant) -> Variant:
+        """The variant with its parity, in the precision whose tolerance it keeps.
+
+        Raises:
+            ExportError: It keeps none.
+        """
+        if bundle.manifest.reference == NOBODY:
+            return variant
+        reference = bundle.reference("text")
+        engine = checking_engine(bundle, variant, "cpu")
+        try:
+            report = check(engine, reference)
+        finally:
+            engine.close()
+        if report.error is not None:
+            raise ExportError(f"{variant.name}: {report.error}")
+        parity = report.parity
+        words = f"max abs error {parity.max_abs_error:.1e}, worst cosine {parity.min_cosine:.6f}"
+        first = variant.name == self.bundle.manifest.variants[0].name
+        precisions = [variant.precision]
+        if not (first and variant.precision == FP32):
+            precisions += LOOSER.get(variant.precision, ())
+        for precision in precisions:
+            taken = dataclasses.replace(variant, precision=precision)
+            if passes(parity, taken, reference.embeddings):
+                self.say(f"verified {variant.name} as {precision}: {words}")
+                return dataclasses.replace(taken, parity=parity, checked_on="cpu")
+        raise ExportError(
+            f"{variant.name}: the graph does not give the vectors of {self._whose} ({words}): it "
+            "was made from other weights or with another pooling, or is too coarse"
+        )
+
+    @property
+    def _whose(self) -> str:
+        own = self.bundle.manifest.reference == OWN_GRAPH
+        return "its fp32 graph" if own else self.model
+
+    def _by_batch(self, bundle: Bundle, variant: Variant) -> Variant:
+        """The variant, with what its texts may share a batch with."""
+        bound = UNCHANGED.get(variant.precision, UNCHANGED[FP32])
+        moved = _moved(bundle, variant, WORDS)
+        if moved > bound:
+            self.say(
+                f"  {variant.name}: a text's vector depends on the others of its batch, by up to "
+                f"{moved:.1e} of its largest component: each text will be a batch of its own"
+            )
+            return dataclasses.replace(variant, alone=True)
+        padded = _moved(bundle, variant, SENTENCES)
+        if padded > bound:
+            self.say(
+                f"  {variant.name}: padding changes a text's vector, by up to {padded:.1e} of its "
+                "largest component: batches will be of one length"
+            )
+            return dataclasses.replace(variant, padded=False)
+        return variant
+
+    def _remove(self, variant: Variant) -> None:
+        for name in (variant.file, *variant.external):
+            (self.bundle.path / name).unlink(missing_ok=True)
+
+
+def _moved(bundle: Bundle, variant: Variant, texts: tuple[str, ...]) -> float:
+    """How far a batch moves the vectors of its texts, as a part of the largest component."""
+    engine = checking_engine(bundle, variant, "cpu")
+    try:
+        together: Vectors = engine.vectors(texts)
+        alone = np.concatenate([engine.vectors([text]) for text in texts])
+    finally:
+        engine.close()
+    return float(np.abs(together - alone).max() / max(float(np.abs(alone).max()), 1e-30))
