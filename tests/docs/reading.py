@@ -17,6 +17,7 @@ SHOWN = ("text", "diff", "{eval-rst}", "{include}", "{toctree}")
 REASONS = (
     "needs a GPU",
     "needs a plug-in",
+    "needs optimum",
     "part of a change to the tests",
     "tests in CI are these commands",
 )
