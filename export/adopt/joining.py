@@ -28,6 +28,15 @@ ATTRIBUTES = {"allowzero": 14, "select_last_index": 12}
 PART_OF_SHAPE = 15
 
 
+class _Layers(Part):
+    """What comes after a text model's tokens' states."""
+
+    @property
+    def modality(self) -> str:
+        """Of the graph that it is put after."""
+        return "text"
+
+
 def make_head(source: TextSource, width: int, opset: int) -> ir.Model:
     """The graph from ``last_hidden_state`` to ``sentence_embedding``, for a graph of some opset.
 
@@ -46,7 +55,7 @@ def make_head(source: TextSource, width: int, opset: int) -> ir.Model:
     axes = {STATES: (0, 1), MASK: (0, 1)}
     optional = tuple(name for name in inputs if name == PROMPT_LENGTH)
     module = TextHead(source).eval()
-    part = Part(stem="head", module=module, inputs=inputs, axes=axes, optional=optional)
+    part = _Layers(stem="head", module=module, inputs=inputs, axes=axes, optional=optional)
     head = trace(part, "text", max(opset, OPSETS.start))
     _lower(head, opset)
     return head

@@ -199,7 +199,7 @@ def run_graph(
     return values
 
 
-class _GraphTransformer(Transformer):  # type: ignore[misc]  # of a library without types
+class _GraphTransformer(Transformer):
     """sentence-transformers' first module, whose model is a graph."""
 
     def _load_model(self, *_: Any, graph: GraphBackbone, **__: Any) -> GraphBackbone:
