@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from itertools import chain, compress, islice
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +16,13 @@ from fmrt.arrays import Feeds
 from fmrt.bundle.manifest import TextInput
 from fmrt.errors import BundleCorruptError, InputError, TextTooLongError, quoted
 from fmrt.options import text_problem
-from fmrt.preprocess.cutting import Cutter
 from fmrt.preprocess.plain_text import is_plain, plain_tokenizer
 from fmrt.preprocess.tokenizing import TokenizerFailedError, failing
 from fmrt.system import native
 from fmrt.system.archive import BundleFile
+
+if TYPE_CHECKING:
+    from fmrt.preprocess.cutting import Cutter
 
 # Characters that are tokenized of a longer text, at first: for each token that the model takes, and
 # at least; and by what that grows while these are not enough.
@@ -50,6 +51,7 @@ class Tokens:
         errors: Texts that cannot be embedded, by row.
         pad_token_id: Fills ``input_ids`` after the last token.
         counted: Whether no text was cut before it was tokenized.
+        starts: Offset of each text's ids, int64 ``[n]``.
     """
 
     ids: NDArray[np.int64]
@@ -59,11 +61,10 @@ class Tokens:
     errors: Mapping[int, InputError]
     pad_token_id: int
     counted: bool = True
+    starts: NDArray[np.int64] = field(init=False)
 
-    @cached_property
-    def starts(self) -> NDArray[np.int64]:
-        """Offset of each text's ids, int64 ``[n]``."""
-        return np.cumsum(self.lengths) - self.lengths
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "starts", self.lengths.cumsum() - self.lengths)
 
     def feeds(self, rows: NDArray[np.int64]) -> Feeds:
         """Model inputs of some rows, right-padded, each int64 ``[rows, longest]``."""
@@ -126,7 +127,6 @@ class TextPreprocessor:
                 self._tokenizer.no_padding()
                 self._tokenizer.enable_truncation(spec.max_length, direction=spec.truncation_side)
                 self._special_tokens = self._tokenizer.num_special_tokens_to_add(is_pair=False)
-                self._cutter = Cutter(self._tokenizer, left=spec.truncation_side == "left")
         except TokenizerFailedError as e:
             raise BundleCorruptError(f"{tokenizer_file} is not a tokenizer: {e}") from e
         if spec.max_length < self._special_tokens:
@@ -138,6 +138,8 @@ class TextPreprocessor:
         self.vocab_size = spec.vocab_size
         self.limit = spec.max_length
         self.padded = spec.padded
+        # None until a long text comes.
+        self._cutter: Cutter | None = None
         # None until many texts come; then empty, or the quicker tokenizer.
         self._plain: list[Tokenizer] | None = None
         self._has_types = self._gives_types()
@@ -236,7 +238,7 @@ class TextPreprocessor:
             InputError: As of `check_text`, or the text is too long to be tokenized as a whole.
         """
         while reach < min(len(text), MAX_CHARACTERS):
-            part, unsure = self._cutter.cut(text, reach)
+            part, unsure = self._cut(text, reach)
             if len(part) < len(text):
                 check_text(part, len(text) - len(part) if self._left else 0)
                 return _Part(part if self._left else prompt + part, reach, unsure)
@@ -247,6 +249,14 @@ class TextPreprocessor:
                 "cannot be cut without a change to its tokens; split it into documents"
             )
         return _Part(prompt + check_text(text), None, 0)
+
+    def _cut(self, text: str, reach: int) -> tuple[str, int]:
+        """A part of a long text, see `Cutter.cut`."""
+        if self._cutter is None:
+            from fmrt.preprocess.cutting import Cutter  # start-up stays quick
+
+            self._cutter = Cutter(self._tokenizer, left=self._left)
+        return self._cutter.cut(text, reach)
 
     def _enough(
         self,

@@ -39,7 +39,7 @@ NEEDED = {
     *("system.native", "system.progress", "system.user_warning", "system.whole_file"),
 }
 # And those that it needs when it loads a bundle of texts.
-OF_TEXTS = {f"preprocess.{name}" for name in ("cutting", "plain_text", "text", "tokenizing")}
+OF_TEXTS = {f"preprocess.{name}" for name in ("plain_text", "text", "tokenizing")}
 # Of other packages and of Python, those that take milliseconds and that nothing there needs.
 NEVER = {"filelock", "huggingface_hub", "sqlite3", "tqdm", "pkgutil", "pydoc", "unittest"}
 
