@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import statistics
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
+
+from fmrt.measure.calibration import ratios
 
 ROUNDS = 9
 Feeds = list[dict[str, np.ndarray]]
@@ -61,15 +62,6 @@ def compare(benchmark: Any, ways: Mapping[str, Callable[[], None]], rounds: int 
 
     benchmark.pedantic(turn, rounds=rounds, warmup_rounds=1)
     benchmark.extra_info["ratios"] = ratios({n: times[-rounds:] for n, times in seconds.items()})
-
-
-def ratios(seconds: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    """Speeds of the ways to that of the first, medians over the rounds."""
-    first = next(iter(seconds.values()))
-    return {
-        name: statistics.median(a / b for a, b in zip(first, times, strict=True))
-        for name, times in seconds.items()
-    }
 
 
 def as_bytes(model: ir.Model) -> bytes:

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 import fmrt
-from benchmarks.measuring.turns import ratios, session
+from benchmarks.measuring.turns import session
+from fmrt.measure.calibration import ratios
 from fmrt.session import SLOW_CPU_FUSIONS
 from fmrt.session.huge_pages import huge_pages
 from fmrt.system.cores import available_cores

@@ -141,22 +141,17 @@ class _MaskedRows(RewriteRuleClassBase):
 
     def check(self, _: Any, lowest: ir.Value, one: ir.Value, zero: ir.Value, **__: Any) -> bool:
         floor = scalar(lowest)
-        return (
-            floor is not None
-            and bool(np.isfinite(floor))
-            and scalar(one) == 1.0
-            and scalar(zero) == 0.0
-        )
+        return floor is not None and self._hides(floor) and (scalar(one), scalar(zero)) == (1, 0)
+
+    def _hides(self, floor: float) -> bool:
+        return bool(np.isfinite(floor))
 
     def rewrite(self, op: Any, attended: ir.Value, **_: Any) -> Any:
         return op.Identity(attended)
 
 
-class _LowRows(RewriteRuleClassBase):
+class _LowRows(_MaskedRows):
     """The same where what is allowed is read off the bias, as in T5: above the lowest number."""
-
-    def __init__(self) -> None:
-        super().__init__(remove_nodes=False)
 
     def pattern(
         self, op: Any, bias: Any, lowest: Any, scores: Any, values: Any, one: Any, zero: Any
@@ -167,14 +162,5 @@ class _LowRows(RewriteRuleClassBase):
         )
         return op.Where(op.Less(op.ReduceSum(allowed, [-1], keepdims=1), one), zero, attended)
 
-    def check(self, _: Any, lowest: ir.Value, one: ir.Value, zero: ir.Value, **__: Any) -> bool:
-        floor = scalar(lowest)
-        return (
-            floor is not None
-            and floor == np.finfo(np.float32).min
-            and scalar(one) == 1.0
-            and scalar(zero) == 0.0
-        )
-
-    def rewrite(self, op: Any, attended: ir.Value, **_: Any) -> Any:
-        return op.Identity(attended)
+    def _hides(self, floor: float) -> bool:
+        return floor == float(np.finfo(np.float32).min)

@@ -9,8 +9,8 @@ it.
 
 Seen from the end of the graph: a node whose every reader takes one token alone may itself work on
 that token, if it works on each token by itself. From there on the same holds for the nodes before
-of it. Where a value has other readers too, the token is taken from it. A mask's row is written
-anew, so that nothing asks for the mask of all tokens.
+it. Where a value has other readers too, the token is taken from it. A mask's row is written anew,
+so that nothing asks for the mask of all tokens.
 
 Gain: up to a layer's time; ``benchmarks/suites/test_choices.py::test_pooled_token`` measures it.
 """

@@ -142,6 +142,11 @@ def _short(value: object) -> str:
     return shown if len(shown) <= _SHOWN else f"{shown[: _SHOWN - 3]}..."
 
 
+def names_in(text: str) -> list[str]:
+    """Names joined with commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 def positive(text: str) -> int:
     """Parse a whole number of at least 1."""
     number = int(text) if re.fullmatch(r"[0-9]{1,10}", text) else 0

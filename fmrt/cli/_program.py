@@ -33,6 +33,7 @@ from fmrt.cli import (
 from fmrt.cli import map as map_
 from fmrt.cli._arguments import Parser, in_flags
 from fmrt.cli._process import discard
+from fmrt.cli._say import warn
 from fmrt.cli._status import FAILED, INTERRUPTED, PARTLY, USAGE
 from fmrt.cli._text import flat
 from fmrt.errors import (
@@ -137,7 +138,7 @@ def _warnings_at_the_end() -> Iterator[None]:
             line = f"warning: {flat(str(warning.message))}"
             # A command may open a bundle more than once.
             if not issubclass(warning.category, UnverifiedWarning) or line not in said:
-                _say(line)
+                warn(line)
             said.add(line)
         else:
             warnings.showwarning(
@@ -157,7 +158,7 @@ def _ended(args: argparse.Namespace, interruptible: Interruptible) -> int:
         message = "; ".join([said, *getattr(e, "__notes__", ())])
         return _fail(message, PARTLY if partly else FAILED)
     except KeyboardInterrupt as e:
-        _say(flat(str(e)) or "interrupted")
+        warn(flat(str(e)) or "interrupted")
         return INTERRUPTED
     except OSError as e:
         return _lost(e)
@@ -183,9 +184,5 @@ def _lost(error: OSError) -> int:
 
 
 def _fail(message: str, status: int = FAILED) -> int:
-    _say(f"error: {flat(message)}")
+    warn(f"error: {flat(message)}")
     return status
-
-
-def _say(line: str) -> None:
-    print(f"fmrt: {line}", file=sys.stderr)

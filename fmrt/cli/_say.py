@@ -17,6 +17,11 @@ def tell(args: argparse.Namespace, line: str) -> None:
         print(line, file=sys.stderr)
 
 
+def warn(line: str) -> None:
+    """Say a warning or an error on standard error."""
+    print(f"fmrt: {line}", file=sys.stderr)
+
+
 def show(args: argparse.Namespace, text: str) -> None:
     """Print a result for people."""
     if not args.quiet:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,7 @@ from fmrt.cli._arguments import (
     positive,
     reading_of,
 )
-from fmrt.cli._say import tell
+from fmrt.cli._say import tell, warn
 from fmrt.cli._status import DONE
 from fmrt.cli._text import shortened
 from fmrt.errors import DataError, OptionError, quoted
@@ -147,7 +146,7 @@ def _how(args: argparse.Namespace) -> dict[str, Any]:
         "reading": reading_of(args, keep=args.keep, on_error=args.on_error),
         "overwrite": args.overwrite,
         "report": partial(tell, args),
-        "warn": _warn,
+        "warn": warn,
         "variant": args.variant,
         "provider": args.provider,
         "revision": args.revision,
@@ -202,7 +201,3 @@ def _shard_format(text: str) -> str:
     if text not in known:
         raise argparse.ArgumentTypeError(f"{text!r}; choose from: {', '.join(known)}")
     return text
-
-
-def _warn(line: str) -> None:
-    print(f"fmrt: {line}", file=sys.stderr)

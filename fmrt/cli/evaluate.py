@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fmrt.cli._arguments import Parser, Subparsers, add_embedding, options_of, positive
+from fmrt.cli._arguments import Parser, Subparsers, add_embedding, names_in, options_of, positive
 from fmrt.cli._say import as_json, print_json, show, tell
 from fmrt.cli._text import size, table
 from fmrt.errors import OptionError
@@ -55,7 +55,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--task",
         metavar="T",
-        type=_names,
+        type=names_in,
         help="tasks, joined with commas: knn, probe, few-shot, clustering, zero-shot, similarity, "
         "bitext, retrieval, segmentation, checks (default: all that DATA does for)",
     )
@@ -72,7 +72,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def _add_models(parser: Parser) -> None:
     parser.add_argument(
-        "--variant", metavar="V", type=_names, help="variants of each bundle, joined with commas"
+        "--variant", metavar="V", type=names_in, help="variants of each bundle, joined with commas"
     )
     parser.add_argument("--provider", metavar="P", default="cpu", help="as for fmrt embed")
     parser.add_argument("--workers", metavar="N", type=positive, help="as for fmrt embed")
@@ -268,17 +268,13 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
 def whole(text: str) -> int:
     """Parse a whole number of at least 0."""
     return 0 if text.strip("0") == "" and text else positive(text)
 
 
 def _numbers(text: str) -> Sequence[int]:
-    numbers: list[Any] = [positive(one) for one in _names(text)]
+    numbers: list[Any] = [positive(one) for one in names_in(text)]
     if not numbers:
         raise argparse.ArgumentTypeError(f"{text!r} holds no number")
     return tuple(numbers)

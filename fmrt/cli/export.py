@@ -6,10 +6,10 @@ import argparse
 import shlex
 from typing import TYPE_CHECKING
 
-from fmrt.cli._arguments import Parser, Subparsers, positive
+from fmrt.cli._arguments import Parser, Subparsers, names_in, positive
 from fmrt.cli._say import reporter, show
 from fmrt.cli._status import DONE
-from fmrt.cli.quantize import SCHEMES, add_quality, names, print_variants
+from fmrt.cli.quantize import SCHEMES, add_quality, print_variants
 from fmrt.errors import QuantizationError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--quantize",
         metavar="SCHEMES",
-        type=names,
+        type=names_in,
         default=[],
         help=f"add quantized variants: {SCHEMES}",
     )

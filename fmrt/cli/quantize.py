@@ -6,7 +6,7 @@ import argparse
 import shlex
 from typing import TYPE_CHECKING
 
-from fmrt.cli._arguments import Subparsers, add_pin, real
+from fmrt.cli._arguments import Subparsers, add_pin, names_in, real
 from fmrt.cli._say import reporter, show
 from fmrt.cli._status import DONE
 from fmrt.cli._variants import variants_table
@@ -29,7 +29,7 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     parser.set_defaults(run=run, needs="fmrt.export.quantize")
     parser.add_argument("bundle", metavar="BUNDLE", help="a bundle's directory, or its hub id")
-    parser.add_argument("schemes", metavar="SCHEMES", type=names, help=SCHEMES)
+    parser.add_argument("schemes", metavar="SCHEMES", type=names_in, help=SCHEMES)
     parser.add_argument(
         "-o",
         "--out",
@@ -57,11 +57,6 @@ def add_quality(parser: argparse.ArgumentParser) -> None:
         help="your own items to calibrate on: one text per line, or a folder of images or sounds "
         "(default: the exporter's)",
     )
-
-
-def names(text: str) -> list[str]:
-    """Names joined with commas."""
-    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def run(args: argparse.Namespace) -> int:

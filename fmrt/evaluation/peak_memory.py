@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import re
 from pathlib import Path
-from types import TracebackType
 
 _STATUS, _REFERENCES = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _RESET_PEAK = "5"
@@ -33,12 +32,7 @@ class PeakMemory:
             self._start = None
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._start is not None:
             self.grown = max(0, (_bytes("VmHWM") or 0) - self._start)
 

@@ -96,9 +96,14 @@ def compare(ways: Mapping[K, Callable[[], object]], rounds: int = ROUNDS) -> dic
             start = time.perf_counter()
             run()
             seconds[way].append(time.perf_counter() - start)
-    first = seconds[next(iter(ways))][1:]
+    return ratios({way: times[1:] for way, times in seconds.items()})
+
+
+def ratios(seconds: Mapping[K, Sequence[float]]) -> dict[K, float]:
+    """Speeds relative to the first way, medians over the rounds."""
+    first = next(iter(seconds.values()))
     return {
-        way: statistics.median(a / b for a, b in zip(first, times[1:], strict=True))
+        way: statistics.median(a / b for a, b in zip(first, times, strict=True))
         for way, times in seconds.items()
     }
 
