@@ -26,6 +26,7 @@ Each also inherits the builtin that a caller would expect to catch.
 
 from __future__ import annotations
 
+import re
 import reprlib
 from typing import TYPE_CHECKING
 
@@ -33,9 +34,33 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+_FLAG = re.compile(r"(?<![\w-])--[a-z]+(?:-[a-z]+)*")
+# Flags that are no argument of the same name in Python, and those of other programs.
+_ARGUMENTS = {
+    "--ignore-provenance": "check_provenance=False",
+    "--max-item-size": "max_item_bytes",
+    "--no-header": "header=False",
+    "--no-normalize": "normalize=False",
+    "--no-verify": "verify=False",
+    "--overwrite": "overwrite=True",
+    "--task": "tasks",
+}
+_NOT_OURS = frozenset({"--gpus"})
+
 
 class FmrtError(Exception):
-    """Base of all errors that fmrt raises on purpose; its text is one line for the user."""
+    """Base of all errors that fmrt raises on purpose; its text is one line for the user.
+
+    Where the text names flags of the command line, a note says what they are in Python.
+    """
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*arguments)
+        message = str(arguments[0]) if arguments else ""
+        if "--" in message:
+            flags = [f for f in dict.fromkeys(_FLAG.findall(message)) if f not in _NOT_OURS]
+            if flags:
+                self.add_note(f"In Python: {', '.join(map(_argument, flags))}")
 
 
 class BundleError(FmrtError):
@@ -176,6 +201,11 @@ class UnverifiedWarning(UserWarning):
 
 _QUOTE = reprlib.Repr()
 _QUOTE.maxstring = _QUOTE.maxother = _QUOTE.maxlong = 60
+
+
+def _argument(flag: str) -> str:
+    """What a flag of the command line is in Python."""
+    return f"{flag} is {_ARGUMENTS.get(flag) or flag[2:].replace('-', '_')}"
 
 
 # Characters of what another library says, which may quote what it read.

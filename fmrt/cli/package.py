@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import shlex
 
-from fmrt.cli._arguments import Subparsers, add_pin
+from fmrt.cli._arguments import Subparsers, add_pin, names_in
 from fmrt.cli._say import reporter, show
 from fmrt.cli._status import DONE
-from fmrt.cli.quantize import names
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -33,7 +32,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--variant",
         metavar="V",
-        type=names,
+        type=names_in,
         help="a variant's name or a precision, or several joined with commas (default: what the "
         "CPU takes unasked)",
     )

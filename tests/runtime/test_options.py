@@ -13,8 +13,9 @@ import pytest
 import fmrt
 from fmrt.cli import main
 from fmrt.cli._program import make_parser
+from fmrt.data import read_records
 from fmrt.embed_options import NAMES
-from fmrt.errors import FmrtError, OptionError
+from fmrt.errors import DataError, FmrtError, OptionError
 from fmrt.options import OPTIONS as CHECKED
 
 # Each is checked in a table, or where its field of EmbedOptions is declared.
@@ -255,3 +256,15 @@ def test_every_option_that_is_checked_has_a_check() -> None:
     ]
     named = {keyword.arg for call in calls for keyword in call.keywords}
     assert {"normalize", "provider"} <= named <= CHECKED.keys()
+
+
+def test_an_error_that_names_flags_has_their_names_in_python(tmp_path) -> None:
+    (tmp_path / "a.csv").write_text("id;text\n0;a;b\n1;c;d\n")
+    with pytest.raises(DataError, match="--delimiter") as e:
+        read_records(str(tmp_path / "a.csv"))
+    assert e.value.__notes__ == ["In Python: --delimiter is delimiter"]
+    (tmp_path / "b.csv").write_text("alpha centauri\nbeta decay\n")
+    with pytest.raises(DataError, match="--no-header") as e:
+        read_records(str(tmp_path / "b.csv"))
+    assert e.value.__notes__ == ["In Python: --column is column, --no-header is header=False"]
+    assert not hasattr(OptionError("docker run --gpus all"), "__notes__")
