@@ -5,7 +5,8 @@ exact sums of integers, and weights have one scale per column (see `rounding`).
 
 How good the whole is, is measured on held-out items, never assumed. When it misses the target, a
 sensitivity pass quantizes each site alone, and the sites that cost the most cosine for the least
-work are left in fp32 (their weights stored in 16 bits) until it is met.
+work are left in fp32 (their weights stored in 16 bits) until it is met. A few features of a site
+that would make the scale of all others coarse stay in fp32 from the start (see `loud`).
 """
 
 from __future__ import annotations
@@ -22,18 +23,16 @@ from fmrt.export.quantize.attention import attend_by_one_path
 from fmrt.export.quantize.context import Context, Made, Score
 from fmrt.export.quantize.emit import Rounded, Writer, write_site
 from fmrt.export.quantize.fp16 import store_weights
-from fmrt.export.quantize.probe import BYTES, ROWS
+from fmrt.export.quantize.loud import spare_loud_features
 from fmrt.export.quantize.recipe import Recipe, choose_recipe
 from fmrt.export.quantize.residual import move_biases_to_norms
 from fmrt.export.quantize.rounding import round_weights
-from fmrt.export.quantize.sites import Site, find_sites
+from fmrt.export.quantize.sites import Site, find_sites, within_memory
 from fmrt.export.quantize.tables import quantize_tables
 from fmrt.export.rewrite.graph.walking import MICROSOFT
 
 # The rounding solves for all features of a site at once, which takes their third power in time.
 MOST_FEATURES = 6144
-# Bytes of calibration rows that are held at once.
-MEMORY = 1 << 30
 # Texts of more tokens than this keep flash attention, and with it batches of one length: the scores
 # of all their queries and keys at once would be large.
 MOST_SCORED = 512
@@ -51,6 +50,7 @@ def standard_int8(context: Context) -> Made:
 
 
 def _make(context: Context, *, fused: bool) -> Made:
+    spare_loud_features(context.calibration, context.base)
     sites = find_sites(context.base)
     if not sites:
         raise ExportError("the graph has no matrix products with constant weights to quantize")
@@ -94,7 +94,7 @@ class _Quantizer:
         self._long = (context.tower.longest_text or 0) > MOST_SCORED
         self._sites = sites
         self._plans: dict[str, Plan] = {}
-        groups = _within_memory(sites)
+        groups = within_memory(sites)
         for group in groups:
             rows = context.calibration.rows(context.base, [str(site.x.name) for site in group])
             for site in group:
@@ -133,19 +133,6 @@ class _Quantizer:
         RemoveUnusedNodesPass()(model)
         move_biases_to_norms(model)
         return model
-
-
-def _within_memory(sites: Sequence[Site]) -> list[list[Site]]:
-    groups: list[list[Site]] = [[]]
-    held = 0
-    for site in sites:
-        size = min(BYTES, ROWS * 4 * site.features)
-        if held + size > MEMORY and groups[-1]:
-            groups.append([])
-            held = 0
-        groups[-1].append(site)
-        held += size
-    return groups
 
 
 def _plan(site: Site, rows: Floats) -> Plan:

@@ -1,7 +1,8 @@
 """Items to calibrate on, and others to judge the result by.
 
-A user gives a file of their own; else texts are docstrings of the running Python's standard
-library, natural English with code in it, and images and sounds are drawn from a seed.
+A user gives a file of their own. Else texts are docstrings and functions of the running Python's
+standard library, phrases of several languages, and words that are put together at random. Images
+and sounds are drawn from a seed.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import random
 import sysconfig
 import wave
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,11 +22,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmrt.errors import OptionError
+from fmrt.export.quantize.phrases import OTHER_LANGUAGES, TALK
 from fmrt.system.extras import needing
 
 # How many a model is calibrated on, and judged by, at most; of drawn images and sounds fewer.
 CALIBRATION, HELD_OUT = 512, 128
 DRAWN = 96
+# Texts of made-up words.
+MADE_UP = 48
 FEWEST = 8
 FEWEST_WORDS = 4
 SKIPPED = frozenset({"site-packages", "test", "tests"})
@@ -77,40 +81,76 @@ def given_items(path: Path, modality: str) -> Items:
 @functools.cache
 def calibration_docstrings() -> tuple[str, ...]:
     """The docstrings that calibration may use: those of every fourth file, chosen by its name."""
-    root = Path(sysconfig.get_paths()["stdlib"])
-    found: dict[str, None] = {}
-    for path in sorted(root.rglob("*.py")):
-        name = path.relative_to(root).as_posix()
-        if zlib.crc32(name.encode()) % 4 == 0 and not SKIPPED & set(path.parts):
-            found.update(dict.fromkeys(_docstrings(path)))
-    return tuple(found)
+    return tuple(dict.fromkeys(text for path in _files() for text in _docstrings(path)))
 
 
 def _texts() -> Items:
-    found: list[object] = list(calibration_docstrings())
-    if len(found) < CALIBRATION + HELD_OUT:
+    """Of every kind some, and a part of each kind held out."""
+    docstrings = list(calibration_docstrings())
+    if len(docstrings) < CALIBRATION + HELD_OUT:
         raise OptionError(
             "this Python has no source of its standard library to calibrate on; "
             "give --calibration FILE with one text per line"
         )
-    return _split(found)
+    functions = list(dict.fromkeys(text for path in _files() for text in _functions(path)))
+    phrases = [*TALK, *OTHER_LANGUAGES]
+    kinds = [
+        _split(docstrings, 352, 80),
+        _split(functions, 112, 32),
+        _split(phrases, len(phrases), 16),
+        Items(list(_made_up(phrases, MADE_UP)), []),
+    ]
+    calibration = [text for kind in kinds for text in kind.calibration]
+    random.Random(1).shuffle(calibration)  # noqa: S311  # no secret
+    return Items(calibration, [text for kind in kinds for text in kind.held_out])
 
 
-def _split(found: list[object]) -> Items:
-    """A third of what there is, at most `HELD_OUT`, is held out."""
-    random.Random(0).shuffle(found)  # noqa: S311  # no secret
-    held_out = min(HELD_OUT, len(found) // 3)
-    return Items(found[held_out : held_out + CALIBRATION], found[:held_out])
+def _split(
+    found: Sequence[object], calibration: int = CALIBRATION, most_held_out: int = HELD_OUT
+) -> Items:
+    """A third of what there is, at most so many, is held out."""
+    found = random.Random(0).sample(found, len(found))  # noqa: S311  # no secret
+    held_out = min(most_held_out, len(found) // 3)
+    return Items(found[held_out : held_out + calibration], found[:held_out])
+
+
+def _made_up(phrases: Sequence[str], count: int) -> Iterator[str]:
+    """Texts of words that no language has, from the letters of phrases: tokenizers split them."""
+    rng = random.Random(2)  # noqa: S311  # no secret
+    words = [word for phrase in phrases for word in phrase.split() if word.isalpha()]
+    for _ in range(count):
+        pairs = (rng.choices(words, k=2) for _ in range(rng.randint(2, 40)))
+        yield " ".join(a[: len(a) // 2 + 1] + b[len(b) // 2 :] for a, b in pairs)
+
+
+def _files() -> Iterator[Path]:
+    root = Path(sysconfig.get_paths()["stdlib"])
+    for path in sorted(root.rglob("*.py")):
+        name = path.relative_to(root).as_posix()
+        if zlib.crc32(name.encode()) % 4 == 0 and not SKIPPED & set(path.parts):
+            yield path
+
+
+def _tree(path: Path) -> ast.AST:
+    try:
+        return ast.parse(path.read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, ValueError):
+        return ast.Module([], [])
+
+
+def _functions(path: Path) -> Iterator[str]:
+    """Functions of two statements and more, without their docstrings."""
+    for node in ast.walk(_tree(path)):
+        if isinstance(node, ast.FunctionDef) and len(node.body) > 1:
+            if ast.get_docstring(node) is not None:
+                del node.body[0]
+            yield ast.unparse(node)
 
 
 def _docstrings(path: Path) -> Iterator[str]:
     """Docstrings of `FEWEST_WORDS` and more, whitespace collapsed."""
     kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-    except (OSError, SyntaxError, ValueError):
-        return
-    for node in ast.walk(tree):
+    for node in ast.walk(_tree(path)):
         raw = ast.get_docstring(node) if isinstance(node, kinds) else None
         text = " ".join((raw or "").split())
         if len(text.split()) >= FEWEST_WORDS:

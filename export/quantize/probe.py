@@ -24,7 +24,7 @@ from fmrt.system.cores import available_cores
 Batch = tuple[NDArray[np.int64], dict[str, NDArray[Any]]]
 BATCH_TOKENS = 1024
 # Activations of one tensor that are kept, in rows and in bytes.
-ROWS, BYTES = 6144, 48 << 20
+ROWS, BYTES = 12288, 96 << 20
 
 
 class Probe:
@@ -110,7 +110,7 @@ class Probe:
 
 def _sample(rows: Floats, rng: np.random.Generator) -> Floats:
     most = min(ROWS, BYTES // (4 * rows.shape[1]))
-    return rows if len(rows) <= most else rows[rng.permutation(len(rows))[:most]]
+    return rows[rng.permutation(len(rows))[:most]]
 
 
 def _exposed(model: ir.Model, names: Sequence[str]) -> ir.Model:

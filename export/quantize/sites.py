@@ -6,16 +6,19 @@ projections share one), so that it is quantized once for all of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from fmrt.export.quantize.probe import BYTES, ROWS
 from fmrt.export.rewrite.graph.walking import constant, present
 
 MATRIX = 2
+# Bytes of calibration rows that are held at once.
+MEMORY = 1 << 30
 # Smaller products gain nothing from 8 bits, and lose the most.
 FEWEST_FEATURES = 16
 # Operators that keep the last axis and what is on it.
@@ -83,6 +86,20 @@ def find_sites(model: ir.Model) -> list[Site]:
         if linear is not None and min(linear.weight.shape) >= FEWEST_FEATURES:
             groups.setdefault(present(node.inputs[0]), []).append(linear)
     return [Site(x, tuple(linears), _norm(x), _floor(x)) for x, linears in groups.items()]
+
+
+def within_memory(sites: Sequence[Site]) -> list[list[Site]]:
+    """Sites in groups whose calibration rows fit into `MEMORY` together."""
+    groups: list[list[Site]] = [[]]
+    held = 0
+    for site in sites:
+        size = min(BYTES, ROWS * 4 * site.features)
+        if held + size > MEMORY and groups[-1]:
+            groups.append([])
+            held = 0
+        groups[-1].append(site)
+        held += size
+    return groups
 
 
 def _linear(node: ir.Node) -> Linear | None:

@@ -29,6 +29,7 @@ from fmrt.export import export_model
 from fmrt.export.quantize import SCHEMES, named_schemes, quantize_bundle
 from fmrt.export.quantize.int4 import BLOCK, round_blocks
 from fmrt.export.quantize.items import given_items, own_items
+from fmrt.export.quantize.loud import spare_loud_features
 from fmrt.export.quantize.recipe import TINY as TINY_SCALE
 from fmrt.export.quantize.recipe import ZEROS, Recipe
 from fmrt.export.quantize.rounding import LARGEST, round_weights
@@ -484,9 +485,91 @@ def test_what_an_option_cannot_be_is_one_clear_error(call: Callable, plain: Path
 
 def test_own_texts_are_split_without_overlap() -> None:
     items = own_items("text")
-    assert len(items.calibration) == 512
+    assert len(items.calibration) > 512
     assert len(items.held_out) == 128
     assert not set(items.calibration) & set(items.held_out)
+
+
+class Rows:
+    """Calibration rows of one tensor, as a probe gives them."""
+
+    def __init__(self, rows: np.ndarray) -> None:
+        self._rows = rows
+
+    def rows(self, _: ir.Model, names: list[str]) -> dict[str, np.ndarray]:
+        assert names
+        return dict.fromkeys(names, self._rows)
+
+
+def gelu_graph(bias: np.ndarray, products: str, activation: str = "Gelu") -> ir.Model:
+    """``Gelu(x W + bias) V + c`` by Gemm or by MatMul and Add, of 32 and 256 features."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    rng = np.random.default_rng(0)
+    constants = {
+        "W": rng.standard_normal((32, 256)).astype(np.float32) / 6,
+        "bias": bias,
+        "V": rng.standard_normal((256, 32)).astype(np.float32) / 16,
+        "c": np.ones(32, np.float32),
+    }
+
+    def product(x: str, weight: str, added: str, y: str) -> list[onnx.NodeProto]:
+        if products == "Gemm":
+            return [helper.make_node("Gemm", [x, weight, added], [y])]
+        first = helper.make_node("MatMul", [x, weight], [f"{y}_0"])
+        return [first, helper.make_node("Add", [f"{y}_0", added], [y])]
+
+    nodes = [*product("x", "W", "bias", "h"), helper.make_node(activation, ["h"], ["g"])]
+    graph = helper.make_graph(
+        [*nodes, *product("g", "V", "c", "y")],
+        "gelu",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 32])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 32])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    opset = [helper.make_opsetid("", 20)]
+    return ir.from_proto(helper.make_model(graph, opset_imports=opset, ir_version=10))
+
+
+@pytest.mark.parametrize("products", ["Gemm", "MatMul"])
+def test_loud_features_are_computed_beside_the_others(products: str) -> None:
+    x = np.random.default_rng(1).standard_normal((64, 32)).astype(np.float32)
+    loud = np.zeros(256, np.float32)
+    loud[7] = 60
+    model = gelu_graph(loud, products)
+    inside = model.clone()
+    hidden = next(node.outputs[0] for node in inside.graph if node.op_type == "Gelu")
+    inside.graph.outputs.append(hidden)
+    want, rows = run_model(inside, x)
+    assert rows.max() > 50
+    assert spare_loud_features(Rows(rows), model) == 1
+    np.testing.assert_allclose(run_model(model, x)[0], want, rtol=0, atol=1e-4)
+    first, second = find_sites(model)
+    (last,) = second.linears
+    assert [linear.weight.shape for linear in first.linears] == [(32, 256)]
+    assert not last.weight[7].any()
+    even = gelu_graph(np.zeros(256, np.float32), products)
+    assert spare_loud_features(Rows(np.abs(np.tile(x, 8))), even) == 0
+    without = gelu_graph(loud, products, "Relu")
+    assert spare_loud_features(Rows(rows), without) == 0
+
+
+def run_model(model: ir.Model, x: np.ndarray) -> list[np.ndarray]:
+    content = ir.to_proto(model).SerializeToString()
+    session = ort.InferenceSession(content, providers=["CPUExecutionProvider"])
+    return session.run(None, {"x": x})
+
+
+def test_own_texts_are_of_several_kinds_and_languages() -> None:
+    """Calibration on English documentation alone rounds talk, code and other languages worse."""
+    items = own_items("text")
+    texts = [str(text) for text in (*items.calibration, *items.held_out)]
+    assert len(set(texts)) == len(texts)
+    assert sum(text.startswith(("def ", "@")) for text in items.calibration) > 50
+    assert {"you never listen to me", "今日はとても良い天気ですね。散歩に行きましょう。"} <= set(
+        texts
+    )
 
 
 def test_too_few_lines_are_refused(tmp_path: Path) -> None:
