@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from fmrt.evaluation import Evaluation
     from fmrt.export.original import Encode
 
+# Half a point of an accuracy.
+TOLERANCE = 0.005
+
 
 def export_model(model: str | Path, out: str | Path, **options: Any) -> Bundle:
     """Export a Hugging Face model to a bundle; see `fmrt.export.export_model` for the options.
@@ -39,13 +42,35 @@ def adopt_onnx(graphs: str | Path, out: str | Path, **options: Any) -> Bundle:
     return run(graphs, out, **options)
 
 
-def quantize_bundle(bundle: str | Path, schemes: str | Sequence[str], **options: Any) -> Bundle:
+def quantize_bundle(
+    bundle: str | Path,
+    schemes: str | Sequence[str],
+    *,
+    evaluate: Any = None,  # noqa: ANN401  # a data set of an extra
+    tolerance: float = TOLERANCE,
+    **options: Any,
+) -> Bundle:
     """Add quantized variants to a bundle; see `fmrt.export.quantize_bundle` for the options.
 
+    Args:
+        bundle: Directory of the bundle, or its hub id.
+        schemes: Such as ``int8``, or several.
+        evaluate: A data set, as `evaluate` takes it: a variant is added if it keeps fp32's measures
+            on it, in place of ``min_cosine``.
+        tolerance: The largest loss of a measure that is accepted in any case; a larger one is
+            accepted if it cannot be told from zero.
+        options: Further ones of `fmrt.export.quantize_bundle`.
+
     Raises:
-        MissingExtraError: A package of ``fmrt[quantize]`` is missing.
+        MissingExtraError: A package of ``fmrt[quantize]`` or ``fmrt[evaluate]`` is missing.
         QuantizationError: A variant is not good enough; the error names those that were added.
+        DataError: The data set cannot be used.
     """
+    if evaluate is not None:
+        with needing("Evaluating", "evaluate"):
+            from fmrt.evaluation import judge
+        opened = Bundle.opened(bundle, options.get("sha256"), options.get("revision"))
+        options["judge"] = judge(opened, evaluate, tolerance)
     with needing("Quantizing a bundle", "quantize"):
         from fmrt.export import quantize_bundle as run
     return run(bundle, schemes, **options)

@@ -24,6 +24,7 @@ from fmrt.export.choices import Report
 from fmrt.export.graph_file import unwritten, write_graph
 from fmrt.export.quantize.context import Context, Made, Score
 from fmrt.export.quantize.copying import own_copy
+from fmrt.export.quantize.goal import LADDER, TRIAL, Goal, Judge, lost, with_evaluation
 from fmrt.export.quantize.items import Items, given_items, own_items
 from fmrt.export.quantize.refusal import why_refused
 from fmrt.export.quantize.scheme import SCHEMES, Form, named_schemes
@@ -66,6 +67,7 @@ def quantize_bundle(
     out: str | Path | None = None,
     revision: str | None = None,
     sha256: str | None = None,
+    judge: Judge | None = None,
     report: Report | None = None,
 ) -> Bundle:
     """Add variants to a bundle, each as soon as it has passed; torch is not needed.
@@ -82,6 +84,9 @@ def quantize_bundle(
         revision: Branch, tag or commit of a bundle on the hub.
         sha256: The sha256 of the bundle's manifest, as ``fmrt info`` prints it; another bundle is
             refused.
+        judge: Compares a variant with fp32 on a data set. A variant that does not keep a measure is
+            made again with less quantized, and refused in the end. ``min_cosine`` then does not
+            count.
         report: Takes lines that say what is being done.
 
     Returns:
@@ -104,12 +109,13 @@ def quantize_bundle(
     towers = Bundle.open(path).manifest.towers
     given = None if calibration is None else Path(calibration)
     items = {tower.modality: _items(tower.modality, given, say) for tower in towers}
-    _add_all(path, [form for name in names for form in SCHEMES[name]], items, min_cosine, say)
+    goal = Goal((min_cosine,) if judge is None else LADDER, judge)
+    _add_all(path, [form for name in names for form in SCHEMES[name]], items, goal, say)
     return Bundle.open(path)
 
 
 def _add_all(
-    path: Path, forms: Sequence[Form], items: Mapping[str, Items], target: float, say: Report
+    path: Path, forms: Sequence[Form], items: Mapping[str, Items], goal: Goal, say: Report
 ) -> None:
     """Add each form that is good enough.
 
@@ -121,7 +127,7 @@ def _add_all(
     refused: dict[str, str] = {}
     for form in forms:
         try:
-            _add(path, form, items, target, say)
+            _add(path, form, items, goal, say)
             added.append(form.variant)
         except ExportError as e:
             refused[form.variant] = str(e)
@@ -138,7 +144,7 @@ def _there(added: Sequence[str]) -> str:
     return f"added: {', '.join(added)}" if added else "nothing is added"
 
 
-def _add(path: Path, form: Form, items: Mapping[str, Items], target: float, say: Report) -> None:
+def _add(path: Path, form: Form, items: Mapping[str, Items], goal: Goal, say: Report) -> None:
     """Add one form of every tower to the bundle, and only then report it.
 
     Raises:
@@ -147,17 +153,60 @@ def _add(path: Path, form: Form, items: Mapping[str, Items], target: float, say:
     bundle = Bundle.open(path)
     work = path / f"{WORK}{os.getpid()}"
     try:
-        (work / "onnx").mkdir(parents=True)
-        made = [
-            _of_tower(bundle, tower, form, items[tower.modality], target, work, say)
-            for tower in bundle.manifest.towers
-        ]
+        made = _good_enough(bundle, form, items, goal, work, say)
         _put_in_place(bundle, made, work)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     renew_card(Bundle.open(path))
     for variant in made:
         say(_summary(variant))
+
+
+def _good_enough(
+    bundle: Bundle, form: Form, items: Mapping[str, Items], goal: Goal, work: Path, say: Report
+) -> list[Variant]:
+    """The variants of all towers that reach the goal, in ``work``.
+
+    Raises:
+        ExportError: None does.
+    """
+    why = ""
+    graphs: list[str] = []
+    for cosine in goal.cosines:
+        shutil.rmtree(work, ignore_errors=True)
+        (work / "onnx").mkdir(parents=True)
+        made = [
+            _of_tower(bundle, tower, form, items[tower.modality], cosine, work, say)
+            for tower in bundle.manifest.towers
+        ]
+        if goal.judge is None:
+            return made
+        if graphs == [v.sha256 for v in made]:
+            continue  # as good as the ones before
+        graphs = [v.sha256 for v in made]
+        trial, provider = _all_trial(bundle, form, made, work)
+        base = _base(bundle, form, trial.manifest.modalities[0]).name
+        found = goal.judge(trial, TRIAL, base, provider)
+        why = lost(found)
+        if not why:
+            say(f"  keeps the {len(found.measures)} measures of fp32 on {found.data}")
+            return [with_evaluation(v, found) for v in made]
+        say(f"  made for a mean cosine of {cosine}, it loses on {found.data}: {why}")
+    raise ExportError(f"{form.variant} does not keep what fp32 reaches: {why}")
+
+
+def _all_trial(
+    bundle: Bundle, form: Form, made: Sequence[Variant], work: Path
+) -> tuple[Bundle, str]:
+    """The bundle with the variants of all towers that were made, and the provider to run it on."""
+    if form.make is not None:
+        for variant in made:
+            bundle = _trial(bundle, variant, work)
+        return bundle, "cpu"
+    moved = (dataclasses.replace(v, name=TRIAL) for v in made)
+    variants = (*bundle.manifest.variants, *moved)
+    manifest = dataclasses.replace(bundle.manifest, variants=variants)
+    return Bundle(bundle.path, manifest), form.provider
 
 
 def _of_tower(
@@ -320,7 +369,7 @@ def _trial(bundle: Bundle, variant: Variant, work: Path) -> Bundle:
     inside = work.relative_to(bundle.path).as_posix()
     moved = dataclasses.replace(
         variant,
-        name="trial",
+        name=TRIAL,
         provider="any",
         file=f"{inside}/{variant.file}",
         external={f"{inside}/{name}": record for name, record in variant.external.items()},
@@ -332,7 +381,7 @@ def _trial(bundle: Bundle, variant: Variant, work: Path) -> Bundle:
 
 def _padding_matters(context: Context, trial: Bundle) -> bool:
     """Whether vectors of held-out items depend on the padding that batch mates bring."""
-    engine = Engine(trial, "trial", modality=context.tower.modality)
+    engine = Engine(trial, TRIAL, modality=context.tower.modality)
     try:
         items = context.items.held_out
         together = engine.vectors(items)
@@ -349,7 +398,7 @@ def _measured(context: Context, form: Form, model: ir.Model, trial: Bundle) -> t
         ExportError: The vectors are not PyTorch's.
     """
     modality = context.tower.modality
-    engines = [Engine(trial, name, modality=modality) for name in (None, "trial")]
+    engines = [Engine(trial, name, modality=modality) for name in (None, TRIAL)]
     try:
         reference = trial.reference(modality)
         report = check(engines[1], reference)

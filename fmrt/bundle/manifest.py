@@ -33,6 +33,8 @@ __all__ = [
     "SCHEMA_VERSION",
     "Adapter",
     "AudioInput",
+    "Evaluated",
+    "EvaluatedMeasure",
     "FileRecord",
     "ImageInput",
     "Manifest",
@@ -101,6 +103,46 @@ class Parity:
 
 
 @dataclass(frozen=True)
+class EvaluatedMeasure:
+    """A measure of a task, of a quantized variant and of fp32.
+
+    Attributes:
+        task: The task of ``fmrt evaluate``.
+        name: The measure.
+        value: The variant's.
+        fp32: That of fp32 on the same items.
+        low: Start of the paired interval of 95% of the difference; None where there is none.
+        high: End of that interval.
+        kept: Whether the difference is within the tolerance, or cannot be told from zero.
+    """
+
+    task: Name
+    name: Name
+    value: float
+    fp32: float
+    low: float | None
+    high: float | None
+    kept: bool
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What a quantized variant keeps of fp32 on a data set.
+
+    Attributes:
+        data: Name of the data set.
+        sha256: The SHA-256 of its items and labels.
+        tolerance: Largest loss of a measure that is accepted in any case.
+        measures: The measures of all tasks.
+    """
+
+    data: Name
+    sha256: Sha256
+    tolerance: float
+    measures: tuple[EvaluatedMeasure, ...]
+
+
+@dataclass(frozen=True)
 class Quality:
     """What a quantized variant is worth, measured where it was made.
 
@@ -113,6 +155,7 @@ class Quality:
         speed: The items per second as a multiple of the fp32 variant's, on ``cpu``; None where it
             could not be run on its own provider.
         cpu: Name of the processor.
+        evaluated: What it keeps on a data set; None where none was given.
     """
 
     items: Items
@@ -122,6 +165,7 @@ class Quality:
     products: Items
     speed: float | None
     cpu: Name
+    evaluated: Evaluated | None = None
 
 
 @dataclass(frozen=True)

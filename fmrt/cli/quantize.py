@@ -39,6 +39,20 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     add_pin(parser)
     add_quality(parser)
+    parser.add_argument(
+        "--evaluate",
+        metavar="DATA",
+        help="a data set of fmrt evaluate: a variant is added if it keeps the measures of fp32 on "
+        "it, in place of --min-cosine. Needs fmrt[evaluate]",
+    )
+    parser.add_argument(
+        "--tolerance",
+        metavar="T",
+        type=real,
+        default=0.005,
+        help="with --evaluate: loss of a measure that is accepted in any case; a larger one is if "
+        "it cannot be told from zero (default: %(default)s)",
+    )
 
 
 def add_quality(parser: argparse.ArgumentParser) -> None:
@@ -74,6 +88,8 @@ def run(args: argparse.Namespace) -> int:
             args.schemes,
             min_cosine=args.min_cosine,
             calibration=args.calibration,
+            evaluate=args.evaluate,
+            tolerance=args.tolerance,
             out=args.out,
             revision=args.revision,
             sha256=args.sha256,

@@ -6,9 +6,19 @@ and ``against`` compares two models by them. Only the public API of the runtime 
 
 from fmrt.evaluation.columns import Columns
 from fmrt.evaluation.dataset import Dataset, Side
+from fmrt.evaluation.kept import judge
 from fmrt.evaluation.load import load_dataset
 from fmrt.evaluation.report import Evaluation
 from fmrt.evaluation.run import evaluate
 from fmrt.evaluation.settings import Settings
 
-__all__ = ["Columns", "Dataset", "Evaluation", "Settings", "Side", "evaluate", "load_dataset"]
+__all__ = [
+    "Columns",
+    "Dataset",
+    "Evaluation",
+    "Settings",
+    "Side",
+    "evaluate",
+    "judge",
+    "load_dataset",
+]

@@ -75,11 +75,13 @@ def load_retrieval(source: str, parts: Parts, split: str | None, reading: Readin
     """
     split = _split(source, parts, split)
     judged = _judged(parts.qrels[split], reading)
-    documents = _texts(parts.corpus, reading)
+    # Of documents of one score, the one of the last name is first, as trec_eval has it.
+    documents = dict(sorted(_texts(parts.corpus, reading).items(), reverse=True))
     queries = _texts(parts.queries, reading)
     unknown = [name for name in judged if name not in queries]
-    asked = [name for name in judged if name in queries and max(judged[name].values()) > 0]
-    if not asked:
+    asked = [name for name in judged if name in queries]
+    without = sum(max(judged[name].values()) <= 0 for name in asked)
+    if without == len(asked):
         raise DataError(
             f"{source!r}: no query that was judged in {split!r} has a relevant document"
         )
@@ -89,7 +91,7 @@ def load_retrieval(source: str, parts: Parts, split: str | None, reading: Readin
         line
         for count, line in (
             (len(unknown), "queries that were judged are not among the queries"),
-            (len(judged) - len(unknown) - len(asked), "queries have no relevant document"),
+            (without, "queries have no relevant document, and count as 0"),
             (missing, "documents that were judged are not in the corpus, and count as not found"),
         )
         if count

@@ -64,7 +64,14 @@ def nearest(
 
 def _best(products: Vectors, k: int) -> NDArray[np.int64]:
     if k < products.shape[1]:
-        found = np.sort(np.argpartition(-products, k - 1, axis=1)[:, :k], axis=1)
+        found = np.argpartition(-products, k - 1, axis=1)[:, :k]
+        least = np.take_along_axis(products, found, axis=1).min(1)
+        # Of those that are equal at the end, the partition takes any.
+        for row in np.flatnonzero((products >= least[:, None]).sum(1) > k):
+            better = np.flatnonzero(products[row] > least[row])
+            equal = np.flatnonzero(products[row] == least[row])
+            found[row] = np.concatenate([better, equal[: k - len(better)]])
+        found = np.sort(found, axis=1)
     else:
         found = np.broadcast_to(np.arange(products.shape[1]), products.shape)
     scores = np.take_along_axis(products, found, axis=1)

@@ -302,6 +302,31 @@ def test_a_variant_is_compared_with_another(
     assert "none of" in against["verdict"]
 
 
+def test_a_rerun_gives_the_same_digits_however_many_work(
+    tiny_bundle: Path, table: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = []
+    for workers in ("1", "2", "1"):
+        command = ["evaluate", str(tiny_bundle), str(table), "--against", "fp32", "--json"]
+        command += ["--task", "knn,clustering,checks"]
+        assert main([*command, "--workers", workers, "--seed", "3", "--resamples", "30"]) == 0
+        one = json.loads(capsys.readouterr().out)
+        assert {"seed", "folds", "resamples"} <= one["settings"].keys()
+        assert len(one["data"]["sha256"]) == 64
+        for model in one["models"]:
+            assert len(model["model"]["manifest_sha256"]) == len(model["model"]["graph_sha256"])
+            assert model.pop("cost")["items_per_second"] > 0
+        found.append(one)
+    assert found[0] == found[1] == found[2]
+
+
+def test_equal_products_at_the_end_are_those_of_a_full_sort() -> None:
+    products = RNG.integers(0, 3, (40, 12)).astype(np.float32)
+    for k in (1, 3, 7, 12):
+        want = np.argsort(-products, axis=1, kind="stable")[:, :k]
+        assert (nearest(products, np.eye(12, dtype=np.float32), k)[0] == want).all()
+
+
 def test_several_models_are_in_one_table(
     tiny_bundle: Path, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -35,9 +35,11 @@ def ranking_measures(gains: NDArray[np.float64], judged: Collection[float]) -> l
 
     Args:
         gains: The gains of the ranked documents, best first; 0 for one that is not relevant.
-        judged: gains of all documents that were judged, at least one of them above 0.
+        judged: The gains of all documents that were judged. If none is above 0, all measures are 0.
     """
     best = np.sort([gain for gain in judged if gain > 0])[::-1]
+    if not len(best):
+        return [0.0] * len(MEASURES)
     hits = gains > 0
     ranks = np.flatnonzero(hits) + 1
     return [
