@@ -129,6 +129,17 @@ def character(name: str, value: object) -> str:
     return value
 
 
+def listed(check: Check) -> Check:
+    """A list of what ``check`` takes."""
+
+    def each(name: str, value: object) -> list[Any]:
+        if not isinstance(value, list | tuple):
+            raise OptionError(f"{name}={quoted(value)}; give a list")
+        return [check(name, one) for one in value]
+
+    return each
+
+
 def function(name: str, value: object) -> object:
     """Something to call."""
     if not callable(value):
@@ -190,6 +201,10 @@ OPTIONS: Mapping[str, Check] = {
     "all_tokens": flag,
     "ort": flag,
     "vocabulary": optional(file_path),
+    # of evaluations
+    "tasks": optional(listed(name_of)),
+    "against": optional(file_path),
+    "variants": optional(listed(optional(name_of))),
     # of the hub
     "private": flag,
     "message": optional(text),

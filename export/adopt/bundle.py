@@ -118,13 +118,19 @@ def adopt_onnx(
     if record and has_weights(origin.path):
         raise OptionError("--record-reference is for graphs without weights, and these have some")
     adoption = _Adoption(layout, origin, overrides, str(config.model_type), record, say)
+    _write(adoption, target)
+    return Bundle.open(target)
+
+
+def _write(adoption: _Adoption, target: Path) -> None:
+    """Write the bundle, and put it in its place when it is complete."""
+    origin = adoption.origin
     with placed(target) as partial:
         with full_precision():
             adoption.write(partial)
         copy_licences(origin.path, partial)
         stated, _ = read_source_card(origin)
         write_card(adoption.bundle(partial), stated)
-    return Bundle.open(target)
 
 
 def _origin(given: Origin, layout: Layout, model: str | Path | None) -> Origin:

@@ -64,7 +64,7 @@ def package_bundle(
             default the one that the CPU takes unasked.
         vocabulary: A file with texts, one a line, or with tokens, one a line: keep the tokens that
             these need, and no others. The other ids follow each other then.
-        all_tokens: Keep tokens too that no text can have; by default these are dropped.
+        all_tokens: Keep tokens too that no text can have; else these are dropped.
         ort: Write ONNX Runtime's own format too, and which operators it needs.
         revision: Branch, tag or commit of a bundle on the hub.
         sha256: The SHA-256 of the bundle's manifest; another bundle is refused.
@@ -86,20 +86,13 @@ def package_bundle(
     partial = target.with_name(f"{target.name}.partial-{os.getpid()}")
     wanted = Wanted(None if vocabulary is None else Path(vocabulary))
     try:
-        partial.mkdir(parents=True)
-        if source.archive is not None:
-            unpack(source.archive, partial / "source")
-            source = Bundle.open(partial / "source", sha256)
-        variants = chosen(source, variant)
         folder = partial / "package"
-        folder.mkdir()
-        maker = _Maker(source, folder, say, mapped=single_file)
-        cut = None
-        if wanted.file is not None or not all_tokens:
-            cut = cut_vocabulary(source, wanted, say)
-        made = maker.make(variants, cut)
-        if ort:
-            made = write_ort(made, say)
+        folder.mkdir(parents=True)
+        source = _unpacked(source, partial / "source", sha256)
+        variants = chosen(source, variant)
+        cut = None if wanted.file is None and all_tokens else cut_vocabulary(source, wanted, say)
+        made = _Maker(source, folder, say, mapped=single_file).make(variants, cut)
+        made = write_ort(made, say) if ort else made
         finished = _finished(made, source, cut, partial, single_file=single_file, say=say)
         finished.rename(target)
     except OSError as e:
@@ -107,6 +100,14 @@ def package_bundle(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return Bundle.open(target)
+
+
+def _unpacked(source: Bundle, folder: Path, sha256: str | None) -> Bundle:
+    """The bundle in a folder, if it is one file."""
+    if source.archive is None:
+        return source
+    unpack(source.archive, folder)
+    return Bundle.open(folder, sha256)
 
 
 def _target(out: str | Path, *, single_file: bool) -> Path:

@@ -35,6 +35,7 @@ from fmrt.evaluation.reading import Reading
 from fmrt.evaluation.report import Against, Evaluation, ModelResult, TaskResult
 from fmrt.evaluation.settings import FAIL, SKIP, Settings
 from fmrt.evaluation.tasks import PROMPTS, SEGMENT, TASKS, Embedded, Task
+from fmrt.options import checked
 
 _PACKAGES = ("fmrt", "numpy", "onnxruntime", "scikit-learn", "scipy")
 _BUNDLES = str | Path | Bundle | Sequence[str | Path | Bundle]
@@ -87,22 +88,15 @@ def evaluate(
     loading = {name: more.pop(name) for name in _OF_LOADING if name in more}
     embedding = options.but(more)
     _check(on_error, embedding)
+    checked(tasks=tasks, against=against, variants=variants, provider=provider)
     wanted, opened = _tasks(tasks), _opened(bundles)
-    models = [
-        BundleModel(b, v, provider, embedding, loading) for b in opened for v in variants or [None]
-    ]
+    pairs = [(b, v) for b in opened for v in variants or [None]]
+    models = [BundleModel(b, v, provider, embedding, loading) for b, v in pairs]
     described = [m.describe() for m in models]
     other = _other(against, opened[0], provider, embedding, loading)
     modalities = [m for m in opened[0].manifest.modalities if _all_embed(opened, m)]
-    found = load_dataset(
-        data,
-        modalities,
-        modality=embedding.modality,
-        columns=columns,
-        on_error=on_error,
-        config=config,
-        data_revision=data_revision,
-    )
+    load = partial(load_dataset, columns=columns, config=config, data_revision=data_revision)
+    found = load(data, modalities, modality=embedding.modality, on_error=on_error)
     abilities = [*modalities, *([SEGMENT] if all(map(_segments, opened)) else [])]
     run = _Run(found, settings, on_error, abilities, named=tasks is not None)
     return run.evaluation(wanted, list(zip(described, models, strict=True)), other)
@@ -247,7 +241,7 @@ def _taken(options: dict[str, Any], kind: type) -> dict[str, Any]:
 
 
 def _check(on_error: str, options: EmbedOptions) -> None:
-    if on_error not in (FAIL, SKIP):
+    if not isinstance(on_error, str) or on_error not in (FAIL, SKIP):
         raise OptionError(f"on_error={quoted(on_error)}; choose {FAIL} or {SKIP}")
     check_precision(options)
 

@@ -479,3 +479,12 @@ def test_without_the_extra_the_error_names_it(
     monkeypatch.setitem(sys.modules, "sklearn", None)
     with pytest.raises(MissingExtraError, match=r"fmrt\[evaluate\]"):
         fmrt.evaluate(tiny_bundle, table)
+
+
+@pytest.mark.parametrize("name", ["tasks", "against", "variants", "provider", "on_error"])
+def test_what_an_option_cannot_be_is_one_clear_error(name: str, tiny_bundle: Path) -> None:
+    for value in (1.5, True, b"x", ["nonesuch", 1], {}, object(), np.zeros(3), "a\0b"):
+        with pytest.raises(OptionError) as e:
+            fmrt.evaluate(tiny_bundle, "nowhere.csv", **{name: value})
+        assert "\n" not in str(e.value)
+        assert len(str(e.value)) < 400

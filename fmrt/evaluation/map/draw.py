@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from fmrt.words import shown
 
 _WRITERS: dict[str, Callable[[Chart], bytes]] = {".html": page, ".png": picture}
 _MOST_GROUPS = 2**16
+_COLUMNS = {field.name for field in dataclasses.fields(Columns)}
 _CLUSTERS = 8
 _LEAST_ITEMS = 2
 _MATRIX = 2
@@ -62,13 +64,11 @@ def draw_map(
     Args:
         bundle: directory or hub id of a bundle.
         data: what `fmrt.evaluate` takes.
-        out: a file that ends in ``.html``, an interactive page that needs nothing else; or in
-            ``.png``.
+        out: a file that ends in ``.html``, an interactive page in one file, or in ``.png``.
         method: ``pca``; ``tsne``; or ``umap``, with the package umap-learn.
         clusters: how many k-means makes; default the number of classes, or 8.
         seed: of t-SNE, UMAP and k-means.
-        vectors: a file or folder of ``fmrt embed``, or an array ``[n, dim]``, with a row for each
-            item, in order: then nothing is embedded.
+        vectors: the items' vectors, a file, a folder or an array ``[n, dim]``, to embed nothing.
         variant: of the bundle; default the provider's own fp32 graph.
         provider: execution provider, as of `fmrt.Embedder`.
         on_error: ``fail`` at an item that cannot be used, or ``skip`` it.
@@ -82,8 +82,7 @@ def draw_map(
         Lines: what was decided about the data, and what is not shown in full.
 
     Raises:
-        DataError: no such data set, or it is too small; or the vectors are not its own; or ``out``
-            exists or cannot be written.
+        DataError: no such data set, it is too small, or ``vectors`` or ``out`` cannot be used.
         InputError: an item cannot be used, and ``on_error`` is ``fail``.
         OptionError: an option that makes no sense.
         MissingExtraError: a package of ``fmrt[evaluate]`` is missing.
@@ -91,29 +90,26 @@ def draw_map(
     """
     write = _writer(out, overwrite=overwrite)
     _check(method, clusters, seed)
-    columns = Columns(
-        **{f.name: more.pop(f.name) for f in dataclasses.fields(Columns) if f.name in more}
-    )
+    columns = Columns(**{name: more.pop(name) for name in _COLUMNS & more.keys()})
     loading = {"workers": more.pop("workers")} if "workers" in more else {}
     options = options.but(more)
-    opened = Bundle.opened(bundle)
-    found = load_dataset(
-        data,
-        opened.manifest.modalities,
-        modality=options.modality,
-        columns=columns,
-        on_error=on_error,
-        config=config,
-        data_revision=data_revision,
-    )
-    model = BundleModel(opened, variant, provider, options, loading)
-    if vectors is None:
-        found, values = _embedded(model, found, Reading(on_error))
-    else:
-        values = _given(vectors, sum(len(side.items) for side in found.sides.values()))
+    model = BundleModel(Bundle.opened(bundle), variant, provider, options, loading)
+    load = partial(load_dataset, columns=columns, config=config, data_revision=data_revision)
+    kinds = model.bundle.manifest.modalities
+    found = load(data, kinds, modality=options.modality, on_error=on_error)
+    found, values = _vectors(model, found, vectors, on_error)
     chart = _chart(found, values, model, method, clusters, seed)
     write_whole(Path(out), write(chart))
     return (*found.choices, *(f"note: {line}" for line in (*found.notes, *chart.previews.notes)))
+
+
+def _vectors(
+    model: BundleModel, found: Dataset, given: str | Path | NDArray[Any] | None, on_error: str
+) -> tuple[Dataset, Vectors]:
+    """The items that have a vector, with their vectors."""
+    if given is None:
+        return _embedded(model, found, Reading(on_error))
+    return found, _given(given, sum(len(side.items) for side in found.sides.values()))
 
 
 def _writer(out: str | Path, *, overwrite: bool) -> Callable[[Chart], bytes]:
