@@ -30,7 +30,8 @@ from fmrt.export.loading.tokenizer import (
     load_tokenizer,
 )
 from fmrt.export.part import Loaded, OtherTower, TowerPart
-from fmrt.export.text.reference import embed_references, token_counter
+from fmrt.export.text.reference import PARAGRAPH, SENTENCES, embed_references, token_counter
+from fmrt.export.untouched import check_original, load_original
 from fmrt.export.writing.configuration import save_tokenizer, write_config
 from fmrt.preprocess import TOKENIZER_FILE
 
@@ -88,7 +89,10 @@ def load_towers(origin: Origin, device: str, overrides: Overrides) -> Loaded:
     check_rows(tokenizer, int(model.config.text_config.vocab_size), name)
     spec = _text_input(model, tokenizer, overrides.max_length)
     masked = model_type not in FULL_LENGTH
-    source = TowersSource(model, tokenizer, spec, unit, masked, _other(model, path, unit))
+    original = load_original(path, device, overrides.trust_remote_code)
+    other = _other(model, path, unit, original)
+    source = TowersSource(model, tokenizer, spec, unit, masked, other)
+    _check(source, path, original, overrides.trust_remote_code)
     return Loaded(
         origin=origin,
         backbone=model,
@@ -156,11 +160,36 @@ def _text_input(
     )
 
 
-def _other(model: PreTrainedModel, path: Path, unit: bool) -> OtherTower:
+def _check(source: TowersSource, path: Path, original: PreTrainedModel, trust: bool) -> None:
+    """Compare the tower of texts with what users get.
+
+    Raises:
+        ExportError: The vectors differ.
+    """
+    tokenizer = load_tokenizer(path, trust=trust)
+    module = TowerText(source.model, source.unit).eval()
+    full = {"padding": "max_length"} if source.spec.pad_to_max_length else {}
+
+    def ours(text: str) -> Tensor:
+        vectors: Tensor = module(**_tokens(source, [text]))[OUTPUTS[1]][0]
+        return vectors
+
+    def theirs(text: str) -> Tensor:
+        length = source.spec.max_length
+        batch = tokenizer(text, truncation=True, max_length=length, return_tensors="pt", **full)
+        names = ("input_ids", "attention_mask") if source.masked else ("input_ids",)
+        inputs = {name: batch[name].to(original.device) for name in names}
+        vectors: Tensor = original.get_text_features(**inputs).pooler_output[0]
+        return vectors
+
+    check_original("text", (*SENTENCES, PARAGRAPH * 4), ours, theirs, unit=source.unit)
+
+
+def _other(model: PreTrainedModel, path: Path, unit: bool, original: PreTrainedModel) -> OtherTower:
     """The tower of images or sounds; its packages are an extra, imported for its modality alone."""
     modality = "vision" if hasattr(model, "get_image_features") else "audio"
     make: Callable[..., OtherTower] = import_module(f"fmrt.export.{modality}.tower").other_tower
-    return make(model, path, unit)
+    return make(model, path, unit, original)
 
 
 def _parts(source: TowersSource) -> Sequence[TowerPart]:

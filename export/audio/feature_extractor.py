@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
-from transformers import AutoFeatureExtractor
+from transformers import AutoFeatureExtractor, SequenceFeatureExtractor
 
 from fmrt.bundle.manifest import AudioInput
 from fmrt.errors import ExportError
@@ -28,6 +29,28 @@ DEFAULT_SECONDS = 60.0
 MASK = "attention_mask"
 
 
+def load_extractor(path: Path) -> SequenceFeatureExtractor:
+    """The feature extractor of a directory."""
+    what = f"the feature extractor of {path}"
+    found: SequenceFeatureExtractor = load_pretrained(
+        AutoFeatureExtractor.from_pretrained, path, what
+    )
+    return found
+
+
+def batch_of(
+    extractor: SequenceFeatureExtractor, waveform: NDArray[np.float32]
+) -> Mapping[str, NDArray[Any]]:
+    """All that an extractor gives for a waveform ``[samples]``, with the batch axis."""
+    clap = type(extractor).__name__ == "ClapFeatureExtractor"
+    options = {"truncation": "rand_trunc"} if clap else {}
+    with quiet():
+        found: Mapping[str, NDArray[Any]] = extractor(
+            waveform, sampling_rate=extractor.sampling_rate, return_tensors="np", **options
+        )
+    return found
+
+
 class FeatureExtractor:
     """Features as Hugging Face computes them, and the same as an `AudioInput`.
 
@@ -39,8 +62,7 @@ class FeatureExtractor:
     """
 
     def __init__(self, path: Path) -> None:
-        what = f"the feature extractor of {path}"
-        self.extractor = load_pretrained(AutoFeatureExtractor.from_pretrained, path, what)
+        self.extractor = load_extractor(path)
         self.kind = type(self.extractor).__name__
         if self.kind not in KINDS:
             raise ExportError(
@@ -56,11 +78,7 @@ class FeatureExtractor:
 
     def __call__(self, waveform: NDArray[np.float32]) -> NDArray[np.float32]:
         """Model input of one waveform ``[samples]``, without the batch axis."""
-        options = {"truncation": "rand_trunc"} if self.kind == "ClapFeatureExtractor" else {}
-        with quiet():
-            batch = self.extractor(
-                waveform, sampling_rate=self.rate, return_tensors="np", **options
-            )
+        batch = batch_of(self.extractor, waveform)
         values: NDArray[np.float32] = np.asarray(batch[self.input_name][0], np.float32)
         if self.features is not None and self.features.samples is None and MASK in batch:
             values = values[np.asarray(batch[MASK][0], bool)]

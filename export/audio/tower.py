@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -15,17 +15,24 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
 
 from fmrt.bundle.bundle import Reference
 from fmrt.bundle.manifest import AudioInput, Tower, Variant
 from fmrt.errors import OptionError
-from fmrt.export.audio.feature_extractor import MASK, FeatureExtractor
+from fmrt.export.audio.feature_extractor import (
+    MASK,
+    FeatureExtractor,
+    batch_of,
+    load_extractor,
+)
 from fmrt.export.choices import Choice, Overrides, normalize_choice
 from fmrt.export.loading.backbone import load_backbone
 from fmrt.export.loading.checkpoint import check_missing
 from fmrt.export.loading.fetching import Origin
 from fmrt.export.part import Loaded, OtherTower, TowerModel, TowerPart
 from fmrt.export.quiet import quiet
+from fmrt.export.untouched import check_original, load_original
 from fmrt.export.writing.configuration import write_config
 from fmrt.preprocess.audio import decode
 from fmrt.preprocess.spectrogram import FEATURES_FILE
@@ -155,6 +162,11 @@ def load_audio(origin: Origin, device: str, overrides: Overrides) -> Loaded:
     module.masked = not spec.fixed and _padding_is_left_out(module, extractor, spec)
     spec = dataclasses.replace(spec, masked=module.masked)
     source = AudioSource(module, extractor, spec)
+    # Of sounds that silence fills, no library says which frames to take.
+    if not spec.hop_length:
+        original = load_original(origin.path, device, overrides.trust_remote_code)
+        encoder = original.get_encoder() if original.config.is_encoder_decoder else original
+        _check(source, origin.path, encoder)
     return Loaded(
         origin=origin,
         backbone=model,
@@ -170,6 +182,43 @@ def load_audio(origin: Origin, device: str, overrides: Overrides) -> Loaded:
         write_configuration=partial(_write_configuration, source),
         files=source.files,
     )
+
+
+def _check(source: AudioSource, path: Path, original: Callable[..., ModelOutput]) -> None:
+    """Compare with what users get.
+
+    Raises:
+        ExportError: The vectors differ.
+    """
+    module, spec, extractor = source.module, source.spec, load_extractor(path)
+
+    def ours(data: bytes) -> Tensor:
+        vectors: Tensor = module(**_inputs(source, data))[OUTPUTS[1]][0]
+        return vectors
+
+    def theirs(data: bytes) -> Tensor:
+        waveform = decode(data, spec.sampling_rate, spec.max_samples).samples
+        batch = {
+            name: torch.as_tensor(values).to(module.backbone.device)
+            for name, values in batch_of(extractor, waveform).items()
+            if name == spec.input_name or (name == MASK and spec.spectrogram is not None)
+        }
+        return _as_users_pool(original(**batch), batch, module.pooling)[0]
+
+    check_original("audio", source.extractor.sounds(), ours, theirs, unit=module.unit)
+
+
+def _as_users_pool(output: ModelOutput, batch: dict[str, Tensor], pooling: str) -> Tensor:
+    """The pooled output, or the mean over frames that are no padding."""
+    if pooling == "pooler":
+        projected: Tensor | None = output.get("audio_embeds")
+        return output.pooler_output if projected is None else projected
+    hidden: Tensor = output.last_hidden_state
+    mask = output.get("attention_mask")
+    mask = batch.get(MASK) if mask is None else mask
+    if mask is None or mask.shape[1] != hidden.shape[1]:
+        return hidden.mean(1)
+    return (hidden * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True)
 
 
 def _choose_pooling(extractor: FeatureExtractor, model_type: str, asked: str | None) -> Choice:
@@ -298,12 +347,15 @@ def audio_part(source: AudioSource, stem: str) -> TowerPart:
     )
 
 
-def other_tower(model: PreTrainedModel, path: Path, unit: bool) -> OtherTower:
-    """The audio tower of a model that has one of texts too."""
+def other_tower(
+    model: PreTrainedModel, path: Path, unit: bool, original: PreTrainedModel
+) -> OtherTower:
+    """The audio tower of a model that has one of texts too; ``original`` is as users load it."""
     extractor = FeatureExtractor(path)
     backbone = TowerModel(model, "get_audio_features", model.config.audio_config)
     sounds = AudioEmbedding(backbone, extractor.input_name, "pooler", unit).eval()
     source = AudioSource(sounds, extractor, extractor.spec(1, None))
+    _check(source, path, original.get_audio_features)
     part = partial(audio_part, source, "audio_model")
     return OtherTower(part, source.write_configuration, source.files)
 

@@ -63,6 +63,12 @@ class ImageProcessor:
 
     Raises:
         ExportError: The processor cannot be loaded, or does what the runtime does not know.
+
+    Attributes:
+        processor: That of transformers.
+        has_class: Whether it is of the class that the directory names.
+        kind: That class.
+        origin: The file that says so.
     """
 
     def __init__(self, path: Path) -> None:
@@ -72,8 +78,8 @@ class ImageProcessor:
             raise ExportError(f"{path} has no {CONFIG}: nothing says how images are prepared")
         stated = _stated_kind(path)
         self._float = stated in FLOAT_RESIZE
-        plain = stated in (*FLOAT_RESIZE, *BYTE_RESIZE)
-        self.processor = _processor(path, plain=plain)
+        self.has_class = stated not in (*FLOAT_RESIZE, *BYTE_RESIZE)
+        self.processor = load_processor(path, plain=not self.has_class)
         self.kind = stated or type(self.processor).__name__
         self.origin = FILE if self._timm else files[0]
 
@@ -179,8 +185,13 @@ def _stated_kind(path: Path) -> str | None:
     return None if kind is None else str(kind)
 
 
-def _processor(path: Path, *, plain: bool) -> BaseImageProcessor:
-    """With Pillow; a plain one has the same attributes, in a class without torchvision."""
+def load_processor(path: Path, *, plain: bool = False) -> BaseImageProcessor:
+    """The image processor of a directory, with Pillow.
+
+    Args:
+        path: The directory.
+        plain: Whether it has the same attributes in a class without torchvision.
+    """
     what = f"the image processor of {path}"
     if plain:
         return load_pretrained(ViTImageProcessorPil.from_pretrained, path, what)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -9,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
 from transformers import PreTrainedModel
+from transformers.image_utils import load_image
 from transformers.utils import ModelOutput
 
 from fmrt.bundle.bundle import Reference
@@ -23,7 +26,8 @@ from fmrt.export.loading.checkpoint import check_missing
 from fmrt.export.loading.fetching import Origin
 from fmrt.export.part import Loaded, OtherTower, TowerModel, TowerPart
 from fmrt.export.quiet import quiet
-from fmrt.export.vision.image_processor import ImageProcessor, reference_images
+from fmrt.export.untouched import check_original, load_original
+from fmrt.export.vision.image_processor import ImageProcessor, load_processor, reference_images
 from fmrt.export.vision.patches import Patches, find_patches, needed
 from fmrt.export.writing.configuration import write_config
 
@@ -45,6 +49,19 @@ def _mae(model: PreTrainedModel) -> dict[str, Tensor]:
 
 # Extra inputs of families whose plain call is not what a feature extractor needs.
 PREPARE: dict[str, Callable[[PreTrainedModel], dict[str, Tensor]]] = {"vit_mae": _mae}
+
+
+def _pooler(output: ModelOutput) -> Tensor:
+    projected: Tensor | None = output.get("image_embeds")
+    return (output.pooler_output if projected is None else projected).flatten(1)
+
+
+# The vectors that users take of a model's output. The mean of the patches is not among them: which
+# of the tokens are patches is not said by the output.
+AS_USERS_POOL: dict[str, Callable[[ModelOutput], Tensor]] = {
+    "pooler": _pooler,
+    "cls": lambda output: output.last_hidden_state[:, 0],
+}
 
 
 class ImageEmbedding(torch.nn.Module):
@@ -155,6 +172,10 @@ def load_vision(origin: Origin, device: str, overrides: Overrides) -> Loaded:
     module = ImageEmbedding(backbone, pooling, bool(overrides.normalize), extra, patches)
     module = module.eval().to(device)
     source = VisionSource(module, processor)
+    # What a masked autoencoder gives its users is drawn at random.
+    if pooling in AS_USERS_POOL and not extra:
+        original = load_original(origin.path, device, overrides.trust_remote_code)
+        _check(source, origin.path, original, AS_USERS_POOL[pooling])
     return Loaded(
         origin=origin,
         backbone=backbone,
@@ -167,6 +188,34 @@ def load_vision(origin: Origin, device: str, overrides: Overrides) -> Loaded:
         parts=partial(_parts, source),
         write_configuration=partial(_write_configuration, source),
     )
+
+
+def _check(
+    source: VisionSource,
+    path: Path,
+    original: Callable[..., ModelOutput],
+    pooled: Callable[[ModelOutput], Tensor],
+) -> None:
+    """Compare with what users get, if the class that prepares their images can be loaded here.
+
+    Raises:
+        ExportError: The vectors differ.
+    """
+    if not source.processor.has_class:
+        return
+    processor = load_processor(path)
+    module, device = source.module, source.module.backbone.device
+
+    def ours(data: bytes) -> Tensor:
+        pixels = torch.from_numpy(source.processor(data))[None].to(device)
+        vectors: Tensor = module(pixel_values=pixels)[module.outputs[-1]][0]
+        return vectors
+
+    def theirs(data: bytes) -> Tensor:
+        batch = processor(images=load_image(Image.open(io.BytesIO(data))), return_tensors="pt")
+        return pooled(original(pixel_values=batch["pixel_values"].to(device)))[0]
+
+    check_original("image", reference_images(), ours, theirs, unit=module.unit)
 
 
 @dataclass(frozen=True)
@@ -264,10 +313,13 @@ def image_part(source: VisionSource, stem: str) -> TowerPart:
     )
 
 
-def other_tower(model: PreTrainedModel, path: Path, unit: bool) -> OtherTower:
-    """The image tower of a model that has one of texts too."""
+def other_tower(
+    model: PreTrainedModel, path: Path, unit: bool, original: PreTrainedModel
+) -> OtherTower:
+    """The image tower of a model that has one of texts too; ``original`` is as users load it."""
     backbone = TowerModel(model, "get_image_features", model.config.vision_config)
     source = VisionSource(ImageEmbedding(backbone, "pooler", unit).eval(), ImageProcessor(path))
+    _check(source, path, original.get_image_features, AS_USERS_POOL["pooler"])
     return OtherTower(partial(image_part, source, "vision_model"), source.write_configuration)
 
 

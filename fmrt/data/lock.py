@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fmrt.errors import DataError
-from fmrt.system.whole_file import key_of, pending_files, writing
+from fmrt.system.whole_file import key_of, pending_files, target_of, writing
 
 _JOB = "job"
 _LOCK = ".fmrt-{}.lock"
@@ -20,7 +20,7 @@ def locked_output(output: str) -> Iterator[None]:
     Raises:
         DataError: Another process writes to it.
     """
-    target = Path(output).resolve()
+    target = target_of(output)
     with _locked(target.parent, output, key_of(target)):
         _remove_abandoned(target.parent)
         yield

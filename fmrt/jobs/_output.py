@@ -16,7 +16,7 @@ from fmrt.data.lines import LinesWriter, lines_path
 from fmrt.data.lock import locked_output
 from fmrt.data.provenance import sidecar, sidecar_path
 from fmrt.errors import DataError
-from fmrt.system.whole_file import nothing
+from fmrt.system.whole_file import nothing, target_of
 from fmrt.words import shown
 
 
@@ -108,7 +108,7 @@ class Output:
     def _clear(self) -> None:
         self._cleared = True
         # What a link points to is replaced, not the link.
-        for path in (Path(self._output).resolve(), *_companions(self._output)):
+        for path in (target_of(self._output), *_companions(self._output)):
             path.unlink(missing_ok=True)
 
     def _facts(self) -> dict[str, Any]:

@@ -25,6 +25,21 @@ def writing(output: str) -> Iterator[None]:
         ) from e
 
 
+def target_of(output: str) -> Path:
+    """The file that a path, or a link there, leads to.
+
+    Raises:
+        DataError: The link leads to itself.
+    """
+    target = Path(os.path.realpath(output))  # `Path.resolve` fails before Python 3.13
+    if target.is_symlink():
+        raise DataError(
+            f"cannot write {output!r}: it is a link that leads to itself; remove it, or give "
+            "another name"
+        )
+    return target
+
+
 def sync_folder(folder: Path) -> None:
     """Bring the names in a folder to the disk, where the system lets one."""
     if os.name == "posix":
@@ -65,7 +80,7 @@ class PendingFile:
 
     def __init__(self, output: str, *, follow: bool = True) -> None:
         self.output = output
-        self._target = Path(output).resolve() if follow else Path(output)
+        self._target = target_of(output) if follow else Path(output)
         name = f".fmrt-{key_of(self._target)}-{os.urandom(4).hex()}.tmp"
         self._path = self._target.with_name(name)
         with writing(output):

@@ -9,6 +9,8 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 
 from fmrt.errors import BundleCorruptError, FmrtError
@@ -24,7 +26,33 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("quantized") / "bundle"
     (directory / "onnx").mkdir(parents=True)
     bundles.make_text(directory)
+    graph = with_a_product((directory / bundles.GRAPH).read_bytes())
+    (directory / bundles.GRAPH).write_bytes(graph)
+    manifest = (directory / bundles.MANIFEST).read_bytes()
+    (directory / bundles.MANIFEST).write_bytes(with_hash(manifest, bundles.GRAPH, graph))
     return directory
+
+
+def with_a_product(graph: bytes) -> bytes:
+    """The graph with a product that is large enough to be quantized, and changes no vector."""
+    model, dim, times = onnx.load_from_string(graph), bundles.text.DIM, 8
+    *before, last = model.graph.node
+    (mean,) = last.input
+    node = onnx.helper.make_node
+    wide = [
+        node("Concat", [mean] * times, ["wide"], axis=1),
+        node("MatMul", ["wide", "one"], ["product"]),
+        node("MatMul", ["product", "together"], ["narrow"]),
+    ]
+    last.input[0] = "narrow"
+    del model.graph.node[:]
+    model.graph.node.extend([*before, *wide, last])
+    constants = {"one": np.eye(dim * times), "together": np.tile(np.eye(dim), (times, 1)) / times}
+    model.graph.initializer.extend(
+        onnx.numpy_helper.from_array(value.astype(np.float32), name)
+        for name, value in constants.items()
+    )
+    return model.SerializeToString()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")

@@ -287,6 +287,14 @@ def test_an_error_far_behind_keeps_its_line(tiny_bundle, place, capsys):
     assert np.load("v.npy").shape[0] == 20_001
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+def test_an_output_that_is_a_link_to_itself(tiny_bundle, place, capsys):
+    Path("v.npy").symlink_to("v.npy")
+    put_texts()
+    message = "cannot write 'v.npy': it is a link that leads to itself"
+    assert message in fails(capsys, place, "embed", tiny_bundle, "a.txt", "-o", "v.npy")
+
+
 def test_missing_input_and_existing_output(tiny_bundle, place, capsys):
     assert "no such file: 'no.txt'" in fails(
         capsys, place, "embed", tiny_bundle, "no.txt", "-o", "v.npy"
