@@ -10,7 +10,8 @@ the tokenizer provably treats both sides apart:
   those of each side.
 - No added token reaches over such a place either.
 
-A tokenizer of which that is not known has no such places.
+A tokenizer of which that is not known has no such places. Where a text has none, its start may do
+all the same, see `fmrt.preprocess.agreement`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from functools import cached_property
 from typing import Any
 
 from tokenizers import Tokenizer
+
+from fmrt.preprocess.agreement import Agreement
 
 # Bytes, each of which may be a token, of a character; and what may be put before a text.
 MOST_TOKENS, IN_FRONT = 4, 8
@@ -93,22 +96,48 @@ class Cutter:
     def __init__(self, tokenizer: Tokenizer, *, left: bool) -> None:
         self._tokenizer = tokenizer
         self._left = left
+        self._agreement = Agreement(tokenizer)
 
-    def cut(self, text: str, most: int) -> tuple[str, int]:
+    def cut(self, text: str, most: int, prompt: str = "") -> tuple[str, int]:
         """At most ``most`` characters of a text, or all of it where there is no place to cut.
 
+        Args:
+            text: The text.
+            most: The number of characters.
+            prompt: What comes before the text.
+
         Returns:
-            The part, and how many of its tokens are not those of the whole text: they are at its
-            start, and only where the end is kept.
+            The part, and how many of its tokens are not those of the whole text: at its start
+            where the text's end is kept, and else at its end.
         """
         if not self._left:
             end = self._place(text, most, before=True)
-            return (text, 0) if end is None else (text[:end], 0)
+            return self._agreed(text, most, prompt) if end is None else (text[:end], 0)
         start = self._place(text, len(text) - most, before=False)
         sure = None if start is None else self._place(text, start + 1, before=False)
         if start is None or sure is None:
             return text, 0
         return text[start:], MOST_TOKENS * (sure - start) + IN_FRONT
+
+    def _agreed(self, text: str, most: int, prompt: str) -> tuple[str, int]:
+        """The start of a text without places, as far as its tokens are sure."""
+        end = self._between(text, most) if self._is_near_sighted else None
+        unsure = None if end is None else self._agreement.unsure(prompt + text[:end])
+        return (text, 0) if end is None or unsure is None else (text[:end], unsure)
+
+    @staticmethod
+    def _between(text: str, most: int) -> int | None:
+        """The last place between two letters or digits, which nothing combines with."""
+        ends = range(most, max(1, most - NEAR[0]), -1)
+        return next((end for end in ends if text[end - 1 : end + 1].isalnum()), None)
+
+    @cached_property
+    def _is_near_sighted(self) -> bool:
+        """Whether normalizers and pre-tokenizers look at near neighbours alone."""
+        tokenizer = self._tokenizer
+        return all(map(_is_local, _parts(tokenizer.normalizer, "normalizers"))) and all(
+            map(_is_splitting, _parts(tokenizer.pre_tokenizer, "pretokenizers"))
+        )
 
     def _place(self, text: str, near: int, *, before: bool) -> int | None:
         """The place next to a position, before or after it."""
@@ -127,9 +156,7 @@ class Cutter:
     @cached_property
     def _pattern(self) -> re.Pattern[str] | None:
         """A pattern of all places where this tokenizer's texts can be cut."""
-        if not all(map(_is_local, _parts(self._tokenizer.normalizer, "normalizers"))):
-            return None
-        if not all(map(_is_splitting, _parts(self._tokenizer.pre_tokenizer, "pretokenizers"))):
+        if not self._is_near_sighted:
             return None
         places = [p for p in PLACES if not self._joins_added(p) and self._is_apart(p)]
         return re.compile("|".join(p.pattern.pattern for p in places)) if places else None

@@ -238,7 +238,7 @@ class TextPreprocessor:
             InputError: As of `check_text`, or the text is too long to be tokenized as a whole.
         """
         while reach < min(len(text), MAX_CHARACTERS):
-            part, unsure = self._cut(text, reach)
+            part, unsure = self._cut(text, reach, prompt)
             if len(part) < len(text):
                 check_text(part, len(text) - len(part) if self._left else 0)
                 return _Part(part if self._left else prompt + part, reach, unsure)
@@ -250,13 +250,13 @@ class TextPreprocessor:
             )
         return _Part(prompt + check_text(text), None, 0)
 
-    def _cut(self, text: str, reach: int) -> tuple[str, int]:
+    def _cut(self, text: str, reach: int, prompt: str) -> tuple[str, int]:
         """A part of a long text, see `Cutter.cut`."""
         if self._cutter is None:
             from fmrt.preprocess.cutting import Cutter  # start-up stays quick
 
             self._cutter = Cutter(self._tokenizer, left=self._left)
-        return self._cutter.cut(text, reach)
+        return self._cutter.cut(text, reach, prompt)
 
     def _enough(
         self,

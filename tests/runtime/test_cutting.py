@@ -153,7 +153,19 @@ pieces = st.one_of(
     ),
     st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=4),
 )
+# Without a place to cut: one word, a script without spaces, base64.
+RUNS = (
+    "ab",
+    "fox",
+    "abcdefghijklmnop",
+    "中文字日本語",
+    "ab中0+/=",
+    "абв",
+    "0123456789abcdef",
+    "aé\u0301",
+)
 texts = st.one_of(
+    st.sampled_from(RUNS).flatmap(lambda own: st.text(own, min_size=90, max_size=500)),
     st.lists(pieces, min_size=1, max_size=60).map("".join),
     st.lists(pieces, min_size=1, max_size=60).map(" ".join),
 )
@@ -214,6 +226,20 @@ def test_cutting_ten_megabytes_costs_what_a_hundred_kilobytes_cost(plain, words)
 
     seconds(small)
     assert min(seconds(large) for _ in range(9)) <= 2 * min(seconds(small) for _ in range(9))
+
+
+@pytest.mark.parametrize("kind", ["byte-level BPE", "Unigram of whole texts", "BPE of whole texts"])
+@pytest.mark.parametrize("run", ["the", "文字", "dGhlIHF1aWNrIGJyb3duIGZveA"])
+def test_what_has_no_place_is_cut_too(kind, run, tmp_path: Path) -> None:
+    tokenizer = KINDS[kind]()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    tokenizer.enable_truncation(256)
+    preprocess = TextPreprocessor(tmp_path / "tokenizer.json", TextInput(256, 0))
+    text = run * (2_000_000 // len(run))
+    tokens = preprocess.encode([text])
+    assert not tokens.errors
+    assert tokens.ids.tolist() == tokenizer.encode(text[:100_000]).ids
+    assert not tokens.counted
 
 
 def test_a_long_text_is_counted_as_far_as_it_was_read(plain) -> None:
