@@ -28,6 +28,8 @@ Pixels = NDArray[Any]
 # Pillow's own limit warns at 89 megapixels and refuses at twice that; a file that expands further
 # is a decompression bomb. Larger photographs exist and must be scaled down first.
 MAX_PIXELS = 178_956_970
+# Pillow's pointer to a row, of an image and of its copy, which may be turned.
+ROW_BYTES = 16
 CHANNELS = 3
 # Modes and formats of 16 bits that Pillow gives as integers of 32, in the same range.
 DEEP = (("I", "PPM"),)
@@ -225,7 +227,7 @@ def _checked_size(image: Image.Image, stored: int, limits: Limits) -> int:
     shown = f"{image.width:,} x {image.height:,} pixels"
     if image.width * image.height > MAX_PIXELS:
         raise InputError(f"{shown}, over the limit of {MAX_PIXELS:,}; scale it down")
-    needed = image.width * image.height * _pixel_bytes(image)
+    needed = image.width * image.height * _pixel_bytes(image) + ROW_BYTES * max(image.size)
     if stored:  # else the caller has it in memory already
         limits.check(shown, needed, stored)
     return needed

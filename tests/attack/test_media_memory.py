@@ -81,6 +81,11 @@ def tags(count: int, size: int) -> bytes:
     return whole + b"\0" * (size - len(whole))
 
 
+def bitmap(width: int, height: int) -> bytes:
+    header = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 24, 0, 0, 2835, 2835, 0, 0)
+    return b"BM" + struct.pack("<IHHI", 0, 0, 0, 54) + header + b"\xff" * 100_000
+
+
 def icon(picture: bytes) -> bytes:
     entry = struct.pack("<BBBBHHII", 32, 32, 0, 0, 1, 32, len(picture), 22)
     return struct.pack("<HHH", 0, 1, 1) + entry + picture
@@ -99,6 +104,7 @@ def text_of(exif: bytes) -> bytes:
 
 IMAGES: dict[str, Callable[[], bytes]] = {
     "a PNG file of 13,000 x 13,000": lambda: png(13_000),
+    "a BMP file of 1 x 16,000,000": lambda: bitmap(1, 16_000_000),
     "an ICO file with that": lambda: icon(png(13_000)),
     "TIFF tags that are one place": lambda: tags(5_000, 900_000),
     "EXIF of a JPEG file": lambda: jpeg_with(tags(4_000, 60_000)[:65_000]),
