@@ -30,6 +30,7 @@ from fmrt.export.options import ExportOptions
 from fmrt.export.part import Loaded, TowerPart
 from fmrt.export.precision import full_precision
 from fmrt.export.quantize import quantize_bundle
+from fmrt.export.trace import exporter
 from fmrt.export.verification import verified
 from fmrt.export.writing.local_paths import remove_local_paths
 from fmrt.export.writing.place import check_target, placed
@@ -126,7 +127,8 @@ def _write(loaded: Loaded, directory: Path, opset: int | None, say: Report, *, c
     )
     if loaded.adapters:
         merge(loaded.backbone)
-    say("converting to ONNX")
+    by = exporter()
+    say(f"converting to ONNX through {by} {version(by)}")
     write = GraphWriter(directory, loaded.model_type, opset, cuda=cuda)
     variants = [variant for part in parts for variant in write.tower(part)]
     written = [write.head(part) for part in heads]
@@ -161,7 +163,7 @@ def _manifest(
             adapters=tuple(adapter.record() for adapter in loaded.adapters),
             remote_code=loaded.remote_code,
         ),
-        packages={name: version(name) for name in PACKAGES},
+        packages={name: version(name) for name in dict.fromkeys((*PACKAGES, exporter()))},
         model_type=loaded.model_type,
         dim=dim,
         matryoshka_dims=loaded.matryoshka_dims,

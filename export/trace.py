@@ -1,19 +1,24 @@
-"""A torch module -> an ONNX graph, through transformers' exporter."""
+"""A torch module -> an ONNX graph, through transformers' exporter, or through optimum's."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
 
 import onnx_ir as ir
 import torch
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from torch.export import Dim
-from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
 
-from fmrt.errors import ExportError
+from fmrt.errors import ExportError, MissingExtraError
 from fmrt.export.exact_rules import take_constants_exactly
 from fmrt.export.loading.pretrained import first_line
+from fmrt.export.optimum_trace import convert_by_optimum
 from fmrt.export.part import Part
 from fmrt.export.quiet import quiet
 
+# Packages that convert; the second, where transformers is held at 4.
+TRANSFORMERS, OPTIMUM = "transformers", "optimum-onnx"
 # Below 18 torch's converter has no operators; ONNX Runtime of our range runs up to 24.
 OPSETS = range(18, 25)
 # Words in torch's messages, and what they mean to a user.
@@ -39,13 +44,10 @@ def trace(part: Part, model_type: str, opset: int | None) -> ir.Model:
     Raises:
         ExportError: The converter cannot convert this architecture.
     """
-    shapes = {name: dict.fromkeys(part.axes.get(name, ()), Dim.DYNAMIC) for name in part.inputs}
-    take_constants_exactly()
+    convert = EXPORTERS[exporter()]
     try:
         with quiet(), torch.no_grad():
-            config = OnnxConfig(dynamic_shapes=shapes, opset_version=opset)
-            exporter = OnnxExporter()
-            program: ir.Model = exporter.export(part.module, dict(part.inputs), config).program
+            program = convert(part, opset)
     except Exception as e:  # whatever torch.export or the converter raise
         text = f"{e} {e.__cause__}"
         reason = next((why for words, why in REASONS if words in text), first_line(e))
@@ -55,6 +57,36 @@ def trace(part: Part, model_type: str, opset: int | None) -> ir.Model:
     for name in part.optional:
         _make_optional(program, name)
     return program
+
+
+def exporter() -> str:
+    """The exporter that is installed: transformers' own, or optimum-onnx with transformers 4.
+
+    Raises:
+        MissingExtraError: Neither is.
+    """
+    if find_spec("transformers.exporters") is not None:
+        return TRANSFORMERS
+    if find_spec("optimum") is not None and find_spec("optimum.exporters.onnx") is not None:
+        return OPTIMUM
+    raise MissingExtraError("Exporting with this version of transformers", "optimum")
+
+
+def _by_transformers(part: Part, opset: int | None) -> ir.Model:
+    # transformers 4 has no such module.
+    from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
+
+    shapes = {name: dict.fromkeys(part.axes.get(name, ()), Dim.DYNAMIC) for name in part.inputs}
+    take_constants_exactly()
+    config = OnnxConfig(dynamic_shapes=shapes, opset_version=opset)
+    program: ir.Model = OnnxExporter().export(part.module, dict(part.inputs), config).program
+    return program
+
+
+EXPORTERS: dict[str, Callable[[Part, int | None], ir.Model]] = {
+    TRANSFORMERS: _by_transformers,
+    OPTIMUM: convert_by_optimum,
+}
 
 
 def _make_optional(model: ir.Model, name: str) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import venv
+from importlib.metadata import distribution
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import fmrt
-from dev import python
+from dev import ROOT, python
 from fmrt.errors import ExportError
 from tests.export.models import MINILM
 from tests.wheel.environments import link, required, site_packages
@@ -21,25 +22,36 @@ pytestmark = pytest.mark.slow
 TOOLS = ("optimum-onnx==0.1.0", "transformers==4.57.*", "sentence-transformers>=5.2,<6")
 # These have another version there; all else is this environment's, torch above all.
 OTHERS = {"transformers", "huggingface_hub", "tokenizers", "sentence-transformers"}
-SHARED = ("torch", "onnx", "onnxruntime", "accelerate", "scikit-learn", "safetensors", "onnx-ir")
+SHARED = (
+    *("torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "safetensors", "shtab"),
+    *("accelerate", "scikit-learn", "sentencepiece"),
+)
 TEXTS = ["a short text", "How do I reset my password?", "日本語の文章", "words " * 300]
 LAYOUTS = ("optimum/plain", "sentence-transformers", "transformers.js", "fastembed")
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment that is held at transformers 4, with fmrt in it."""
     place = tmp_path_factory.mktemp("tools")
     environment = place / "environment"
     venv.create(environment, with_pip=False)
     for found in required(SHARED):
         if found.name not in OTHERS:
             link(found, site_packages(environment))
+    link(distribution("peft"), site_packages(environment))
     pip = (python(), "-m", "pip", "--python", python(environment), "install", "--quiet")
     (place / "torch.txt").write_text("torch==2.13.0\n")
     subprocess.run([*pip, "--constraint", place / "torch.txt", *TOOLS], check=True)
+    subprocess.run([*pip, "--no-deps", ROOT], check=True)
+    return environment
+
+
+@pytest.fixture(scope="module")
+def files(environment: Path) -> Path:
     script = Path(__file__).with_name("other_tools.py")
     settings = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    out = place / "files"
+    out = environment.with_name("files")
     command = [python(environment), str(script), str(MINILM), str(out)]
     subprocess.run(command, check=True, env=settings)
     return out
@@ -90,3 +102,19 @@ def test_a_cache_of_several_models_asks_for_one(files: Path, tmp_path: Path) -> 
         (tmp_path / "cache" / name / "snapshots" / "1").mkdir(parents=True)
     with pytest.raises(ExportError, match="holds 2 models; give one of them"):
         fmrt.adopt_onnx(tmp_path / "cache", tmp_path / "out")
+
+
+def test_both_exporters_give_the_same_vectors(
+    environment: Path, minilm: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    settings = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    command = [python(environment), "-m", "fmrt", "export", str(MINILM), str(out)]
+    done = subprocess.run(
+        command, check=True, env=settings, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert "converting to ONNX through optimum-onnx 0.1.0" in done.stdout
+    assert fmrt.Bundle.open(out).manifest.packages["optimum-onnx"] == "0.1.0"
+    with fmrt.Embedder(minilm) as want, fmrt.Embedder(out) as got:
+        vectors = [e.embed(TEXTS, on_too_long="truncate") for e in (want, got)]
+    assert np.abs(vectors[0] - vectors[1]).max() <= 1e-5
