@@ -27,7 +27,7 @@ from fmrt.errors import DataError, InputError
 from fmrt.jobs import space_of
 from fmrt.loading import Given, Model, options_in, takes_model
 from fmrt.options import checked
-from fmrt.system.limits import DEFAULT
+from fmrt.system.limits import Limits
 from fmrt.words import count, shown
 
 # 64 MiB as float32: a block of a memory-mapped file.
@@ -113,8 +113,9 @@ def search(
     reading = as_reading(reading)
     options = options_in(options, arguments)
     found = _opened(vectors, check_provenance=check_provenance)
-    records = None if texts is None else reading.records(str(texts), "text", DEFAULT)
     opened = Model(model, arguments)
+    limits = Limits(opened.max_item_bytes)
+    records = None if texts is None else reading.records(str(texts), "text", limits)
     manifest = opened.bundle.manifest
     prompt_text(manifest.tower("text"), options)
     options = _comparable(found, opened.bundle, options)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fmrt.cli._arguments import (
     Subparsers,
     add_embedding,
+    add_max_item_size,
     add_model,
     add_reading,
     check_reading_is_used,
@@ -53,6 +54,7 @@ def add_parser(subparsers: Subparsers) -> None:
         help="the file that was embedded (default: the parquet column 'text', if there is one)",
     )
     add_reading(parser)
+    add_max_item_size(parser)
     parser.add_argument(
         "-k", metavar="N", type=positive, default=5, help="rows to print (default: 5)"
     )
@@ -91,6 +93,7 @@ def run(args: argparse.Namespace) -> int:
         provider=args.provider,
         revision=args.revision,
         sha256=args.sha256,
+        max_item_bytes=args.max_item_size,
     )
     if args.json:
         print_json({"query": args.query, "hits": _values(hits)})

@@ -6,6 +6,7 @@ import argparse
 
 from fmrt.cli._arguments import (
     Subparsers,
+    add_max_item_size,
     add_pin,
     add_reading,
     check_reading_is_used,
@@ -15,7 +16,7 @@ from fmrt.cli._arguments import (
 from fmrt.cli._say import show
 from fmrt.cli._text import table
 from fmrt.errors import DataError
-from fmrt.system.limits import DEFAULT
+from fmrt.system.limits import Limits
 
 _TITLES = {
     "batch_tokens": "most tokens of a batch",
@@ -47,6 +48,7 @@ def add_items(parser: argparse.ArgumentParser) -> None:
         "--texts", metavar="FILE", help="to measure with (default: random words, natural lengths)"
     )
     add_reading(parser)  # type: ignore[arg-type]
+    add_max_item_size(parser)  # type: ignore[arg-type]
     parser.add_argument(
         "--items", metavar="N", type=positive, default=1000, help="most items (default: 1000)"
     )
@@ -96,7 +98,7 @@ def items_of(args: argparse.Namespace, engine: object, bundle: object) -> list[o
     check_reading_is_used(args)
     if args.texts is None:
         return sample_items(engine, bundle, args.items)  # type: ignore[arg-type]
-    records = reading_of(args).records(args.texts, "text", DEFAULT)
+    records = reading_of(args).records(args.texts, "text", Limits(args.max_item_size))
     texts = (r.value for r in records if isinstance(r, Record))
     items: list[object] = list(islice(dict.fromkeys(islice(texts, 4 * args.items)), args.items))
     if not items:

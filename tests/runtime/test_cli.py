@@ -295,6 +295,25 @@ def test_an_output_that_is_a_link_to_itself(tiny_bundle, place, capsys):
     assert message in fails(capsys, place, "embed", tiny_bundle, "a.txt", "-o", "v.npy")
 
 
+@pytest.mark.parametrize("command", ["tune", "bench"])
+def test_texts_to_measure_with_have_the_limit_of_those_to_embed(
+    tiny_bundle, place, capsys, command
+):
+    Path("long.txt").write_text("a cat " * 20_000 + "\n")
+    arguments = [command, tiny_bundle, "--texts", "long.txt", "--max-item-size", "1MB"]
+    assert "'long.txt' has no record" in fails(capsys, place, *arguments)
+
+
+def test_texts_to_search_in_have_the_limit_of_those_to_embed(tiny_bundle, place, capsys):
+    Path("long.txt").write_text("a cat " * 20_000 + "\n")
+    np.save("v.npy", np.ones((1, 12), np.float32))
+    command = ["search", str(tiny_bundle), "v.npy", "cat", "--texts", "long.txt"]
+    assert main(command) == 0
+    assert "a cat" in capsys.readouterr().out
+    assert main([*command, "--max-item-size", "1MB"]) == 0
+    assert "a cat" not in capsys.readouterr().out
+
+
 def test_missing_input_and_existing_output(tiny_bundle, place, capsys):
     assert "no such file: 'no.txt'" in fails(
         capsys, place, "embed", tiny_bundle, "no.txt", "-o", "v.npy"
