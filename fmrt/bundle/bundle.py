@@ -129,15 +129,17 @@ class Bundle:
     ) -> Bundle:
         """Open a bundle as `open` does, and download the graphs of one variant from the hub.
 
+        Their content is checked where they are read.
+
         Raises:
             BundleError: As `open`; or the bundle has no such variant.
         """
         checked(variant=variant, provider=provider)
         bundle = cls.open(model, sha256, revision)
         for modality in bundle.manifest.modalities:
-            bundle.graph(bundle.variant(variant, provider, modality))
+            bundle._places(bundle.variant(variant, provider, modality))
         for head in bundle.manifest.heads:
-            bundle.graph(bundle.head_variant(head, variant, provider))
+            bundle._places(bundle.head_variant(head, variant, provider))
         return bundle
 
     def variant(
@@ -223,10 +225,9 @@ class Bundle:
         Raises:
             BundleCorruptError: A file is missing or corrupt, or the graph reads another one.
         """
-        own = FileRecord(variant.sha256, variant.size)
-        path = self._place(variant.file, own)
-        records = {self._place(n, r): r for n, r in variant.external.items()}
-        found = Checked.of(path, {**records, path: own})
+        records = self._places(variant)
+        path = next(iter(records))
+        found = Checked.of(path, records)
         try:
             locations = external_locations(path)
         except (MalformedGraphError, OSError) as e:
@@ -251,6 +252,11 @@ class Bundle:
                 f"it with fmrt package {self.path} DIR, and use that"
             )
         return self.path
+
+    def _places(self, variant: Variant) -> dict[BundleFile, FileRecord]:
+        """Places of a variant's files, the graph's first, which the hub gives as of `_place`."""
+        files = {variant.file: FileRecord(variant.sha256, variant.size), **variant.external}
+        return {self._place(name, record): record for name, record in files.items()}
 
     def _place(self, name: str, record: FileRecord) -> BundleFile:
         """Place of one of the bundle's files, which the hub gives where it is not there yet."""
