@@ -99,7 +99,7 @@ def _compared(results: Facts) -> Iterator[tuple[str, str, float, float, float | 
     for name, bars in BARS.items():
         kind = results["kinds"].get(name)
         for peer in PEERS if kind is not None else ():
-            if peer.environment == "fmrt" or peer.name not in kind["peers"]:
+            if "fmrt" in peer.name or peer.precision != "fp32" or peer.name not in kind["peers"]:
                 continue
             bar = bars.get(peer.name, bars[None])
             own = _fractions(kind).get(peer.name)

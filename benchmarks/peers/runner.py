@@ -34,11 +34,20 @@ def fmrt_int8(model: Path, bundle: Path, max_length: int) -> Encode:
     return fmrt(model, bundle, max_length, next(name for name in names if "int8" in name))
 
 
-def sentence_transformers(model: Path, _: Path, max_length: int, backend: str = "torch") -> Encode:
+def fmrt_bf16(_: Path, bundle: Path, __: int) -> Encode:
+    import fmrt
+
+    embedder = fmrt.Embedder(bundle, variant="bf16", provider="openvino")
+    return lambda texts: embedder.embed(texts, on_too_long="truncate", show_progress=False)
+
+
+def sentence_transformers(
+    model: Path, _: Path, max_length: int, backend: str = "torch", **options: Any
+) -> Encode:
     """Its defaults."""
     from sentence_transformers import SentenceTransformer
 
-    peer = SentenceTransformer(str(model), device="cpu", backend=backend)
+    peer = SentenceTransformer(str(model), device="cpu", backend=backend, **options)
     peer.max_seq_length = max_length
     return lambda texts: peer.encode(list(texts), show_progress_bar=False)
 
@@ -46,6 +55,12 @@ def sentence_transformers(model: Path, _: Path, max_length: int, backend: str = 
 def sentence_transformers_onnx(model: Path, bundle: Path, max_length: int) -> Encode:
     """Its ONNX backend on the graph that it exports itself."""
     return sentence_transformers(model, bundle, max_length, "onnx")
+
+
+def sentence_transformers_bf16(model: Path, bundle: Path, max_length: int) -> Encode:
+    """Its torch backend with the model in bf16."""
+    options = {"model_kwargs": {"dtype": "bfloat16"}}
+    return sentence_transformers(model, bundle, max_length, **options)
 
 
 def fastembed(_: Path, bundle: Path, __: int, batch: int = 256) -> Encode:
@@ -105,21 +120,50 @@ def onnxruntime(_: Path, bundle: Path, max_length: int) -> Encode:
     return encode
 
 
-def openvino(_: Path, bundle: Path, max_length: int) -> Encode:
-    """OpenVINO tuned by hand: fp32, a stream a core, sorted batches of at most 512 tokens.
+def openvino_default(_: Path, bundle: Path, max_length: int) -> Encode:
+    """OpenVINO as a first attempt has it: its defaults, batches of 32 as the texts come."""
+    import openvino as ov
 
-    A single text runs on a second compiled model, whose one stream has all cores.
+    tokenizer = tokenizer_of(bundle, max_length)
+    model = ov.Core().read_model(bundle / "onnx/model.onnx")
+    index = output_of(model)
+    compiled = ov.Core().compile_model(model, "CPU")
+
+    def encode(texts: Sequence[str]) -> np.ndarray:
+        ids = [e.ids for e in tokenizer.encode_batch_fast(list(texts))]
+        parts = [ids[start : start + 32] for start in range(0, len(ids), 32)]
+        return np.concatenate([np.array(compiled(padded(part))[index]) for part in parts])
+
+    return encode
+
+
+def openvino_bf16(model: Path, bundle: Path, max_length: int) -> Encode:
+    """Tuned by hand as fp32 is, in the precision that OpenVINO takes by itself."""
+    return openvino(model, bundle, max_length, {})
+
+
+def openvino(
+    _: Path,
+    bundle: Path,
+    max_length: int,
+    precision: dict[str, Any] | None = None,
+) -> Encode:
+    """OpenVINO tuned by hand: a stream a core, sorted batches of at most 512 tokens.
+
+    A single text runs on a second compiled model, whose one stream has all cores. The precision is
+    fp32 unless another is given.
     """
     import openvino as ov
 
     tokenizer = tokenizer_of(bundle, max_length)
     core = ov.Core()
     model = core.read_model(bundle / "onnx/model.onnx")
-    index = next(i for i, o in enumerate(model.outputs) if "sentence_embedding" in o.get_names())
+    index = output_of(model)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    precision = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": cores}
-    many = core.compile_model(model, "CPU", {**precision, "NUM_STREAMS": cores})
-    one = core.compile_model(model, "CPU", {**precision, "PERFORMANCE_HINT": "LATENCY"})
+    options = {"INFERENCE_PRECISION_HINT": "f32"} if precision is None else precision
+    options = {**options, "INFERENCE_NUM_THREADS": cores}
+    many = core.compile_model(model, "CPU", {**options, "NUM_STREAMS": cores})
+    one = core.compile_model(model, "CPU", {**options, "PERFORMANCE_HINT": "LATENCY"})
     queue = ov.AsyncInferQueue(many, cores)
 
     def encode(texts: Sequence[str]) -> np.ndarray:
@@ -143,6 +187,12 @@ def openvino(_: Path, bundle: Path, max_length: int) -> Encode:
     return encode
 
 
+def output_of(model: Any) -> int:
+    """Index of the embedding among a model's outputs."""
+    names = [output.get_names() for output in model.outputs]
+    return next(i for i, found in enumerate(names) if "sentence_embedding" in found)
+
+
 def tokenizer_of(bundle: Path, max_length: int) -> Any:
     from tokenizers import Tokenizer
 
@@ -164,9 +214,13 @@ def padded(rows: Sequence[Sequence[int]]) -> dict[str, np.ndarray]:
 PEERS: dict[str, Callable[[Path, Path, int], Encode]] = {
     "fmrt": fmrt,
     "fmrt-int8": fmrt_int8,
+    "fmrt-bf16": fmrt_bf16,
     "sentence-transformers": sentence_transformers,
+    "sentence-transformers-bf16": sentence_transformers_bf16,
     "sentence-transformers-onnx": sentence_transformers_onnx,
     "openvino": openvino,
+    "openvino-default": openvino_default,
+    "openvino-bf16": openvino_bf16,
     "fastembed": fastembed,
     "fastembed-8": fastembed_8,
     "light-embed": light_embed,

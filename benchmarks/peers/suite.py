@@ -31,9 +31,9 @@ from fmrt.system.cores import available_cores, cpu_name
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 RESULTS = HERE / "results.json"
-# Vectors of all fp32 peers must be as near as this to fmrt's; int8 ones by cosine.
+# Vectors of all fp32 peers must be as near as this to fmrt's; others by cosine.
 MOST_DIFFERENCE = 2e-5
-LEAST_COSINE_INT8 = 0.99
+LEAST_COSINE = {"bf16": 0.999, "int8": 0.99}
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,11 @@ class Peer:
     """A row of the table.
 
     Attributes:
-        name: a key of the runner's table.
-        environment: name of its requirements file.
+        name: A key of the runner's table.
+        environment: The name of its requirements file.
         title: The name in tables.
         packages: The packages whose versions are named.
-        precision: ``fp32`` or ``int8``.
+        precision: ``fp32``, ``bf16`` or ``int8``.
     """
 
     name: str
@@ -58,6 +58,7 @@ class Peer:
 PEERS = (
     Peer("fmrt", "fmrt", "fmrt", ("onnxruntime",)),
     Peer("fmrt-int8", "fmrt", "fmrt, int8", ("onnxruntime",), "int8"),
+    Peer("fmrt-bf16", "fmrt", "fmrt, bf16", ("onnxruntime", "openvino"), "bf16"),
     Peer(
         "sentence-transformers",
         "sentence-transformers",
@@ -65,12 +66,27 @@ PEERS = (
         ("sentence-transformers", "torch"),
     ),
     Peer(
+        "sentence-transformers-bf16",
+        "sentence-transformers",
+        "sentence-transformers (torch, bf16)",
+        ("sentence-transformers", "torch"),
+        "bf16",
+    ),
+    Peer(
         "sentence-transformers-onnx",
         "sentence-transformers-onnx",
         "sentence-transformers (ONNX)",
         ("sentence-transformers", "onnxruntime"),
     ),
-    Peer("openvino", "openvino", "OpenVINO, tuned by hand", ("openvino",)),
+    Peer("openvino", "openvino", "OpenVINO, fp32, tuned by hand", ("openvino",)),
+    Peer("openvino-default", "openvino", "OpenVINO, its defaults", ("openvino",), "bf16"),
+    Peer(
+        "openvino-bf16",
+        "openvino",
+        "OpenVINO, its own precision, tuned by hand",
+        ("openvino",),
+        "bf16",
+    ),
     Peer("fastembed", "fastembed", "fastembed, batch 256 (its default)", ("fastembed",)),
     Peer("fastembed-8", "fastembed", "fastembed, batch 8 (its best)", ("fastembed",)),
     Peer("light-embed", "light-embed", "light-embed", ("light-embed",)),
@@ -186,7 +202,7 @@ def measure(
     order: dict[str, Any] = {"texts": kind.texts}
     if kind.repeats > 1:
         order = {"query": kind.texts[0], "repeats": kind.repeats}
-    check(kind, peers, runners)
+    cosines = check(kind, peers, runners)
     seconds: dict[str, list[list[float]]] = {peer.name: [] for peer in peers}
     with encoder_peak(config) as peak:
         for turn in range(rounds):
@@ -203,6 +219,7 @@ def measure(
         "tokens": tokens,
         "rounds": rounds,
         "peers": facts,
+        "cosines": cosines,
         "fmrt_is_faster": _ratios(seconds, [statistics.median(s) for s in seconds["fmrt"]]),
         "peak": {
             "kernel": bound.kernel,
@@ -249,8 +266,10 @@ def summary(rounds: Sequence[Sequence[float]], tokens: int) -> dict[str, Any]:
     return {"seconds": flat, "tokens_per_second": tokens / statistics.median(flat)}
 
 
-def check(kind: Kind, peers: Sequence[Peer], runners: Mapping[str, Runner]) -> None:
-    """Compare every peer's vectors with fmrt's; it is the warm-up too."""
+def check(
+    kind: Kind, peers: Sequence[Peer], runners: Mapping[str, Runner]
+) -> dict[str, dict[str, float]]:
+    """Cosines of every peer's vectors with fmrt's fp32 ones; it is the warm-up too."""
     with tempfile.TemporaryDirectory() as directory:
         vectors = {}
         for peer in peers:
@@ -259,14 +278,18 @@ def check(kind: Kind, peers: Sequence[Peer], runners: Mapping[str, Runner]) -> N
             runners[peer.name].order(texts=texts, out=file)
             vectors[peer.name] = np.load(file)
     want = vectors["fmrt"]
+    found = {}
     for peer in peers:
         got = vectors[peer.name]
+        cosine = (got * want).sum(1) / np.linalg.norm(got, axis=1)
+        found[peer.name] = {"mean": float(cosine.mean()), "worst": float(cosine.min())}
         if peer.precision == "fp32":
             worst = float(np.abs(got - want).max())
             assert worst <= MOST_DIFFERENCE, f"{peer.name} differs from fmrt by {worst}"
         else:
-            cosine = (got * want).sum(1) / np.linalg.norm(got, axis=1)
-            assert cosine.min() >= LEAST_COSINE_INT8, f"{peer.name}: cosine {cosine.min()}"
+            least = LEAST_COSINE[peer.precision]
+            assert cosine.min() >= least, f"{peer.name}: cosine {cosine.min()}"
+    return found
 
 
 def token_counts(kind: Kind, bundle: Path) -> list[int]:
@@ -298,7 +321,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args(argv)
     args.environments.mkdir(parents=True, exist_ok=True)
-    bundles = {n: exported(args.environments, n) for n in (256, 512)}
+    lengths = {kinds()[name].max_length for name in args.kinds}
+    bundles = {n: exported(args.environments, n) for n in sorted(lengths)}
     model = model_directory()
     peers = [p for p in PEERS if p.name in (args.peers or [q.name for q in PEERS])]
     pythons = {
@@ -306,12 +330,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     if args.set_up:
         return
-    results = json.loads(args.out.read_text()) if args.out.is_file() else {"kinds": {}}
+    results = json.loads(args.out.read_text()) if args.out.is_file() else {}
+    if results.get("cpu") != cpu_name():
+        results = {"kinds": {}, "versions": {}}
     for name in args.kinds:
         kind = kinds()[name]
         bundle = bundles[kind.max_length]
         with opened(pythons, peers, model, bundle, kind) as runners:
-            results["kinds"][name] = measure(kind, peers, runners, args.rounds, bundle)
+            found = measure(kind, peers, runners, args.rounds, bundle)
+            results["kinds"][name] = merged(results["kinds"].get(name, {}), found)
         print(name, {k: round(v, 2) for k, v in results["kinds"][name]["fmrt_is_faster"].items()})
     results |= {
         "date": dt.datetime.now(dt.UTC).date().isoformat(),
@@ -321,9 +348,21 @@ def main(argv: Sequence[str] | None = None) -> None:
         "environment": describe().environment,
         "python": platform.python_version(),
         "model": "all-MiniLM-L6-v2",
-        "versions": {p.name: versions(pythons[p.environment], p.packages) for p in peers},
+        "versions": results["versions"]
+        | {p.name: versions(pythons[p.environment], p.packages) for p in peers},
     }
     args.out.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def merged(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """A run of some peers, with the others of an earlier run; the ratios are each run's own."""
+    both = {**before, **now}
+    for name in ("peers", "cosines", "fmrt_is_faster"):
+        both[name] = {**before.get(name, {}), **now[name]}
+    if "peak" in before:
+        fractions = {**before["peak"]["fractions"], **now["peak"]["fractions"]}
+        both["peak"] = {**now["peak"], "fractions": fractions}
+    return both
 
 
 def model_directory() -> Path:
@@ -340,6 +379,8 @@ def exported(folder: Path, max_length: int) -> Path:
     out = folder / f"bundle-{max_length}"
     if not (out / "fmrt.json").is_file():
         fmrt.export_model(model_directory(), out, max_length=max_length, quantize=["int8"])
+    if all(variant.name != "bf16" for variant in fmrt.Bundle.open(out).manifest.variants):
+        fmrt.quantize_bundle(out, ["bf16"])
     return out
 
 
