@@ -1,18 +1,30 @@
-"""Quality against speed, as a picture."""
+"""Quality against speed, size and memory, as a picture."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from fmrt.errors import OptionError
-from fmrt.evaluation.report import Evaluation
+from fmrt.evaluation.model import Cost
+from fmrt.evaluation.report import Evaluation, TaskResult
 
 _MEGABYTE = 1e6
-_LEAST_AREA = 30.0
+# Of a cost: what the axis says, and its value, or None where it is not known.
+_COSTS: tuple[tuple[str, Callable[[Cost], float | None]], ...] = (
+    ("items/s", lambda cost: cost.items_per_second),
+    ("file, MB", lambda cost: cost.file_bytes and cost.file_bytes / _MEGABYTE),
+    ("memory, MB", lambda cost: cost.memory_bytes and cost.memory_bytes / _MEGABYTE),
+)
 
 
 def draw(found: Evaluation, file: Path) -> None:
-    """Draw the first measure of each task against speed; a mark's area is the file's size.
+    """Draw the first measure of each task, a column each, against each cost, a row each.
+
+    Args:
+        found: The evaluation.
+        file: The picture, ``.png`` or ``.svg``.
 
     Raises:
         OptionError: matplotlib is not there.
@@ -25,21 +37,27 @@ def draw(found: Evaluation, file: Path) -> None:
     import matplotlib.pyplot as plt
 
     tasks = found.models[0].tasks
+    size = (4 * len(tasks), 3.5 * len(_COSTS))
     figure, axes = plt.subplots(
-        1, len(tasks), figsize=(4 * len(tasks), 3.5), layout="constrained", squeeze=False
+        len(_COSTS), len(tasks), figsize=size, layout="constrained", squeeze=False
     )
-    for i, (task, axis) in enumerate(zip(tasks, axes[0], strict=True)):
-        for model in found.models:
-            measure = model.tasks[i].measures[0]
-            if measure.value is None:
-                continue
-            low = measure.value if measure.low is None else measure.low
-            high = measure.value if measure.high is None else measure.high
-            speed, area = model.cost.items_per_second, (model.cost.file_bytes or 0) / _MEGABYTE
-            axis.vlines(speed, low, high, color="#999999")
-            axis.scatter([speed], [measure.value], s=max(_LEAST_AREA, area), alpha=0.7)
-            axis.annotate(str(model.model["name"]), (speed, measure.value), fontsize=8)
-        axis.set_title(f"{task.task}: {task.measures[0].name}")
-        axis.set_xlabel("items/s")
+    for (label, value_of), row in zip(_COSTS, axes, strict=True):
+        for i, (task, axis) in enumerate(zip(tasks, row, strict=True)):
+            for model in found.models:
+                _mark(axis, str(model.model["name"]), model.tasks[i], value_of(model.cost))
+            axis.set_title(f"{task.task}: {task.measures[0].name}")
+            axis.set_xlabel(label)
     figure.savefig(file, dpi=120)
     plt.close(figure)
+
+
+def _mark(axis: Any, name: str, task: TaskResult, cost: float | None) -> None:  # noqa: ANN401
+    """Draw one model with its interval, if its measure and its cost are known."""
+    measure = task.measures[0]
+    if measure.value is None or cost is None:
+        return
+    low = measure.value if measure.low is None else measure.low
+    high = measure.value if measure.high is None else measure.high
+    axis.vlines(cost, low, high, color="#999999")
+    axis.scatter([cost], [measure.value], alpha=0.7)
+    axis.annotate(name, (cost, measure.value), fontsize=8)

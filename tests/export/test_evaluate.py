@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fmrt
-from benchmarks.measuring.corpus import _docstrings_of
+from benchmarks.measuring.corpus import docstrings_of
 from fmrt.bundle.bundle import Bundle
 from fmrt.bundle.manifest import Evaluated, EvaluatedMeasure, Quality
 from fmrt.cli import main
@@ -24,6 +24,7 @@ from fmrt.errors import ExportError
 from fmrt.evaluation.kept import _recorded
 from fmrt.evaluation.measures import Difference
 from fmrt.evaluation.neighbours import unit
+from fmrt.evaluation.plot import draw
 from fmrt.evaluation.tasks.retrieval import MEASURES, ranking_measures
 from fmrt.export.quantize import SCHEMES
 from fmrt.export.quantize.bundle import _good_enough
@@ -78,7 +79,7 @@ def labelled_docstrings(path: Path, each: int) -> Path:
         writer.writerow(["text", "package"])
         for name in PACKAGES:
             files = [p for p in sorted((root / name).rglob("*.py")) if "test" not in p.parts]
-            texts = dict.fromkeys(t for p in files for t in _docstrings_of(p))
+            texts = dict.fromkeys(t for p in files for t in docstrings_of(p))
             writer.writerows((text, name) for text in list(texts)[:each])
     return path
 
@@ -230,3 +231,17 @@ def test_retrieval_is_trec_evals_with_ties_grades_and_queries_without_documents(
         mean = np.mean([one[theirs] for one in want.values()])
         assert abs(found.models[0].measure("retrieval", name).value - mean) <= 1e-9, name
     assert "1 queries have no relevant document, and count as 0" in found.notes
+
+
+def test_the_plot_has_quality_against_speed_size_and_memory(tiny: Path, tmp_path: Path) -> None:
+    rows = [
+        ["text", "label"],
+        *([f"{'red cat' if i % 2 else 'two'} {i}", i % 2] for i in range(12)),
+    ]
+    with (tmp_path / "d.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("text", "label"), *rows])
+    found = fmrt.evaluate([tiny, tiny], tmp_path / "d.csv", tasks=["knn"], resamples=20)
+    draw(found, tmp_path / "plot.svg")
+    drawn = (tmp_path / "plot.svg").read_text()
+    for label in ("items/s", "file, MB", "memory, MB", "bundle fp32-cpu"):
+        assert drawn.count(f"<!-- {label} -->") == (6 if label.startswith("bundle") else 1), label
