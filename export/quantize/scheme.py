@@ -11,6 +11,7 @@ from fmrt.export.quantize.context import Context, Made
 from fmrt.export.quantize.fp16 import compute_half, store_half
 from fmrt.export.quantize.int4 import weights_in_4_bits
 from fmrt.export.quantize.int8 import fused_int8, standard_int8
+from fmrt.export.quantize.stored_int8 import store_int8
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ SCHEMES: dict[str, tuple[Form, ...]] = {
     ),
     "int4": (Form("q4", "_q4", "any", "int4", "any", weights_in_4_bits, mapped=True),),
     "bf16": (Form("bf16", "", "openvino", "bf16", "any", None),),
+    "w8": (Form("w8", "_int8", "any", "int8", "any", store_int8),),
 }
 
 # Names of other tools, and of this table's own variants, for a scheme.

@@ -15,7 +15,7 @@ from fmrt.errors import QuantizationError
 if TYPE_CHECKING:
     from fmrt.bundle.bundle import Bundle
 
-SCHEMES = "fp16, int8 (or q8), int4 (or q4) or bf16, or several joined with commas"
+SCHEMES = "fp16, int8 (or q8), int4 (or q4), bf16 or w8, or several joined with commas"
 
 
 def add_parser(subparsers: Subparsers) -> None:

@@ -44,8 +44,8 @@ from tests.export.vision import VISION, save_vision
 LINES = [
     f"{a} {b} number {i}" for i in range(12) for a in ("one", "a red") for b in ("cat", "tree")
 ]
-ALL = ("fp16-cpu", "fp16-cuda", "fp16-portable", "int8-cpu", "q8", "q4", "bf16")
-ON_CPU = ("fp16-cpu", "fp16-portable", "int8-cpu", "q8", "q4")
+ALL = ("fp16-cpu", "fp16-cuda", "fp16-portable", "int8-cpu", "q8", "q4", "bf16", "w8")
+ON_CPU = ("fp16-cpu", "fp16-portable", "int8-cpu", "q8", "q4", "w8")
 # A random model of 32 features, whose few numbers are all outliers.
 LOW = 0.9
 
