@@ -34,10 +34,16 @@ def patched(tmp_path_factory: pytest.TempPathFactory) -> Path:
         command = ["git", "apply", "-C1", "--whitespace=nowarn", "-"]
         subprocess.run(command, input=example, text=True, cwd=place, check=True)
     (place / "export").rename(place / "fmrt/export")
-    save_tiny(TINY[0], place / "model")
-    (place / "texts.txt").write_text("\n".join(TEXTS))
-    run(place, "export", "model", "bundle", "--pooling", "min")
     return place
+
+
+@pytest.fixture(scope="module")
+def exported(patched: Path) -> Path:
+    """The same folder, with texts and a bundle that the patched exporter made."""
+    save_tiny(TINY[0], patched / "model")
+    (patched / "texts.txt").write_text("\n".join(TEXTS))
+    run(patched, "export", "model", "bundle", "--pooling", "min")
+    return patched
 
 
 def run(place: Path, *arguments: str, command: tuple[str, ...] = ("-m", "fmrt")) -> str:
@@ -65,13 +71,14 @@ def test_every_example_has_its_test() -> None:
     assert len(EXAMPLES) == len(COSTS)
 
 
-def test_the_option_is_everywhere_and_is_followed(patched: Path) -> None:
-    assert "--decimals N" in run(patched, "embed", "--help")
+@pytest.mark.slow
+def test_the_option_is_everywhere_and_is_followed(exported: Path) -> None:
+    assert "--decimals N" in run(exported, "embed", "--help")
     code = "import fmrt, inspect; print(inspect.signature(fmrt.Embedder.embed))"
-    assert "decimals: 'int | None' = None" in run(patched, code, command=("-c",))
+    assert "decimals: 'int | None' = None" in run(exported, code, command=("-c",))
     for name, more in {"plain.npy": (), "rounded.npy": ("--decimals", "2")}.items():
-        run(patched, "embed", "bundle", "texts.txt", "-o", name, *more)
-    plain, rounded = np.load(patched / "plain.npy"), np.load(patched / "rounded.npy")
+        run(exported, "embed", "bundle", "texts.txt", "-o", name, *more)
+    plain, rounded = np.load(exported / "plain.npy"), np.load(exported / "rounded.npy")
     np.testing.assert_array_equal(rounded, plain.round(2))
     assert (rounded != plain).any()
 
@@ -84,27 +91,29 @@ def test_the_provider_is_listed_and_can_be_named(patched: Path) -> None:
     assert "coreml" in [one["name"] for one in found]
 
 
-def test_the_output_format_is_written_and_read(patched: Path) -> None:
+@pytest.mark.slow
+def test_the_output_format_is_written_and_read(exported: Path) -> None:
     for name in ("v.fvecs", "v.npy"):
-        run(patched, "embed", "bundle", "texts.txt", "-o", name)
-    raw = np.fromfile(patched / "v.fvecs", "<i4").reshape(len(TEXTS), -1)
-    want = np.load(patched / "v.npy")
+        run(exported, "embed", "bundle", "texts.txt", "-o", name)
+    raw = np.fromfile(exported / "v.fvecs", "<i4").reshape(len(TEXTS), -1)
+    want = np.load(exported / "v.npy")
     assert (raw[:, 0] == want.shape[1]).all()
     np.testing.assert_array_equal(raw[:, 1:].view("<f4"), want)
-    found = run(patched, "search", "bundle", "v.fvecs", TEXTS[1], "--json")
+    found = run(exported, "search", "bundle", "v.fvecs", TEXTS[1], "--json")
     assert json.loads(found)["hits"][0]["row"] == 1
 
 
-def test_the_pooling_mode_is_exported_and_verified(patched: Path) -> None:
-    manifest = json.loads((patched / "bundle/fmrt.json").read_text())
+@pytest.mark.slow
+def test_the_pooling_mode_is_exported_and_verified(exported: Path) -> None:
+    manifest = json.loads((exported / "bundle/fmrt.json").read_text())
     assert [tower["pooling"] for tower in manifest["towers"]] == ["min"]
-    run(patched, "verify", "bundle")
+    run(exported, "verify", "bundle")
     code = (
         "import sys, torch; from transformers import AutoModel, AutoTokenizer\n"
         "tokens = AutoTokenizer.from_pretrained('model')(sys.argv[1], return_tensors='pt')\n"
         "model = AutoModel.from_pretrained('model').eval()\n"
         "with torch.no_grad(): print(*model(**tokens).last_hidden_state.amin(1)[0].tolist())"
     )
-    want = np.array(run(patched, code, TEXTS[0], command=("-c",)).split(), np.float32)
-    run(patched, "embed", "bundle", "texts.txt", "-o", "min.npy")
-    np.testing.assert_allclose(np.load(patched / "min.npy")[0], want, atol=1e-5)
+    want = np.array(run(exported, code, TEXTS[0], command=("-c",)).split(), np.float32)
+    run(exported, "embed", "bundle", "texts.txt", "-o", "min.npy")
+    np.testing.assert_allclose(np.load(exported / "min.npy")[0], want, atol=1e-5)
