@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fmrt.errors import OptionError
 from fmrt.evaluation.model import Cost
 from fmrt.evaluation.report import Evaluation, TaskResult
 
@@ -25,14 +24,9 @@ def draw(found: Evaluation, file: Path) -> None:
     Args:
         found: The evaluation.
         file: The picture, ``.png`` or ``.svg``.
-
-    Raises:
-        OptionError: matplotlib is not there.
     """
-    try:
-        import matplotlib as mpl  # optional
-    except ImportError as e:
-        raise OptionError("--plot needs matplotlib: pip install matplotlib") from e
+    import matplotlib as mpl
+
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 

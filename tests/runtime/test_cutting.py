@@ -220,9 +220,9 @@ def test_cutting_ten_megabytes_costs_what_a_hundred_kilobytes_cost(plain, words)
     small, large = (words * (n // size) for n in (100_000, 10_000_000))
 
     def seconds(text: str) -> float:
-        start = time.perf_counter()
+        start = time.process_time()
         plain.encode([plain.load(text)])
-        return time.perf_counter() - start
+        return time.process_time() - start
 
     seconds(small)
     assert min(seconds(large) for _ in range(9)) <= 2 * min(seconds(small) for _ in range(9))
