@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fmrt.bundle.bundle import Bundle
+from fmrt.options import checked
 from fmrt.system.extras import needing
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def quantize_bundle(
         QuantizationError: A variant is not good enough; the error names those that were added.
         DataError: The data set cannot be used.
     """
+    checked(tolerance=tolerance)
     if evaluate is not None:
         with needing("Evaluating", "evaluate"):
             from fmrt.evaluation import judge

@@ -45,6 +45,8 @@ _ARGUMENTS = {
     "--overwrite": "overwrite=True",
     "--task": "tasks",
 }
+# How the note begins that says what flags are in Python.
+IN_PYTHON = "In Python"
 _NOT_OURS = frozenset({"--gpus"})
 
 
@@ -60,7 +62,7 @@ class FmrtError(Exception):
         if "--" in message:
             flags = [f for f in dict.fromkeys(_FLAG.findall(message)) if f not in _NOT_OURS]
             if flags:
-                self.add_note(f"In Python: {', '.join(map(_argument, flags))}")
+                self.add_note(f"{IN_PYTHON}: {', '.join(map(_argument, flags))}")
 
 
 class BundleError(FmrtError):

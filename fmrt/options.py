@@ -194,6 +194,8 @@ OPTIONS: Mapping[str, Check] = {
     "overwrite": flag,
     "record_reference": flag,
     "min_cosine": number,
+    "tolerance": number,
+    "judge": optional(function),
     "calibration": optional(file_path),
     "report": optional(function),
     # of packages

@@ -82,7 +82,7 @@ def fetch(name: str, revision: str | None, *, graphs: bool = False) -> Origin:
         check_file(path, name)
     try:
         path = _download(name, revision, graphs=graphs)
-    except (HfHubHTTPError, HFValidationError, OSError) as e:
+    except (HfHubHTTPError, HFValidationError, OSError, UnicodeError) as e:
         raise ExportError(
             f"{name} is neither a directory nor a model the hub gives: {first_line(e)}"
         ) from e

@@ -101,7 +101,7 @@ def quantize_bundle(
     """
     names = named_schemes(schemes)
     file_path("bundle", bundle)
-    checked(report=report)
+    checked(report=report, judge=judge)
     check_quality(min_cosine, calibration)
     say = report or (lambda _: None)
     path = own_copy(Bundle.open(bundle, sha256, revision), out, say)

@@ -21,13 +21,15 @@ from fmrt.export.quantize.probe import Probe
 # blocks of a size that depends on the CPU's cache, and where the last one has a single query of a
 # text alone, and more with padding, in another order.
 PADDING_SHOWS = frozenset({"If", "GroupQueryAttention"})
-# Items next to their padded selves.
+# Items of different lengths, each next to itself padded to the next one's.
 ITEMS = 16
+# Calibration items among which those lengths are sought.
+MOST = 256
 
 
 def padding_moves(context: Context, model: ir.Model) -> bool:
     """Whether what a graph rounds is not the same to the last bit next to a longer item."""
-    items = context.items.held_out[:ITEMS]
+    items = [*context.items.held_out, *context.items.calibration[:MOST]]
     probe = Probe(context.bundle, context.tower, items)
     if not probe.padded:
         return False
@@ -35,8 +37,9 @@ def padding_moves(context: Context, model: ir.Model) -> bool:
         return True
     rounded = (n.inputs[0] for n in model.graph if n.op_type == "QuantizeLinear")
     names = list(dict.fromkeys(str(value.name) for value in rounded if value is not None))
-    order = np.argsort(probe.lengths, kind="stable")
-    pairs = [(a, b) for a, b in pairwise(order) if probe.lengths[a] < probe.lengths[b]]
+    _, distinct = np.unique(probe.lengths, return_index=True)
+    spread = np.linspace(0, len(distinct) - 1, min(ITEMS, len(distinct))).astype(int)
+    pairs = pairwise(distinct[spread])
     batches = [np.array(rows) for a, b in pairs for rows in ([a], [a, b])]
     runs = iter(probe.runs(model, names, batches))
     return any(_differ(alone, padded) for alone, padded in zip(runs, runs, strict=True))

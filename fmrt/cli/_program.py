@@ -37,6 +37,7 @@ from fmrt.cli._say import warn
 from fmrt.cli._status import FAILED, INTERRUPTED, PARTLY, USAGE
 from fmrt.cli._text import flat
 from fmrt.errors import (
+    IN_PYTHON,
     CacheWarning,
     FmrtError,
     OptionError,
@@ -155,7 +156,8 @@ def _ended(args: argparse.Namespace, interruptible: Interruptible) -> int:
     except FmrtError as e:
         partly = isinstance(e, QuantizationError) and e.added
         said = in_flags(str(e)) if isinstance(e, OptionError) else str(e)
-        message = "; ".join([said, *getattr(e, "__notes__", ())])
+        notes = (note for note in getattr(e, "__notes__", ()) if not note.startswith(IN_PYTHON))
+        message = "; ".join([said, *notes])
         return _fail(message, PARTLY if partly else FAILED)
     except KeyboardInterrupt as e:
         warn(flat(str(e)) or "interrupted")

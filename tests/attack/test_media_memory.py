@@ -131,7 +131,7 @@ def test_images_that_fit_wait_for_each_other():
 
 def test_a_user_may_raise_the_limit():
     large = png(6_000)
-    with pytest.raises(InputError, match=r"288 MB.* 200 MB; raise max_item_bytes .--max-item-size"):
+    with pytest.raises(InputError, match=r"289 MB.* 200 MB; raise max_item_bytes .--max-item-size"):
         ImagePreprocessor(IMAGE).load(large)
     raised = ImagePreprocessor(IMAGE, Limits(300_000_000))
     assert raised.load(large).shape == (8, 8, 3)

@@ -83,7 +83,7 @@ def test_a_source_without_a_usable_card_is_said_to_have_none(
     source = save_tiny(TINY[0], tmp_path / "model")
     if card is not None:
         (source / CARD_FILE).write_text(card)
-    stated, choice = read_source_card(load_model(str(source), None, "cpu", Overrides()))
+    stated, choice = read_source_card(load_model(str(source), None, "cpu", Overrides()).origin)
     assert stated == {}
     assert choice.value == "none"
     assert CARD_FILE in choice.origin

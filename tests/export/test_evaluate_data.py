@@ -231,6 +231,7 @@ def test_retrieval_by_configurations_is_read_as_mteb_publishes_it(tmp_path: Path
     judged.to_json(tmp_path / "qrels/test.jsonl")
     (tmp_path / "README.md").write_text(RETRIEVAL)
     data = load_dataset(tmp_path, ["text"])
-    assert list(data.sides[DOCUMENTS].items) == ["x one", "two"]
+    # trec_eval orders documents of one score by their ids, last first.
+    assert list(data.sides[DOCUMENTS].items) == ["two", "x one"]
     assert list(data.sides[QUERIES].items) == ["one?"]
-    assert data.relevant == ({0: 2.0, 1: 0.0},)
+    assert data.relevant == ({0: 0.0, 1: 2.0},)

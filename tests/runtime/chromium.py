@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import fcntl
 import itertools
 import json
 import os
@@ -149,6 +148,8 @@ class Page:
 @contextmanager
 def browser(program: str) -> Iterator[Page]:
     """A page of a new browser, which ends afterwards."""
+    import fcntl  # Windows has none
+
     from_us, to_browser = os.pipe()
     from_browser, to_us = os.pipe()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:

@@ -658,7 +658,7 @@ def test_a_verification_that_fails_is_json_too(tiny_bundle, place, capsys):
         ("embd b t", "unknown command 'embd'; did you mean embed?"),
         ("encode b t", "unknown command 'encode'; did you mean fmrt embed?"),
         ("help", "unknown command 'help'; did you mean fmrt --help?"),
-        ("xyzzy", "unknown command 'xyzzy'; choose from: export, quantize"),
+        ("xyzzy", "unknown command 'xyzzy'; choose from: export, adopt, quantize"),
         ("--variant q8 info b", "--variant is an option of commands: say it after the command"),
     ],
 )

@@ -83,7 +83,7 @@ def overlap(lengths, preparing, computing):
     device = Stage(computing / sum(lengths))
     parts = Parts(
         SimpleNamespace(grid=None),
-        SimpleNamespace(padded=True),
+        SimpleNamespace(padded=True, alone=False),
         (1,),
         Tokenizer(tokenizing),
         Device(device),
@@ -100,8 +100,9 @@ def overlap(lengths, preparing, computing):
         prompt="",
         truncation=Truncation(),
         on_error=None,
-        alone=False,
+        all_cores=False,
         group_of=None,
+        held_bytes=None,
     )
     start = time.perf_counter()
     vectors = np.concatenate([part for _, part in stream.run(lengths)])

@@ -135,8 +135,8 @@ def test_every_option_of_everything_public_is_in_the_table() -> None:
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY
     }
     assert {"workers", "batch_tokens", "threads", "private"} <= found
-    # What a prompt of a segmenter is, and how to read: these have checks of their own.
-    assert found - OPTIONS == {"points", "labels", "box", "keep", "reading"}
+    # What a prompt of a segmenter is, how to read, data sets: these have checks of their own.
+    assert found - OPTIONS == {"points", "labels", "box", "keep", "reading", "evaluate"}
 
 
 @pytest.mark.parametrize("call", CALLS)
