@@ -19,7 +19,7 @@ from fmrt.evaluation.map.stored import stored
 from fmrt.evaluation.neighbours import unit
 
 pytest.importorskip("fcntl")
-from tests.runtime.chromium import Page, browser, find
+from .chromium import Page, browser, find
 
 PROGRAM = find()
 pytestmark = [
