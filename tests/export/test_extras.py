@@ -27,8 +27,10 @@ SCRIPT = """
 import json, sys
 from importlib.machinery import PathFinder
 ABSENT, find = set(sys.argv[1].split(",")), PathFinder.find_spec
-PathFinder.find_spec = lambda name, *more: (
-    None if name.partition(".")[0] in ABSENT else find(name, *more)
+PathFinder.find_spec = staticmethod(
+    lambda name, *more, **named: (
+        None if name.partition(".")[0] in ABSENT else find(name, *more, **named)
+    )
 )
 import fmrt
 said = []

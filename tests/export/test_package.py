@@ -182,8 +182,8 @@ def test_minilm_in_8_bits_is_small(minilm: Path, tmp_path: Path) -> None:
     values = json.loads(made.archive.member("PACKAGE.json").read_bytes())
     (row,) = values["variants"]
     assert row["mean_cosine"] >= 0.9995
-    # 95 MiB were measured; the rest is room for other versions of the libraries.
-    assert row["footprint"]["peak_bytes"] < 100 * 2**20
+    # 93 to 110 MiB were measured: what the allocator keeps depends on the machine's other work.
+    assert row["footprint"]["peak_bytes"] < 120 * 2**20
     assert row["footprint"]["first_seconds"] < 5  # 0.2 s on a machine without other work
     with pytest.raises(BundleError):
         Bundle.open(made.path, "0" * 64)

@@ -109,6 +109,8 @@ def made(wheel: Path, path: Path, extras: str) -> Path:
     others = modules_of(set(EXTRAS) - set(names)) - wanted
     if "export" in names:  # sentence-transformers needs scikit-learn
         others -= modules_of({"evaluate"} & set(EXTRAS))
+    if "evaluate" in names:  # matplotlib needs Pillow
+        others -= modules_of({"image"})
     found = importable(environment, wanted | others)
     assert found == wanted, f"{extras}: {sorted(found ^ wanted)}"
     return environment
