@@ -15,7 +15,6 @@ import onnx_ir as ir
 
 from fmrt.arrays import Floats
 from fmrt.export.quantize.context import Context
-from fmrt.export.quantize.probe import Probe
 
 # ``If`` takes another branch for some batches. ``GroupQueryAttention`` computes the queries in
 # blocks of a size that depends on the CPU's cache, and where the last one has a single query of a
@@ -23,14 +22,11 @@ from fmrt.export.quantize.probe import Probe
 PADDING_SHOWS = frozenset({"If", "GroupQueryAttention"})
 # Items of different lengths, each next to itself padded to the next one's.
 ITEMS = 16
-# Calibration items among which those lengths are sought.
-MOST = 256
 
 
 def padding_moves(context: Context, model: ir.Model) -> bool:
     """Whether what a graph rounds is not the same to the last bit next to a longer item."""
-    items = [*context.items.held_out, *context.items.calibration[:MOST]]
-    probe = Probe(context.bundle, context.tower, items)
+    probe = context.calibration
     if not probe.padded:
         return False
     if any(node.op_type in PADDING_SHOWS for node in model.graph):

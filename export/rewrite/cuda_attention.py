@@ -23,13 +23,12 @@ Where queries and keys are rotated, the rotation becomes `RotaryEmbedding` on th
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 
 import onnx_ir as ir
 from onnx_ir.passes.common import CommonSubexpressionEliminationPass, RemoveUnusedNodesPass
 
-from fmrt.export.rewrite.graph.building import Builder, all_queries
+from fmrt.export.rewrite.graph.building import Builder, all_queries, summed
 from fmrt.export.rewrite.graph.layers import Attention, find_attention
 from fmrt.export.rewrite.graph.masks import CAUSAL, MASK, NONE, PADDING, Masking, Maskings
 from fmrt.export.rewrite.graph.rotary import rotated_tokens
@@ -94,7 +93,7 @@ class _Fusion:
         if known == PADDING:
             more = [None, _key_lengths(build, self._mask)]
         elif known is None:
-            more = [None, None, _sum(build, found)]
+            more = [None, None, summed(build, found.scores.biases)]
         attributes = {"num_heads": found.heads, "scale": found.scores.scale}
         return build.node("MultiHeadAttention", [*tokens, *more], attributes, MICROSOFT)
 
@@ -108,7 +107,7 @@ class _Fusion:
             lengths = build.node("ReduceSum", [mask, build.ints(1)], {"keepdims": 0})
             more, opset = [None, None, None, lengths], LENGTHS_OPSET
         elif known is None:
-            bias = _sum(build, found)
+            bias = summed(build, found.scores.biases)
             more = [build.node("Expand", [bias, all_queries(build, tokens[0])])]
         self.opset = max(self.opset, opset)
         attributes = {
@@ -118,11 +117,6 @@ class _Fusion:
             "is_causal": int(known == CAUSAL),
         }
         return build.node("Attention", [*tokens, *more], attributes)
-
-
-def _sum(build: Builder, found: Attention) -> ir.Value:
-    """The sum of what is added to the scores."""
-    return functools.reduce(lambda a, b: build.node("Add", [a, b]), found.scores.biases)
 
 
 def _key_lengths(build: Builder, mask: ir.Value | None) -> ir.Value:

@@ -34,7 +34,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import CommonSubexpressionEliminationPass, RemoveUnusedNodesPass
 
-from fmrt.export.rewrite.graph.building import Builder, Listing, all_queries, zero
+from fmrt.export.rewrite.graph.building import Builder, Listing, all_queries, summed, zero
 from fmrt.export.rewrite.graph.layers import Attention, find_attention, ungrouped
 from fmrt.export.rewrite.graph.masks import MASK, NONE, PADDING, Masking, Maskings
 from fmrt.export.rewrite.graph.rotary import rotated_tokens
@@ -90,8 +90,7 @@ class _Layer:
     @functools.cached_property
     def bias(self) -> ir.Value:
         """The sum of what is added to the scores."""
-        biases = self.found.scores.biases
-        return functools.reduce(lambda a, b: self.build.node("Add", [a, b]), biases)
+        return summed(self.build, self.found.scores.biases)
 
     def shared(self, heads: ir.Value) -> tuple[ir.Value, int]:
         """Keys or values ``[batch, sequence, hidden]`` before groups share them; their heads."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Mapping, Sequence
 
@@ -183,6 +184,11 @@ def _is_tokens(value: ir.Value, heads: ir.Value) -> bool:
         return False
     count, size = heads.shape[1], heads.shape[3]
     return isinstance(count, int) and isinstance(size, int) and shape[2] == count * size
+
+
+def summed(build: Builder, values: Sequence[ir.Value]) -> ir.Value:
+    """The sum of one value or more."""
+    return functools.reduce(lambda a, b: build.node("Add", [a, b]), values)
 
 
 def all_queries(build: Builder, tokens: ir.Value) -> ir.Value:
