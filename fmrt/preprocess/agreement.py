@@ -47,8 +47,8 @@ class Agreement:
         """
         if len(start) <= 2 * self._edge or self._has_added(start):
             return None
-        pieces = self._pieces(start)
-        edge = 2 * sum(map(len, self._pieces(start[-self._edge :])))
+        pieces = pieces_of(self._tokenizer, start)
+        edge = 2 * sum(map(len, pieces_of(self._tokenizer, start[-self._edge :])))
         last: list[str] = []
         while pieces and (not last or sum(map(len, last)) < edge):
             last.insert(0, pieces.pop())
@@ -86,14 +86,6 @@ class Agreement:
         ]
         return [*ends, place] if len(ends) < MOST_ENDS else []
 
-    def _pieces(self, text: str) -> list[str]:
-        """What the model gets of a text."""
-        normalizer, pre_tokenizer = self._tokenizer.normalizer, self._tokenizer.pre_tokenizer
-        text = normalizer.normalize_str(text) if normalizer else text
-        if pre_tokenizer is None:
-            return [text]
-        return [piece for piece, _ in pre_tokenizer.pre_tokenize_str(text)]
-
     def _has_added(self, text: str) -> bool:
         """Whether a part of a text may be a token of its own, apart from all others."""
         normalizer = self._tokenizer.normalizer
@@ -127,3 +119,12 @@ class Agreement:
             return True
         marks = ("dropout", "continuing_subword_prefix", "end_of_word_suffix")
         return stated["type"] == "BPE" and not any(stated.get(name) for name in marks)
+
+
+def pieces_of(tokenizer: Tokenizer, text: str) -> list[str]:
+    """What a tokenizer's model gets of a text: normalized, and split before it is tokenized."""
+    normalizer, pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer
+    text = normalizer.normalize_str(text) if normalizer else text
+    if pre_tokenizer is None:
+        return [text]
+    return [piece for piece, _ in pre_tokenizer.pre_tokenize_str(text)]

@@ -25,7 +25,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from fmrt.preprocess.agreement import Agreement
+from fmrt.preprocess.agreement import Agreement, pieces_of
 
 # Bytes, each of which may be a token, of a character; and what may be put before a text.
 MOST_TOKENS, IN_FRONT = 4, 8
@@ -176,26 +176,18 @@ class Cutter:
 
     def _is_split(self, left: str, right: str) -> bool:
         """Whether the pre-tokenizer splits there, and the left is what it is alone."""
-        alone, both = self._pieces(left), self._pieces(left + right)
+        alone, both = pieces_of(self._tokenizer, left), pieces_of(self._tokenizer, left + right)
         return both[: len(alone)] == alone and len(both) > len(alone)
 
     def _is_kept(self, left: str, right: str) -> bool:
         """Whether the model sees one piece, in which the place is still what it is in the text."""
-        both = self._pieces(left + right)
+        both = pieces_of(self._tokenizer, left + right)
         return len(both) == 1 and both[0].replace(SPACE, " ").endswith(left + right)
 
     @staticmethod
     def _crossing(place: Place) -> re.Pattern[str]:
         """Matches tokens that reach over a place, or may be a part of one that does."""
         return re.compile(f".{place.after[0]}" if place.after[0] == " " else place.pattern.pattern)
-
-    def _pieces(self, text: str) -> list[str]:
-        """What the model gets of a text."""
-        normalizer, pre_tokenizer = self._tokenizer.normalizer, self._tokenizer.pre_tokenizer
-        text = normalizer.normalize_str(text) if normalizer else text
-        if pre_tokenizer is None:
-            return [text]
-        return [piece for piece, _ in pre_tokenizer.pre_tokenize_str(text)]
 
     @cached_property
     def _vocabulary(self) -> list[str]:
