@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyarrow import parquet
 
-_GROUP_BYTES = 1 << 25
+_GROUP_BYTES = 1 << 24
 _GROUP_ROWS = 1 << 14
 # Most rows and bytes of the vectors that are read at a time; and most bytes of a number.
 _BATCH_ROWS, _BATCH_BYTES, _VALUE_BYTES = 1 << 16, 1 << 26, 4
