@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+import numpy as np
 import onnx_ir as ir
 
 from fmrt.bundle.bundle import record_of
@@ -59,8 +60,37 @@ def write_graph(
     return _recorded(variant, path, {data: record_of(directory / data)})
 
 
+def add_form(model: ir.Model, directory: Path, variant: Variant, form: str) -> Variant:
+    """Write another graph of a variant, which reads the weights of its own where they are equal.
+
+    Args:
+        model: The graph.
+        directory: The directory of the bundle.
+        variant: The variant, written with its weights in a file of their own.
+        form: The name of the form.
+
+    Returns:
+        The variant with that form.
+    """
+    kept = ir.load(directory / variant.file).graph.initializers
+    for name, value in model.graph.initializers.items():
+        twin = kept[name].const_value if name in kept else None
+        if isinstance(twin, ir.ExternalTensor) and _equal(twin, value.const_value):
+            value.const_value = twin
+    own = PurePosixPath(variant.file)
+    file = str(own.with_name(f"{own.stem}_{form.lower()}.onnx"))
+    ir.save(model, directory / file)
+    external = {**variant.external, file: record_of(directory / file)}
+    return dataclasses.replace(variant, external=external, forms={**variant.forms, form: file})
+
+
+def _equal(a: ir.TensorProtocol, b: ir.TensorProtocol | None) -> bool:
+    alike = b is not None and (a.dtype, list(a.shape)) == (b.dtype, list(b.shape))
+    return alike and b is not None and np.array_equal(a.numpy(), b.numpy())
+
+
 def _recorded(variant: Variant, path: Path, external: Mapping[str, FileRecord]) -> Variant:
     record = record_of(path)
     return dataclasses.replace(
-        variant, sha256=record.sha256, size=record.size, external=dict(external)
+        variant, sha256=record.sha256, size=record.size, external=dict(external), forms={}
     )

@@ -9,9 +9,9 @@ from pathlib import Path
 import onnx_ir as ir
 
 from fmrt.bundle.manifest import TaskHead, Variant
-from fmrt.export.graph_file import unwritten, write_graph
+from fmrt.export.graph_file import add_form, unwritten, write_graph
 from fmrt.export.part import HeadPart, Part, TowerPart
-from fmrt.export.rewrite import optimize_for_cpu, optimize_for_cuda
+from fmrt.export.rewrite import graphs_for_cuda, optimize_for_cpu
 from fmrt.export.rewrite.half import HALF_TYPES, to_half
 from fmrt.export.trace import trace
 
@@ -63,16 +63,21 @@ class GraphWriter:
 
     def _for_cuda(self, portable: ir.Model, part: Part) -> list[Variant]:
         """Write the graphs for GPUs; the portable one stays as it is."""
-        written = []
-        for precision in ("fp32", *HALF_TYPES):
-            graph = portable.clone()
-            optimize_for_cuda(graph, precision)
+        written: dict[str, Variant] = {}
+        for precision, form, graph in graphs_for_cuda(portable, ("fp32", *HALF_TYPES)):
             if precision in HALF_TYPES:
                 to_half(graph, precision)
-            name, suffix = f"{precision}-cuda", f"_{precision}_cuda"
-            blank = unwritten(name, part.stem, suffix, "cuda", part.modality, precision)
-            written.append(self._write(graph, blank))
-        return written
+            if precision in written:
+                written[precision] = add_form(graph, self.directory, written[precision], form)
+            else:
+                written[precision] = self._first_form(graph, part, precision, form)
+        return list(written.values())
+
+    def _first_form(self, graph: ir.Model, part: Part, precision: str, form: str) -> Variant:
+        name, suffix = f"{precision}-cuda", f"_{precision}_cuda"
+        blank = unwritten(name, part.stem, suffix, "cuda", part.modality, precision)
+        blank = dataclasses.replace(blank, form=form)
+        return write_graph(graph, self.directory, blank, mapped=True)
 
     def _write(self, graph: ir.Model, variant: Variant) -> Variant:
         return write_graph(graph, self.directory, variant)

@@ -7,12 +7,18 @@ from collections.abc import Sequence
 
 from fmrt.bundle.bundle import Bundle
 from fmrt.bundle.manifest import Manifest, Parity, TaskHead, Variant
+from fmrt.embedding.tuning import save_tuning
 from fmrt.errors import ExportError, ProviderError
 from fmrt.export.choices import Report
 from fmrt.export.loading.pretrained import first_line
+from fmrt.measure.forms import tune_forms
+from fmrt.measure.sample import sample_items
 from fmrt.segmentation.engine import SegmentEngine
 from fmrt.session import resolve_provider
 from fmrt.verify import ParityReport, check, check_head, checking_engine
+
+# Items to measure forms of attention with.
+SAMPLE = 2_000
 
 
 def verified(bundle: Bundle, say: Report) -> Manifest:
@@ -35,19 +41,48 @@ def _towers(bundle: Bundle, say: Report) -> tuple[Variant, ...]:
     for variant in bundle.manifest.variants:
         of = f"{variant.name} ({variant.modality})" if several else variant.name
         target = _checked_on(variant)
-        passed, parity, verdict = _checked(bundle, variant, target)
+        on_device = variant.provider == target and bool(variant.forms)
+        found = (_measured_form if on_device else _first_form)(bundle, variant, target, of, say)
+        if found is not None:
+            kept.append(found)
+    return tuple(kept)
+
+
+def _measured_form(
+    bundle: Bundle, variant: Variant, target: str, of: str, say: Report
+) -> Variant | None:
+    """The variant with the form that is right and fastest on this GPU; None where nothing is."""
+    found = tune_forms(bundle, variant, target, lambda e: sample_items(e, bundle, SAMPLE))
+    for form, why in found.refused.items():
+        say(f"{of} with {form}: {why}")
+    if found.tuning is None:
+        _leave_out(bundle, variant, "vectors", f"{of}: no form of attention is right here", say)
+        return None
+    if found.device is not None:
+        save_tuning(variant, found.tuning, found.measured, found.device)
+    say(f"verified {of} with {found.tuning.form}, the fastest on {found.device or target}")
+    chosen = variant.in_form(found.tuning.form)
+    return dataclasses.replace(chosen, parity=found.parity, checked_on=target)
+
+
+def _first_form(
+    bundle: Bundle, variant: Variant, target: str, of: str, say: Report
+) -> Variant | None:
+    """The variant with its first form that passes, or that cannot be measured here."""
+    for form in (variant.form, *variant.forms):
+        tried = variant.in_form(form)
+        passed, parity, verdict = _checked(bundle, tried, target)
         if passed:
-            kept.append(dataclasses.replace(variant, parity=parity, checked_on=target))
             say(f"verified {of}: {verdict}")
-        elif passed is None:
-            kept.append(variant)
+            return dataclasses.replace(tried, parity=parity, checked_on=target)
+        if passed is None:
             say(
                 f"kept {of} unmeasured, as the CPU cannot run it; on a GPU: "
                 "fmrt verify BUNDLE --provider cuda --record"
             )
-        else:
-            _leave_out(bundle, variant, "vectors", f"{of}: {verdict}", say)
-    return tuple(kept)
+            return tried
+    _leave_out(bundle, variant, "vectors", f"{of}: {verdict}", say)
+    return None
 
 
 def _checked_on(variant: Variant) -> str:
@@ -88,7 +123,8 @@ def _checked(
 def _leave_out(bundle: Bundle, variant: Variant, what: str, verdict: str, say: Report) -> None:
     if variant.provider == "any":
         raise ExportError(f"the graph does not give PyTorch's {what} ({verdict})")
-    (bundle.path / variant.file).unlink()
+    for name in (variant.file, *variant.external):
+        (bundle.path / name).unlink()
     say(f"left out {verdict}: not PyTorch's {what}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +58,8 @@ TOLERANCES = {
 # At load, rows up to this many tokens in all are checked: enough to catch a wrong graph,
 # tokenizer or pooling, and a few milliseconds of work.
 QUICK_TOKENS = 96
+# Items of the largest batch of a check on a GPU.
+MANY = 256
 # Where memory is scarce: every token brings its part of the embedding table into it.
 LOW_QUICK_TOKENS = 24
 
@@ -67,6 +70,7 @@ class ParityReport:
 
     ``modality`` is that of a tower; of a head it is its task and the output that was compared.
     ``error`` says why a variant does not run on its provider, and then nothing was measured.
+    ``form`` is the form of the variant that was checked, where there are several.
     """
 
     variant: str
@@ -76,6 +80,7 @@ class ParityReport:
     items: int
     passed: bool
     error: str | None = None
+    form: str | None = None
 
 
 def verify_bundle(
@@ -162,7 +167,8 @@ def record_parity(bundle: Bundle, reports: Iterable[ParityReport]) -> list[str]:
         on = report.provider.partition(":")[0] if report is not None else None
         if report is not None and (variant.parity is None or variant.provider == on):
             names.append(variant.name)
-            variants.append(dataclasses.replace(variant, parity=report.parity, checked_on=on))
+            measured = variant.in_form(report.form)
+            variants.append(dataclasses.replace(measured, parity=report.parity, checked_on=on))
         else:
             variants.append(variant)
     manifest = dataclasses.replace(bundle.manifest, variants=tuple(variants))
@@ -173,7 +179,9 @@ def record_parity(bundle: Bundle, reports: Iterable[ParityReport]) -> list[str]:
 
 
 def check_quick(engine: Engine, bundle: Bundle, tokens: int = QUICK_TOKENS) -> None:
-    """Check a few short reference items, of so many tokens together.
+    """Check a few short reference items, of so many tokens together; on a GPU all of them.
+
+    A GPU computes them in a moment, and its kernels differ by the length and number of items.
 
     Raises:
         VerificationError: The vectors are not PyTorch's.
@@ -181,9 +189,11 @@ def check_quick(engine: Engine, bundle: Bundle, tokens: int = QUICK_TOKENS) -> N
     if bundle.manifest.reference == NOBODY:  # which was warned of
         return
     reference = bundle.reference(engine.tower.modality)
-    order = np.argsort(reference.lengths, kind="stable")
-    rows = order[np.cumsum(reference.lengths[order]) <= tokens]
-    report = check(engine, _rows(reference, rows if rows.size else order[:1]))
+    if not engine.checks_batches:
+        order = np.argsort(reference.lengths, kind="stable")
+        rows = order[np.cumsum(reference.lengths[order]) <= tokens]
+        reference = _rows(reference, rows if rows.size else order[:1])
+    report = check(engine, reference)
     _refuse_failed(bundle, "vectors", [report])
 
 
@@ -203,6 +213,7 @@ def check_quick_head(engine: SegmentEngine, bundle: Bundle) -> None:
 
 def _refuse_failed(bundle: Bundle, what: str, reports: Sequence[ParityReport]) -> None:
     for report in reports:
+        more = f"; fmrt tune {bundle.path} --provider cuda finds another" if report.form else ""
         if report.error is not None:
             raise VerificationError(
                 f"{bundle.path}: variant {report.variant!r} cannot be checked: {report.error}"
@@ -212,6 +223,7 @@ def _refuse_failed(bundle: Bundle, what: str, reports: Sequence[ParityReport]) -
                 f"{bundle.path}: variant {report.variant!r} does not give PyTorch's {what} (max "
                 f"abs error {report.parity.max_abs_error:.2g}, worst cosine "
                 f"{report.parity.min_cosine:.6f}); see fmrt verify, or export the model again"
+                f"{more}"
             )
 
 
@@ -265,13 +277,20 @@ def _head_report(engine: SegmentEngine, name: str, got: Vectors, expected: Vecto
 
 
 def check(engine: Engine, reference: Reference) -> ParityReport:
-    """Compare an engine's vectors for the reference items with PyTorch's."""
+    """Compare an engine's vectors for the reference items with PyTorch's.
+
+    Where kernels depend on a batch's shape, also in batches of many shapes, see `_shapes`.
+    """
     try:
-        vectors = reference_vectors(engine, reference)
+        vectors, expected = [reference_vectors(engine, reference)], [reference.embeddings]
+        for rows in _shapes(engine, reference) if engine.checks_batches else ():
+            items = [reference.items[row] for row in rows]
+            vectors.append(engine.batch_vectors(items, reference.prompts[rows[0]]))
+            expected.append(reference.embeddings[rows])
     except InputError as e:
         what = f"reference {e}"
         return _failed(engine.variant, engine.provider, GraphError(what), len(reference.items))
-    parity = measure(vectors, reference.embeddings)
+    parity = measure(np.concatenate(vectors), np.concatenate(expected))
     passed = passes(parity, engine.variant, reference.embeddings)
     return ParityReport(
         engine.variant.name,
@@ -280,7 +299,28 @@ def check(engine: Engine, reference: Reference) -> ParityReport:
         parity,
         len(reference.items),
         passed,
+        form=engine.variant.form,
     )
+
+
+def _shapes(engine: Engine, reference: Reference) -> Iterator[NDArray[np.int64]]:
+    """Rows that are one batch each, of shapes that a GPU has different kernels for.
+
+    Each length alone; many of the shortest; and where items of other lengths may share a batch,
+    the longest beside the shortest, many from the shorter half, and many from all.
+    """
+    lengths, budget = reference.lengths, engine.batch_tokens * engine.preprocess.stride
+    ((prompt, _),) = Counter(reference.prompts).most_common(1)
+    own = np.array([row for row, used in enumerate(reference.prompts) if used == prompt])
+    order = own[np.argsort(lengths[own], kind="stable")]
+    yield from (order[[place]] for place in np.unique(lengths[order], return_index=True)[1])
+    pools = [order[lengths[order] == lengths[order[0]]]]
+    if engine.longest_padded is None:
+        yield order[[-1, 0]]
+        pools += [order[: (len(order) + 1) // 2], order]
+    for pool in () if engine.variant.alone else pools:
+        ends = np.stack([pool[::-1], pool]).T.reshape(-1)  # by turns the longest and the shortest
+        yield np.resize(ends, MANY)[: max(1, budget // max(1, int(lengths[pool].max())))]
 
 
 def reference_vectors(engine: Engine, reference: Reference) -> Vectors:

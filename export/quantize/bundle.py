@@ -21,7 +21,7 @@ from fmrt.bundle.manifest import Manifest, Parity, Quality, Tower, Variant
 from fmrt.embedding.engine import Engine
 from fmrt.errors import ExportError, FmrtError, OptionError, ProviderError, QuantizationError, said
 from fmrt.export.choices import Report
-from fmrt.export.graph_file import unwritten, write_graph
+from fmrt.export.graph_file import add_form, unwritten, write_graph
 from fmrt.export.quantize.context import Context, Made, Score
 from fmrt.export.quantize.copying import own_copy
 from fmrt.export.quantize.goal import LADDER, TRIAL, Goal, Judge, lost, with_evaluation
@@ -328,7 +328,10 @@ def _measured_variant(context: Context, form: Form, made: Made, work: Path) -> V
         modality,
         form.precision,
     )
-    written = write_graph(made.model, work, blank, mapped=form.mapped)
+    blank = dataclasses.replace(blank, form=made.form)
+    written = write_graph(made.model, work, blank, mapped=form.mapped or bool(made.forms))
+    for name, graph in made.forms.items():
+        written = add_form(graph, work, written, name)
     score = context.score(made.model)
     if score.mean < context.target:
         raise ExportError(_below(form, score, context.target))
@@ -373,6 +376,7 @@ def _trial(bundle: Bundle, variant: Variant, work: Path) -> Bundle:
         provider="any",
         file=f"{inside}/{variant.file}",
         external={f"{inside}/{name}": record for name, record in variant.external.items()},
+        forms={},
     )
     manifest = bundle.manifest
     variants = (*manifest.variants, moved)

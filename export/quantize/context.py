@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -85,8 +85,12 @@ class Made:
         model: The graph.
         kept: Products in higher precision than the scheme's.
         products: All products that the scheme knows.
+        form: The graph's form, where there are others, see `fmrt.bundle.manifest.Variant`.
+        forms: The graphs of the others.
     """
 
     model: ir.Model
     kept: int = 0
     products: int = 0
+    form: str | None = None
+    forms: Mapping[str, ir.Model] = field(default_factory=dict)

@@ -21,7 +21,7 @@ from onnx_ir.passes.common import ShapeInferencePass
 from fmrt.errors import ExportError
 from fmrt.export.quantize.context import Context, Made
 from fmrt.export.quantize.emit import Writer
-from fmrt.export.rewrite import optimize_for_cuda
+from fmrt.export.rewrite import graphs_for_cuda
 from fmrt.export.rewrite.graph.walking import constant
 from fmrt.export.rewrite.half import LARGEST, fill_types, in_range, to_half
 
@@ -85,8 +85,15 @@ def compute_half(context: Context) -> Made:
     Raises:
         ExportError: The graph has branches, whose insides this does not convert.
     """
-    model = context.base.clone()
-    optimize_for_cuda(model, "fp16")
+    graphs = {
+        form: _in_half(context, graph)
+        for _, form, graph in graphs_for_cuda(context.base, ("fp16",))
+    }
+    first = next(iter(graphs))
+    return Made(graphs.pop(first), form=first, forms=graphs)
+
+
+def _in_half(context: Context, model: ir.Model) -> ir.Model:
     if any(
         a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
         for node in model.graph
@@ -97,7 +104,7 @@ def compute_half(context: Context) -> Made:
     fill_types(model.graph)
     _limit_constants(model)
     to_half(model, "fp16", keep=_overflowing(context, model))
-    return Made(model)
+    return model
 
 
 def _limit_constants(model: ir.Model) -> None:

@@ -6,12 +6,16 @@ holds what passes share.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator, Sequence
+
 import onnx_ir as ir
 
 from fmrt.export.rewrite.attention import simplify_attention
-from fmrt.export.rewrite.cuda_attention import fuse_attention_for_cuda
+from fmrt.export.rewrite.cuda_attention import fuse_attention_for_cuda, safest_first
 from fmrt.export.rewrite.fused_attention import fuse_attention
 from fmrt.export.rewrite.gemm import projections_to_gemm
+from fmrt.export.rewrite.graph.masks import Maskings
 from fmrt.export.rewrite.passes import Form, Pass, Pipeline
 from fmrt.export.rewrite.pooled_token import compute_pooled_token_alone
 from fmrt.export.rewrite.rms_norm import fuse_rms_norm
@@ -28,7 +32,8 @@ FLATTEN = Pass(projections_to_gemm, Form.FLAT_PROJECTIONS, reads=_POOLED | {Form
 ATTEND_ON_CUDA = Pass(fuse_attention_for_cuda, Form.CUDA_ATTENTION, needs=_PLAIN, reads=_NORMS)
 
 CPU = Pipeline((SIMPLIFY, NORMS, POOL, ATTEND, FLATTEN))
-CUDA = Pipeline((SIMPLIFY, NORMS, ATTEND_ON_CUDA))
+TO_CUDA = Pipeline((SIMPLIFY, NORMS))
+ON_CUDA = Pipeline((ATTEND_ON_CUDA,), TO_CUDA.gives)
 
 
 def optimize_for_cpu(
@@ -53,19 +58,30 @@ def optimize_for_cpu(
     )
 
 
-def optimize_for_cuda(model: ir.Model, precision: str = "fp32") -> dict[str, int]:
-    """Rewrite a portable graph in place for ONNX Runtime's CUDA kernels.
+def graphs_for_cuda(
+    portable: ir.Model, precisions: Sequence[str]
+) -> Iterator[tuple[str, str, ir.Model]]:
+    """Graphs for ONNX Runtime's CUDA kernels, of a portable one, which stays as it is.
 
     What ONNX Runtime fuses itself when it loads a graph for CUDA (residual sums into layer
     normalization, biases into Gelu) is left to it. Vectors stay the same within rounding, as long
     as texts are padded on the right.
 
     Args:
-        model: The graph, in fp32.
-        precision: What it is to be computed in, ``fp32``, ``fp16`` or ``bf16``: kernels of
-            attention differ by it.
+        portable: The graph, in fp32.
+        precisions: What it is to be computed in, of ``fp32``, ``fp16`` and ``bf16``.
 
-    Returns:
-        How often each pass applied, by name.
+    Yields:
+        A precision, a form of attention, and a graph of it in fp32. Of each precision the form that
+        is to be taken, unless a GPU has measured others, comes first.
     """
-    return CUDA.apply(model, fuse_attention_for_cuda={"precision": precision})
+    graph = portable.clone()
+    TO_CUDA.apply(graph)
+    maskings = Maskings(graph)
+    orders = {precision: safest_first(graph, precision, maskings) for precision in precisions}
+    made = {form: graph.clone() for form in dict.fromkeys(itertools.chain(*orders.values()))}
+    for form, model in made.items():
+        ON_CUDA.apply(model, fuse_attention_for_cuda={"form": form, "maskings": maskings})
+    for precision, order in orders.items():
+        for form in order:
+            yield precision, form, made[form].clone()

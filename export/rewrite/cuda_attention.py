@@ -3,11 +3,13 @@
 Before: queries, keys and values in heads, their scaled product, a mask, softmax, the product with
 the values, the heads joined.
 
-After: ``MultiHeadAttention`` (com.microsoft) or the standard's ``Attention``, on ``[batch,
-sequence, hidden]``. Which of the two is a matter of what the kernels of ONNX Runtime do; `_CONTRIB`
-says where the first was right on an H100 with ONNX Runtime 1.31.1. Elsewhere it gave other vectors
-there (fp32 with padding, all decoders) or has no kernel (bf16). The form leaves the choice of a
-fused kernel to ONNX Runtime:
+After, a choice of forms (`FORMS`): ``MultiHeadAttention`` (com.microsoft) or the standard's
+``Attention``, on ``[batch, sequence, hidden]``; or what there was before. Which kernel is right and
+fast differs by GPU, by precision and by ONNX Runtime's version, so a variant has a graph of each,
+and ``fmrt tune`` chooses on the GPU. `safest_first` says which one goes first until then:
+``MultiHeadAttention`` where it was right on an H100 with ONNX Runtime 1.31.1 (`_PROVEN`), and else
+the plain operators, which were right everywhere there. The forms leave the choice of a fused
+kernel to ONNX Runtime:
 
 - without a mask (images): flash attention;
 - padding: the number of keys of each text. ``MultiHeadAttention`` takes it as ``key_padding_mask``
@@ -15,7 +17,7 @@ fused kernel to ONNX Runtime:
   ``nonpad_kv_seqlen`` of ``[batch]``, and runs flash attention in half precision and
   memory-efficient attention in fp32. Texts must be padded on the right, as the runtime does. No
   ``If`` as on the CPU: it would wait for the GPU, and CUDA graphs take none;
-- causal: ``is_causal``, and no mask, since padding on the right is later than every token;
+- causal: an attribute, and no mask, since padding on the right is later than every token;
 - any other mask or position bias: a bias.
 
 Where queries and keys are rotated, the rotation becomes `RotaryEmbedding` on the same layout.
@@ -34,26 +36,50 @@ from fmrt.export.rewrite.graph.masks import CAUSAL, MASK, NONE, PADDING, Masking
 from fmrt.export.rewrite.graph.rotary import rotated_tokens
 from fmrt.export.rewrite.graph.walking import MICROSOFT
 
-# Precisions in which ``MultiHeadAttention`` is taken, by masking; None for any other mask.
-_CONTRIB: dict[Masking | None, tuple[str, ...]] = {
-    NONE: ("fp32", "fp16"),
-    PADDING: ("fp16",),
-    None: ("fp32", "fp16"),
-}
+# The forms of attention, by the operator.
+CONTRIB, STANDARD, PLAIN = "MultiHeadAttention", "Attention", "plain"
+FORMS = (CONTRIB, STANDARD, PLAIN)
+# Precisions in which ``MultiHeadAttention`` was right, by masking. It has kernels of all three.
+_PROVEN: dict[Masking | None, tuple[str, ...]] = {NONE: ("fp32", "fp16"), PADDING: ("fp16",)}
 # The first opsets with ``Attention``, and with its number of keys. Since 18, where exports begin,
 # no operator that they have has changed its meaning.
 OPSET, LENGTHS_OPSET = 23, 24
 
 
-def fuse_attention_for_cuda(model: ir.Model, precision: str = "fp32") -> int:
+def safest_first(model: ir.Model, precision: str, maskings: Maskings) -> tuple[str, ...]:
+    """The forms that a graph may take, the one to take unless a GPU has measured others first.
+
+    Args:
+        model: The graph after `simplify_attention`, in fp32.
+        maskings: What its masks mean.
+        precision: What it is to be computed in: ``fp32``, ``fp16`` or ``bf16``.
+
+    Returns:
+        `FORMS` in that order; the plain operators alone where there is no attention.
+    """
+    layers = [a for a in map(find_attention, _softmaxes(model)) if a is not None]
+    if not layers:
+        return (PLAIN,)
+    found = {maskings.of(layer.scores.biases) for layer in layers}
+    if all(precision in _PROVEN.get(masking, ()) for masking in found):
+        return (CONTRIB, PLAIN, STANDARD)
+    return (PLAIN, STANDARD, CONTRIB)
+
+
+def fuse_attention_for_cuda(
+    model: ir.Model, form: str = CONTRIB, maskings: Maskings | None = None
+) -> int:
     """Apply the pass in place, after `simplify_attention`; returns the layers changed.
 
     Args:
         model: The graph, in fp32.
-        precision: What it is to be computed in: ``fp32``, ``fp16`` or ``bf16``.
+        form: One of `FORMS`.
+        maskings: What the masks of the graph mean, where that has been found out already.
     """
-    fusion = _Fusion(model, precision)
-    count = sum(fusion.apply(node) for node in list(model.graph) if node.op_type == "Softmax")
+    if form == PLAIN:
+        return 0
+    fusion = _Fusion(model, form, maskings or Maskings(model))
+    count = sum(fusion.apply(node) for node in _softmaxes(model))
     if count:
         model.opset_imports[MICROSOFT] = 1
         model.opset_imports[""] = max(fusion.opset, model.opset_imports[""])
@@ -62,12 +88,16 @@ def fuse_attention_for_cuda(model: ir.Model, precision: str = "fp32") -> int:
     return count
 
 
+def _softmaxes(model: ir.Model) -> list[ir.Node]:
+    return [node for node in model.graph if node.op_type == "Softmax"]
+
+
 class _Fusion:
-    def __init__(self, model: ir.Model, precision: str) -> None:
+    def __init__(self, model: ir.Model, form: str, maskings: Maskings) -> None:
         self.opset = 0
         self._model = model
-        self._precision = precision
-        self._maskings = Maskings(model)
+        self._attend = self._contrib if form == CONTRIB else self._standard
+        self._maskings = maskings
         self._mask = next((v for v in model.graph.inputs if v.name == MASK), None)
 
     def apply(self, softmax: ir.Node) -> bool:
@@ -81,9 +111,7 @@ class _Fusion:
         tokens = [q, k, build.tokens(found.values)]
         masking = self._maskings.of(scores.biases)
         known = masking if masking in (NONE, PADDING, CAUSAL) else None
-        contrib = self._precision in _CONTRIB.get(known, ())
-        attend = self._contrib if contrib else self._standard
-        build.replace(found.joined, attend(build, found, tokens, known))
+        build.replace(found.joined, self._attend(build, found, tokens, known))
         return True
 
     def _contrib(
@@ -94,7 +122,11 @@ class _Fusion:
             more = [None, _key_lengths(build, self._mask)]
         elif known is None:
             more = [None, None, summed(build, found.scores.biases)]
-        attributes = {"num_heads": found.heads, "scale": found.scores.scale}
+        attributes = {
+            "num_heads": found.heads,
+            "scale": found.scores.scale,
+            "unidirectional": int(known == CAUSAL),
+        }
         return build.node("MultiHeadAttention", [*tokens, *more], attributes, MICROSOFT)
 
     def _standard(

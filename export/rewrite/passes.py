@@ -71,6 +71,11 @@ class Pipeline:
                 raise ValueError(f"pass {each.name} {problem} {forms}")
             given.add(each.gives)
 
+    @property
+    def gives(self) -> frozenset[Form]:
+        """The forms that a graph has after it."""
+        return self.starts_from | {each.gives for each in self.passes}
+
     def apply(self, model: ir.Model, **options: Mapping[str, object]) -> dict[str, int]:
         """Run the passes over a graph in place; a debug log says what each did.
 

@@ -183,7 +183,8 @@ class Variant:
         checked_on: Provider that the parity was measured on; a graph for CUDA runs on the CPU too,
             with the GPU's operators but not its rounding.
         modality: The modality of the graph's tower.
-        external: Files with the graph's weights, by path, when they are not in the graph's own.
+        external: Further files of the variant, by path: the graph's weights, when they are not in
+            the graph's own, and the graphs of other forms, which read the same weights.
         quality: The quality of a quantized variant.
         padded: Whether items of different lengths may share a batch, padded. Rounding to 8 bits
             makes a whole step of the last bit that padding changes in attention.
@@ -191,6 +192,9 @@ class Variant:
             another size for every batch.
         alone: Whether each item is a batch of its own, since others in its batch change its vector,
             as where activations are rounded by the largest of the whole batch.
+        form: The operators of attention that the graph has, where there are others to choose from.
+        forms: The graphs with other operators for the same, by form; one of ``external`` each.
+            ``fmrt tune`` finds out which is fastest on a GPU.
     """
 
     name: Annotated[str, Printable("a short name", 200, 1)]
@@ -207,12 +211,38 @@ class Variant:
     padded: bool = True
     packed: bool = False
     alone: bool = False
+    form: Name | None = None
+    forms: Mapping[Name, FileName] = field(default_factory=dict)
+
+    def in_form(self, form: str | None) -> Variant:
+        """The variant with the graph of another form; itself where it has none of that name."""
+        file = self.forms.get(form or "")
+        if file is None:
+            return self
+        graph = self.external[file]
+        own = {self.file: FileRecord(self.sha256, self.size)}
+        others = {name: record for name, record in self.external.items() if name != file}
+        forms = {name: place for name, place in self.forms.items() if name != form}
+        return dataclasses.replace(
+            self,
+            file=file,
+            sha256=graph.sha256,
+            size=graph.size,
+            external=own | others,
+            form=form,
+            forms=({str(self.form): self.file} if self.form else {}) | forms,
+        )
 
     def contradictions(self) -> Contradictions:
         """Fields that do not go together, with the reason."""
         if not self.file.endswith(".onnx"):
             # ONNX Runtime reads others as another format.
             yield "file", f"is {self.file!r}, and must end with .onnx"
+        if self.forms and self.form in (None, *self.forms):
+            yield "form", f"is {self.form!r}, and must be another one than those of forms"
+        for name, file in self.forms.items():
+            if file not in self.external or not file.endswith(".onnx"):
+                yield "forms", f"has {name!r} at {file!r}, which is no graph of external"
 
 
 @dataclass(frozen=True)

@@ -1,25 +1,33 @@
-"""``fmrt tune``: the threads and batches that are fastest on this machine."""
+"""``fmrt tune``: the threads, batches and operators that are fastest on this machine."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from fmrt.cli._arguments import (
     Subparsers,
     add_max_item_size,
     add_pin,
     add_reading,
+    add_variant,
     check_reading_is_used,
     positive,
     reading_of,
 )
 from fmrt.cli._say import show
 from fmrt.cli._text import table
-from fmrt.errors import DataError
+from fmrt.errors import DataError, OptionError, VerificationError
 from fmrt.system.limits import Limits
+
+if TYPE_CHECKING:
+    from fmrt.bundle.bundle import Bundle
+    from fmrt.bundle.manifest import Variant
 
 _TITLES = {
     "batch_tokens": "most tokens of a batch",
+    "form": "operators of attention",
     "threads": "workers x threads in an operator",
     "query_threads": "threads for a single query",
 }
@@ -29,15 +37,18 @@ def add_parser(subparsers: Subparsers) -> None:
     """Add the command to the program's."""
     parser = subparsers.add_parser(
         "tune",
-        help="find the fastest threads and batches on this machine",
+        help="find the fastest threads, batches and operators on this machine",
         description="Measure a variant on this CPU, in about a minute, and leave the result in the "
         "cache directory (FMRT_CACHE, or the platform's), where every later run finds it. It "
-        "applies to this graph, this CPU, these cores and this version of ONNX Runtime alone.",
+        "applies to this graph, this CPU, these cores and this version of ONNX Runtime alone. "
+        "With --provider cuda, check every form of attention that the bundle has for GPUs against "
+        "PyTorch's vectors, and measure those that are right: the result applies to this model of "
+        "GPU and this version of ONNX Runtime.",
     )
     parser.set_defaults(run=run)
     parser.add_argument("bundle", metavar="BUNDLE", help="a bundle's directory, or its hub id")
     add_pin(parser)
-    parser.add_argument("--variant", metavar="V", help="as fmrt info lists them")
+    add_variant(parser)
     parser.add_argument("--modality", metavar="M", help="text, image or audio (default: all)")
     add_items(parser)
 
@@ -55,33 +66,90 @@ def add_items(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure, print a table a choice, and write the result."""
+    """Measure, print a table a choice, and write the result.
+
+    Raises:
+        OptionError: The provider has nothing to choose.
+        VerificationError: No form of a variant is right on this GPU.
+    """
     from fmrt.bundle.bundle import Bundle
+    from fmrt.session import resolve_provider
+
+    target = resolve_provider(args.provider)
+    if not target.provider.tuned:
+        raise OptionError(f"--provider {args.provider!r} has nothing to tune; cpu and cuda have")
+    bundle = Bundle.open(args.bundle, args.sha256, args.revision)
+    names = bundle.manifest.modalities if args.modality is None else (args.modality,)
+    on = _on_host if target.provider.on_host else _on_device
+    for modality in names:
+        on(args, bundle, modality)
+    return 0
+
+
+def _on_host(args: argparse.Namespace, bundle: Bundle, modality: str) -> None:
     from fmrt.embedding.engine import Engine
     from fmrt.embedding.tuning import save_tuning
     from fmrt.measure import tune
 
-    bundle = Bundle.open(args.bundle, args.sha256, args.revision)
-    names = bundle.manifest.modalities if args.modality is None else (args.modality,)
-    for modality in names:
-        engine = Engine(bundle, args.variant, "cpu", modality)
-        try:
-            items = items_of(args, engine, bundle)
-        finally:
-            engine.close()
-        tuned = tune(bundle, items, args.variant, modality)
-        for key, title in _TITLES.items():
-            rows = [(choice, f"{speed:.2f}") for choice, speed in tuned.measured[key].items()]
-            show(args, table((title, "speed"), rows, ("speed",)) + "\n")
-        file = save_tuning(engine.variant, tuned.tuning, dict(tuned.measured))
-        best = tuned.tuning
-        show(
-            args,
-            f"best: {best.workers} workers, {best.intra_op_threads} threads in an operator, "
-            f"batches of {best.batch_tokens} tokens, {best.query_threads} threads for a query\n"
-            f"written to {file}",
+    engine = Engine(bundle, args.variant, "cpu", modality)
+    try:
+        items = items_of(args, engine, bundle)
+    finally:
+        engine.close()
+    tuned = tune(bundle, items, args.variant, modality)
+    _show(args, tuned.measured)
+    file = save_tuning(engine.variant, tuned.tuning, tuned.measured)
+    best = tuned.tuning
+    show(
+        args,
+        f"best: {best.workers} workers, {best.intra_op_threads} threads in an operator, "
+        f"batches of {best.batch_tokens} tokens, {best.query_threads} threads for a query\n"
+        f"written to {file}",
+    )
+
+
+def _on_device(args: argparse.Namespace, bundle: Bundle, modality: str) -> None:
+    """Each variant made for the provider, or the one that is asked for."""
+    from fmrt.embedding.tuning import save_tuning
+    from fmrt.measure import tune_forms
+    from fmrt.session import resolve_provider
+
+    target = resolve_provider(args.provider)
+    wrong = []
+    for variant in _made_for(bundle, target.name, modality, args.variant):
+        found = tune_forms(
+            bundle, variant, args.provider, lambda engine: items_of(args, engine, bundle)
         )
-    return 0
+        show(args, f"{variant.name} on {found.device or args.provider}")
+        for form, why in found.refused.items():
+            show(args, f"refused {form or variant.name}: {why}")
+        if found.tuning is None:
+            wrong.append(variant.name)
+            continue
+        _show(args, found.measured)
+        written = "not written, as the driver does not say which GPU this is"
+        if found.device is not None:
+            saved = save_tuning(variant, found.tuning, found.measured, found.device)
+            written = f"written to {saved}"
+        best = found.tuning
+        what = f"{best.form}, " if best.form else ""
+        show(args, f"best: {what}batches of {best.batch_tokens} tokens\n{written}")
+    if wrong:
+        raise VerificationError(f"{args.bundle}: nothing of {', '.join(wrong)} is right here")
+
+
+def _made_for(bundle: Bundle, provider: str, modality: str, name: str | None) -> Sequence[Variant]:
+    own = [v for v in bundle.manifest.variants if (v.provider, v.modality) == (provider, modality)]
+    if name is not None or not own:
+        return [bundle.variant(name, provider, modality)]
+    return own
+
+
+def _show(args: argparse.Namespace, measured: Mapping[str, Mapping[str, float]]) -> None:
+    for key, title in _TITLES.items():
+        rows = [(choice, f"{speed:.2f}") for choice, speed in measured.get(key, {}).items()]
+        if rows and any(choice for choice, _ in rows):
+            show(args, table((title, "speed"), rows, ("speed",)) + "\n")
 
 
 def items_of(args: argparse.Namespace, engine: object, bundle: object) -> list[object]:

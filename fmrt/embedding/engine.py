@@ -21,7 +21,7 @@ from fmrt.embedding.tuning import Tuning, default_query_threads, load_tuning
 from fmrt.embedding.vocabulary import find_vocabulary
 from fmrt.errors import OptionError
 from fmrt.preprocess import make_preprocessor
-from fmrt.session import AllCores, DeviceOptions, Session, open_session, resolve_provider
+from fmrt.session import AllCores, DeviceOptions, Session, Target, open_session, resolve_provider
 from fmrt.system import native
 from fmrt.system.cores import available_cores
 from fmrt.system.limits import DEFAULT, Limits
@@ -70,7 +70,10 @@ class Engine:
         target = resolve_provider(provider)
         self.tower: Tower = bundle.manifest.tower(modality)
         self.shape = self.tower.shape(bundle.manifest.dim)
-        self.variant: Variant = bundle.variant(variant, target.name, self.tower.modality)
+        found = bundle.variant(variant, target.name, self.tower.modality)
+        measured = self._measured(found, target)
+        self.tuning = tuning or measured
+        self.variant: Variant = found.in_form(self.tuning.form or measured.form)
         if self.variant.packed and device_options is not None and device_options.cuda_graphs:
             raise OptionError(
                 f"CUDA graphs need tensors of one size, which {self.variant.name} has not; choose "
@@ -91,12 +94,20 @@ class Engine:
 
         self._open = opened
         self.on_host = target.provider.on_host
-        self.tuning = tuning or (load_tuning(self.variant) if target.provider.tuned else Tuning())
+        self.checks_batches = target.provider.checks_batches
         self._cache_directory: Path | None = None
         self._parts = self._start(self._open(self.tuning.intra_op_threads or 1))
         self._process = os.getpid()
         if self.on_host and self.tower.modality == "text":
             find_vocabulary(cast("TextPreprocessor", self.preprocess), self._parts.session)
+
+    @staticmethod
+    def _measured(variant: Variant, target: Target) -> Tuning:
+        """What was measured of a variant on a target, where that is known."""
+        if target.provider.on_host:
+            return load_tuning(variant) if target.provider.tuned else Tuning()
+        device = target.device_model if target.provider.tuned else None
+        return Tuning() if device is None else load_tuning(variant, device)
 
     def _start(self, session: Session) -> Parts:
         """Make what belongs to this process and no other."""
@@ -186,7 +197,7 @@ class Engine:
     @property
     def batch_tokens(self) -> int:
         """Most positions of a batch, unless a stream is asked for another number."""
-        return self._parts.session.batch_tokens or self.tuning.batch_tokens or BATCH_TOKENS
+        return self.tuning.batch_tokens or self._parts.session.batch_tokens or BATCH_TOKENS
 
     @property
     def workers(self) -> int:
@@ -202,6 +213,17 @@ class Engine:
         stream = self.stream(items, lambda item: item, prompt=prompt, all_cores=False)
         parts = [part for _, part in stream]
         return np.concatenate([np.empty((0, *self.shape), np.float32), *parts])
+
+    def batch_vectors(self, items: Sequence[object], prompt: str = "") -> Vectors:
+        """Vectors of items as one batch, however much padding that is; float32 ``[n, dim]``."""
+        parts = self._adapt()
+        loaded = [self.preprocess.load(item) for item in items]
+        encoded = self.preprocess.encode(loaded, prompt, "truncate")
+        for error in encoded.errors.values():
+            raise error
+        constants = self.preprocess.constants(prompt)
+        feeds = {**encoded.feeds(np.arange(len(items))), **constants}
+        return parts.run(parts.session, feeds, len(items))
 
     def use_cache(self, directory: Path) -> None:
         """Look items up on disk from now on, and keep those that are new there.

@@ -1,8 +1,9 @@
-"""How a variant uses a machine's cores: defaults, and what ``fmrt tune`` measured there.
+"""How a variant uses a machine's cores or its GPU: defaults, and what ``fmrt tune`` measured there.
 
 A measurement is a JSON file in the user's cache directory, never in the bundle. Its name is a hash
-of all that it depends on: the graph and its weights, the CPU, the cores this process may use, and
-ONNX Runtime's version. Where one of them differs, the defaults apply again.
+of all that it depends on: the graphs and their weights, ONNX Runtime's version, and the CPU with
+the cores that this process may use, or the model of the GPU. Where one of them differs, the
+defaults apply again.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ LOW_BATCH_TOKENS = 256
 
 @dataclasses.dataclass(frozen=True)
 class Tuning:
-    """Threads and batches; None where the session's or the scheduler's own default applies.
+    """Threads, batches and operators; None where the session's, scheduler's or variant's own apply.
 
     Attributes:
         batch_tokens: Most positions of a batch, padding included.
@@ -41,6 +43,7 @@ class Tuning:
     workers: int | None = None
     intra_op_threads: int | None = None
     query_threads: int | None = None
+    form: str | None = None
 
     @classmethod
     def chosen(
@@ -59,47 +62,58 @@ def default_query_threads() -> int:
     return min(available_cores(), MOST_QUERY_THREADS)
 
 
-def tuning_file(variant: Variant) -> Path:
-    """Where the measurement of a variant on this machine is, or would be."""
-    facts = (
-        variant.sha256,
-        sorted(record.sha256 for record in variant.external.values()),
-        cpu_name(),
-        available_cores(),
-        runtime_version(),
-    )
+def tuning_file(variant: Variant, device: str | None = None) -> Path:
+    """Where the measurement of a variant is, or would be.
+
+    Args:
+        variant: The variant.
+        device: The model of the GPU; None for the CPU.
+    """
+    graphs = [variant.sha256, *(record.sha256 for record in variant.external.values())]
+    place = (cpu_name(), available_cores()) if device is None else (device,)
+    # Of a GPU the graphs are equals: which of them is the variant's own may change.
+    own, others = graphs[:1] * (device is None), graphs[device is None :]
+    facts = (*own, sorted(others), *place, runtime_version())
     key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
     return cache_directory() / "tuning" / f"{key[:32]}.json"
 
 
-def load_tuning(variant: Variant) -> Tuning:
+def load_tuning(variant: Variant, device: str | None = None) -> Tuning:
     """What was measured on this machine; defaults where nothing was, or the file is unreadable."""
     try:
-        values = json.loads(tuning_file(variant).read_text(encoding="utf-8"))["tuning"]
-        return Tuning(**{name: _positive(values[name]) for name in _NAMES if name in values})
+        values = json.loads(tuning_file(variant, device).read_text(encoding="utf-8"))["tuning"]
+        return Tuning(**{name: _checked(name, values[name]) for name in _NAMES if name in values})
     except (OSError, ValueError, KeyError, TypeError):
         return Tuning()  # a cache: what cannot be read is as if it were not there
 
 
-def save_tuning(variant: Variant, tuning: Tuning, measured: dict[str, Any]) -> Path:
+def save_tuning(
+    variant: Variant, tuning: Tuning, measured: Mapping[str, Any], device: str | None = None
+) -> Path:
     """Write a measurement, all of it or nothing; returns the file.
 
     Args:
         variant: The variant that was measured.
         tuning: The best.
         measured: The measurements that it was chosen from, for people.
+        device: The model of the GPU; None for the CPU.
     """
-    file = tuning_file(variant)
+    file = tuning_file(variant, device)
     file.parent.mkdir(parents=True, exist_ok=True)
-    content = {"tuning": dataclasses.asdict(tuning), "measured": measured, "cpu": cpu_name()}
+    place = {"cpu": cpu_name()} if device is None else {"gpu": device}
+    content = {"tuning": dataclasses.asdict(tuning), "measured": measured, **place}
     write_whole(file, (json.dumps(content, indent=2) + "\n").encode())
     return file
 
 
-def _positive(value: object) -> int | None:
-    if value is None or (type(value) is int and value > 0):
+def _checked(name: str, value: object) -> Any:  # noqa: ANN401  # a field's own type
+    if value is None or (isinstance(value, str) if name == "form" else _positive(value)):
         return value
-    raise ValueError(f"{value!r} is no number of threads or tokens")
+    raise ValueError(f"{value!r} is no {name}")
+
+
+def _positive(value: object) -> bool:
+    return type(value) is int and value > 0
 
 
 _NAMES = tuple(field.name for field in dataclasses.fields(Tuning))

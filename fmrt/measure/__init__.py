@@ -2,6 +2,7 @@
 
 from fmrt.measure.benchmark import Bench, bench
 from fmrt.measure.calibration import Tuned, tune
+from fmrt.measure.forms import TunedForm, tune_forms
 from fmrt.measure.sample import sample_items
 
-__all__ = ["Bench", "Tuned", "bench", "sample_items", "tune"]
+__all__ = ["Bench", "Tuned", "TunedForm", "bench", "sample_items", "tune", "tune_forms"]

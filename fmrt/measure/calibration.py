@@ -66,10 +66,10 @@ def tune(
     engines = {way: engine(*way) for way in ways}
     try:
         first = engines[cores, 1]
-        few = _that_fit(first, items)
-        budgets = compare({b: _runs(first, few, b) for b in (BATCH_TOKENS, *_others(BUDGETS))})
+        few = that_fit(first, items, BATCH_TOKENS)
+        budgets = compare({b: runs(first, few, b) for b in (BATCH_TOKENS, *_others(BUDGETS))})
         budget = best(budgets)
-        threads = compare({way: _runs(e, few, budget) for way, e in engines.items()})
+        threads = compare({way: runs(e, few, budget) for way, e in engines.items()})
     finally:
         for opened in engines.values():
             opened.close()
@@ -118,19 +118,21 @@ def _others(budgets: Sequence[int]) -> list[int]:
     return [budget for budget in budgets if budget != BATCH_TOKENS]
 
 
-def _that_fit(engine: Engine, items: Sequence[object]) -> Sequence[object]:
+def that_fit(engine: Engine, items: Sequence[object], budget: int) -> Sequence[object]:
     """As many items as an engine embeds in a turn, but no fewer than make every worker busy."""
     size = 4 * engine.workers
     while True:
         start = time.perf_counter()
-        _runs(engine, items[:size], BATCH_TOKENS)()
+        runs(engine, items[:size], budget)()
         taken = time.perf_counter() - start
         if taken >= TURN or size >= len(items):
             return items[:size]
         size = min(len(items), max(size + 1, int(size * min(4.0, 1.2 * TURN / taken))))
 
 
-def _runs(engine: Engine, items: Sequence[object], budget: int) -> Callable[[], None]:
+def runs(engine: Engine, items: Sequence[object], budget: int) -> Callable[[], None]:
+    """Embeds items in batches of so many positions."""
+
     def run() -> None:
         for _ in engine.stream(
             items, lambda item: item, EmbedOptions(batch_tokens=budget), all_cores=False

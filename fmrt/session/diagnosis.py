@@ -120,6 +120,22 @@ def cuda_device_count() -> int:
     return _count_devices()[1]
 
 
+@functools.cache
+def cuda_device_model(index: int) -> str | None:
+    """The name of a GPU's model, ``NVIDIA H100 80GB HBM3``; None where the driver does not say."""
+    try:
+        driver = ctypes.CDLL(DRIVER)
+        handle, name = ctypes.c_int(0), ctypes.create_string_buffer(256)
+        failed = (
+            driver.cuInit(0)
+            or driver.cuDeviceGet(ctypes.byref(handle), index)
+            or driver.cuDeviceGetName(name, len(name), handle)
+        )
+    except (OSError, AttributeError):
+        return None
+    return None if failed else name.value.decode(errors="replace") or None
+
+
 def _device_problem() -> str | None:
     code, count, text = _count_devices()
     if code == 0 and count:

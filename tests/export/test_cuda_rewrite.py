@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ import onnxruntime as ort
 import pytest
 
 from fmrt.export.load import load_model
-from fmrt.export.rewrite import optimize_for_cuda
+from fmrt.export.rewrite import graphs_for_cuda
+from fmrt.export.rewrite.cuda_attention import CONTRIB, PLAIN, STANDARD
 from fmrt.export.rewrite.graph.masks import Masking, masking_of
 from fmrt.export.text.source import Overrides
 from fmrt.export.trace import trace
@@ -84,15 +86,17 @@ def feeds_of(graph: ir.Model, batch: int, length: int) -> dict[str, np.ndarray]:
 
 def form(node: ir.Node) -> str:
     """How a layer hides keys: both operators have the last input, where there is one, for that."""
-    if node.attributes.get("is_causal") and node.attributes["is_causal"].as_int():
+    if any(node.attributes.get_int(name, 0) for name in ("is_causal", "unidirectional")):
         return CAUSAL
     bias, lengths = (4, 7) if node.op_type == "Attention" else (6, 5)
     return {bias: BIASED, lengths: PADDED, 3: BARE}[len(node.inputs)]
 
 
-def contrib(hidden: str, precision: str) -> bool:
-    """Whether ``MultiHeadAttention`` gave PyTorch's vectors on a GPU, or has not been refuted."""
-    return hidden != CAUSAL and precision in {PADDED: ("fp16",)}.get(hidden, ("fp32", "fp16"))
+def safest(hidden: Sequence[str], precision: str) -> str:
+    """What was right on an H100 with the fused kernel; else what was right there everywhere."""
+    proven = {BARE: ("fp32", "fp16"), PADDED: ("fp16",)}
+    fused = all(precision in proven.get(each, ()) for each in hidden)
+    return CONTRIB if fused else PLAIN
 
 
 @pytest.mark.parametrize(
@@ -100,20 +104,23 @@ def contrib(hidden: str, precision: str) -> bool:
     [k if k in QUICK else pytest.param(k, marks=pytest.mark.slow) for k in EXPECTED],
 )
 def test_passes_apply_and_keep_the_vectors(kind: str) -> None:
-    forms, rotations = EXPECTED[kind]
+    hidden, rotations = EXPECTED[kind]
     graph = traced(kind)
-    for precision in ("fp32", "fp16", "bf16"):
-        fused = graph.clone()
-        applied = optimize_for_cuda(fused, precision)
-        assert applied["fuse_attention_for_cuda"] == 2
-        nodes = [n for n in fused.graph if n.op_type in ("Attention", "MultiHeadAttention")]
-        assert sorted(map(form, nodes)) == sorted(forms)
-        for node in nodes:
-            assert (node.op_type == "MultiHeadAttention") == contrib(form(node), precision)
+    found: dict[str, dict[str, ir.Model]] = {}
+    for precision, name, model in graphs_for_cuda(graph, ("fp32", "fp16", "bf16")):
+        found.setdefault(precision, {})[name] = model
+    for precision, models in found.items():
+        assert next(iter(models)) == safest(hidden, precision)
+        assert set(models) == {PLAIN, STANDARD, CONTRIB}
+    for name, fused in found["fp32"].items():
+        nodes = [n for n in fused.graph if n.op_type in (STANDARD, CONTRIB)]
+        assert {n.op_type for n in nodes} == {name} - {PLAIN}
+        assert sorted(map(form, nodes)) == sorted([] if name == PLAIN else hidden)
         operators = Counter(node.op_type for node in fused.graph)
-        assert operators["RotaryEmbedding"] == rotations
+        assert operators["RotaryEmbedding"] == (0 if name == PLAIN else rotations)
+        assert operators["Softmax"] == (2 if name == PLAIN else 0)
         # Squares of activations overflow fp16, and bf16 has no kernel for Reciprocal.
-        assert not operators["Softmax"] + operators["Reciprocal"] + operators["Pow"]
+        assert not operators["Reciprocal"] + operators["Pow"]
         assert not operators["If"], "CUDA graphs take no branches"
         assert [v.name for v in fused.graph.outputs] == [v.name for v in graph.graph.outputs]
         for batch, length in SHAPES:
@@ -124,8 +131,8 @@ def test_passes_apply_and_keep_the_vectors(kind: str) -> None:
 
 def test_onnx_runtime_fuses_the_rest(tmp_path: Path) -> None:
     """What is left to it: residual sums with layer normalization, biases with Gelu."""
-    graph = traced("bert").clone()
-    optimize_for_cuda(graph)
+    found = {form: graph for _, form, graph in graphs_for_cuda(traced("bert"), ("fp32",))}
+    graph = found[CONTRIB]
     options = ort.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
     options.log_severity_level = 3
@@ -194,5 +201,6 @@ def test_a_graph_without_attention_stays_as_it_is() -> None:
     node = ir.node("Softmax", [x])
     graph = ir.Graph([x], node.outputs, nodes=[node], opset_imports={"": 20})
     model = ir.Model(graph, ir_version=10)
-    assert set(optimize_for_cuda(model).values()) == {0}
-    assert [n.op_type for n in model.graph] == ["Softmax"]
+    ((_, form, found),) = graphs_for_cuda(model, ("fp32",))
+    assert form == PLAIN
+    assert [n.op_type for n in found.graph] == ["Softmax"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +13,16 @@ import pytest
 import torch
 
 import fmrt
+from fmrt.embedding.tuning import load_tuning
+from fmrt.errors import ProviderError
+from fmrt.export import verification
 from fmrt.export.precision import full_precision
+from fmrt.export.rewrite.cuda_attention import CONTRIB, PLAIN, STANDARD
 from fmrt.export.rewrite.half import ANGLES, to_half
+from fmrt.session.creation import session_options
+from fmrt.session.device import Device, DeviceSession
+from fmrt.session.providers import CPU, cuda
+from fmrt.session.providers.cuda import Cuda
 from tests.export.models import TINY, save_tiny
 
 NO_GPU = "CUDAExecutionProvider" not in ort.get_available_providers()
@@ -39,7 +48,69 @@ def test_variants_say_where_they_were_measured(bundle: fmrt.Bundle) -> None:
     if NO_GPU:
         assert half.checked_on == "cpu"
         assert (found["bf16-cuda"].parity, found["bf16-cuda"].checked_on) == (None, None)
-    assert half.size < 0.8 * found["fp32"].size
+
+
+def test_forms_of_attention_share_their_weights(bundle: fmrt.Bundle) -> None:
+    found = {v.name: v for v in bundle.manifest.variants}
+    for name, bits in (("fp32-cuda", 32), ("fp16-cuda", 16), ("bf16-cuda", 16)):
+        variant = found[name]
+        assert {variant.form, *variant.forms} == {PLAIN, STANDARD, CONTRIB}
+        weights = sum(r.size for f, r in variant.external.items() if f.endswith("_data"))
+        assert weights < 1.1 * found["fp32"].size * bits / 32
+        for form in variant.forms:
+            tried = variant.in_form(form)
+            assert tried.size + variant.size < weights / 10, "a graph, and no weights"
+            assert tried.in_form(variant.form) == variant
+    # Those of fp32 give the same vectors on the CPU.
+    free = [replace(found["fp32-cuda"].in_form(f), provider="any") for f in (STANDARD, CONTRIB)]
+    for variant in free:
+        alone = fmrt.Bundle(bundle.path, replace(bundle.manifest, variants=(variant,)))
+        (report,) = fmrt.verify_bundle(alone)
+        assert report.passed
+
+
+class OnCpu(Cuda):
+    """A GPU on which one form is wrong, and one does not run."""
+
+    def problem(self) -> None:
+        """It is there."""
+
+    def device_names(self) -> list[str]:
+        return ["cuda:0"]
+
+    def device_model(self, _: int) -> str:
+        return "Simulated GPU"
+
+    def open(self, path: Path, output: str, *_: object) -> DeviceSession:
+        if "plain" in path.name:
+            raise ProviderError("no such kernel")
+        session = DeviceSession(CPU.start(path, session_options()), output, Device("cpu", 0))
+        run = session.run
+        if "multihead" in path.name or path.name == "model_fp16_cuda.onnx":
+            session.run = lambda feeds: run(feeds) + (feeds["attention_mask"].size < 20)
+        return session
+
+
+@pytest.mark.slow
+def test_an_export_on_a_gpu_takes_what_is_right_there(
+    bundle: fmrt.Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cuda, "PROVIDER", OnCpu("cuda", "CPUExecutionProvider", ""))
+    monkeypatch.setattr(verification, "SAMPLE", 8)
+    monkeypatch.setenv("FMRT_CACHE", str(tmp_path / "cache"))
+    copy = tmp_path / "bundle"
+    shutil.copytree(bundle.path, copy)
+    said: list[str] = []
+    found = verification.verified(fmrt.Bundle(copy, bundle.manifest), said.append)
+    half = next(v for v in found.variants if v.name == "fp16-cuda")
+    assert (half.form, half.checked_on) == (STANDARD, "cuda")
+    assert set(half.forms) == {PLAIN, CONTRIB}
+    assert any(f"fp16-cuda with {PLAIN}: no such kernel" in line for line in said)
+    assert any(f"fp16-cuda with {CONTRIB}: not PyTorch's vectors" in line for line in said)
+    assert load_tuning(half, "Simulated GPU").form == STANDARD
+    # Nothing computes in bf16 here.
+    assert any("left out bf16-cuda: no form of attention is right here" in line for line in said)
+    assert not list((copy / "onnx").glob("*bf16*"))
 
 
 def test_a_gpu_takes_fp16_once_it_was_measured(bundle: fmrt.Bundle) -> None:
@@ -66,16 +137,17 @@ def test_the_head_angles_and_borders_stay_single(bundle: fmrt.Bundle) -> None:
     assert types == {ir.DataType.FLOAT}, "pooling counts, adds up and divides in fp32"
 
 
-def test_bf16_is_fp16_with_another_type_and_attention(bundle: fmrt.Bundle) -> None:
-    a, b = (ir.load(bundle.path / f"onnx/model_{p}_cuda.onnx").graph for p in ("fp16", "bf16"))
-    for graph, operator in ((a, "MultiHeadAttention"), (b, "Attention")):
-        assert [n.op_type for n in graph if "Attention" in n.op_type] == [operator] * 2
-    types = {ir.DataType.FLOAT16: ir.DataType.BFLOAT16}
-    weights = [
-        {name: v.dtype for name, v in graph.initializers.items() if v.const_value.size > 1}
-        for graph in (a, b)
-    ]
-    assert weights[1] == {name: types.get(dtype, dtype) for name, dtype in weights[0].items()}
+def test_bf16_is_fp16_with_another_type(bundle: fmrt.Bundle) -> None:
+    found = {v.name: v for v in bundle.manifest.variants}
+    for form in (PLAIN, STANDARD, CONTRIB):
+        files = [found[f"{p}-cuda"].in_form(form).file for p in ("fp16", "bf16")]
+        graphs = [ir.load(bundle.path / file).graph for file in files]
+        types = {ir.DataType.FLOAT16: ir.DataType.BFLOAT16}
+        weights = [
+            {name: v.dtype for name, v in graph.initializers.items() if v.const_value.size > 1}
+            for graph in graphs
+        ]
+        assert weights[1] == {name: types.get(d, d) for name, d in weights[0].items()}
 
 
 def test_convolutions_are_not_in_bf16() -> None:

@@ -62,6 +62,12 @@ class Target(NamedTuple):
         return self.provider.name
 
     @property
+    def device_model(self) -> str | None:
+        """The model of its devices; None where that is not known, or they differ."""
+        models = {self.provider.device_model(device) for device in self.devices}
+        return models.pop() if len(models) == 1 else None
+
+    @property
     def spec(self) -> str:
         """What `resolve_provider` makes this target of, ``cuda:0,1``."""
         if self.devices == (0,):

@@ -27,12 +27,15 @@ class Provider:
         precisions: Those that need no asking, best first; a bundle's variant is chosen by them.
         on_host: Whether batches are computed by the cores that this process runs on.
         tuned: Whether ``fmrt tune`` measures it.
+        checks_batches: Whether its kernels are chosen by a batch's shape, so that a check takes
+            batches of several shapes.
         disabled: ONNX Runtime's fusions that are slower than what they replace.
     """
 
     precisions: tuple[str, ...] = ("fp32",)
     on_host = False
     tuned = False
+    checks_batches = False
     disabled: tuple[str, ...] = ()
 
     def __init__(self, name: str, ort_name: str, install: str) -> None:
@@ -52,6 +55,10 @@ class Provider:
     def device_names(self) -> list[str]:
         """Names of the devices that this process may use, in the order of their indices."""
         return [self.name]
+
+    def device_model(self, device: int) -> str | None:  # noqa: ARG002
+        """The model of a device whose kernels differ by it; None where that is not known."""
+        return None
 
     def options(self, device: int, wanted: DeviceOptions) -> dict[str, str]:  # noqa: ARG002
         """ONNX Runtime's options of this provider for one device."""

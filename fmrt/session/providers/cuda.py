@@ -6,7 +6,7 @@ from fmrt.session.base import Session
 from fmrt.session.creation import session_options
 from fmrt.session.device import Device, DeviceSession
 from fmrt.session.device_options import DeviceOptions
-from fmrt.session.diagnosis import cuda_device_count, load_problem
+from fmrt.session.diagnosis import cuda_device_count, cuda_device_model, load_problem
 from fmrt.session.providers.base import Provider
 from fmrt.system.archive import BundleFile
 
@@ -21,6 +21,8 @@ class Cuda(Provider):
     """
 
     precisions = ("fp16", "fp32")
+    tuned = True
+    checks_batches = True
     library = "onnxruntime_providers_cuda"
 
     def problem(self) -> str | None:
@@ -30,6 +32,10 @@ class Cuda(Provider):
     def device_names(self) -> list[str]:
         """One name for each CUDA device that this process may use."""
         return [f"{self.name}:{index}" for index in range(cuda_device_count())]
+
+    def device_model(self, device: int) -> str | None:
+        """The GPU's name, as its driver says it."""
+        return cuda_device_model(device)
 
     @property
     def counting(self) -> str:

@@ -14,6 +14,7 @@ from fmrt.system.cache_directory import cache_directory
 class TensorRt(Cuda):
     """CUDA's devices and memory, and a cache of engines in the user's cache directory."""
 
+    tuned = False
     library = "onnxruntime_providers_tensorrt"
 
     def options(self, device: int, wanted: DeviceOptions) -> dict[str, str]:
