@@ -16,6 +16,8 @@ from fmrt.export.rewrite.cuda_attention import fuse_attention_for_cuda, safest_f
 from fmrt.export.rewrite.fused_attention import fuse_attention
 from fmrt.export.rewrite.gemm import projections_to_gemm
 from fmrt.export.rewrite.graph.masks import Maskings
+from fmrt.export.rewrite.layer_scale import fold_layer_scale
+from fmrt.export.rewrite.packed_projections import pack_projections
 from fmrt.export.rewrite.passes import Form, Pass, Pipeline
 from fmrt.export.rewrite.pooled_token import compute_pooled_token_alone
 from fmrt.export.rewrite.rms_norm import fuse_rms_norm
@@ -29,10 +31,18 @@ NORMS = Pass(fuse_rms_norm, Form.RMS_NORMS, reads=_PLAIN)
 POOL = Pass(compute_pooled_token_alone, Form.POOLED_LAYER, reads=_NORMS)
 ATTEND = Pass(fuse_attention, Form.FUSED_ATTENTION, needs=_PLAIN, reads=_POOLED)
 FLATTEN = Pass(projections_to_gemm, Form.FLAT_PROJECTIONS, reads=_POOLED | {Form.FUSED_ATTENTION})
-ATTEND_ON_CUDA = Pass(fuse_attention_for_cuda, Form.CUDA_ATTENTION, needs=_PLAIN, reads=_NORMS)
+SCALE = Pass(fold_layer_scale, Form.SCALED_WEIGHTS, reads=_NORMS)
+_SCALED = _NORMS | {Form.SCALED_WEIGHTS}
+PACK = Pass(pack_projections, Form.PACKED_PROJECTIONS, reads=_SCALED)
+ATTEND_ON_CUDA = Pass(
+    fuse_attention_for_cuda,
+    Form.CUDA_ATTENTION,
+    needs=_PLAIN | {Form.PACKED_PROJECTIONS},
+    reads=_SCALED,
+)
 
 CPU = Pipeline((SIMPLIFY, NORMS, POOL, ATTEND, FLATTEN))
-TO_CUDA = Pipeline((SIMPLIFY, NORMS))
+TO_CUDA = Pipeline((SIMPLIFY, NORMS, SCALE, PACK))
 ON_CUDA = Pipeline((ATTEND_ON_CUDA,), TO_CUDA.gives)
 
 

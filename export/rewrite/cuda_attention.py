@@ -4,9 +4,10 @@ Before: queries, keys and values in heads, their scaled product, a mask, softmax
 the values, the heads joined.
 
 After, a choice of forms (`FORMS`): ``MultiHeadAttention`` (com.microsoft) or the standard's
-``Attention``, on ``[batch, sequence, hidden]``; or what there was before. Which kernel is right and
-fast differs by GPU, by precision and by ONNX Runtime's version, so a variant has a graph of each,
-and ``fmrt tune`` chooses on the GPU. `safest_first` says which one goes first until then:
+``Attention``, on ``[batch, sequence, hidden]``; the former on the product of `pack_projections`,
+whose bias it adds where it takes the three apart; or what there was before. Which kernel is right
+and fast differs by GPU, by precision and by ONNX Runtime's version, so a variant has a graph of
+each, and ``fmrt tune`` chooses on the GPU. `safest_first` says which one goes first until then:
 ``MultiHeadAttention`` where it was right on an H100 with ONNX Runtime 1.31.1 (`_PROVEN`), and else
 the plain operators, which were right everywhere there. The forms leave the choice of a fused
 kernel to ONNX Runtime:
@@ -34,11 +35,13 @@ from fmrt.export.rewrite.graph.building import Builder, all_queries, summed
 from fmrt.export.rewrite.graph.layers import Attention, find_attention
 from fmrt.export.rewrite.graph.masks import CAUSAL, MASK, NONE, PADDING, Masking, Maskings
 from fmrt.export.rewrite.graph.rotary import rotated_tokens
-from fmrt.export.rewrite.graph.walking import MICROSOFT
+from fmrt.export.rewrite.graph.walking import MICROSOFT, present, producer
+from fmrt.export.rewrite.packed_projections import find_packed, take_packed
 
 # The forms of attention, by the operator.
 CONTRIB, STANDARD, PLAIN = "MultiHeadAttention", "Attention", "plain"
-FORMS = (CONTRIB, STANDARD, PLAIN)
+PACKED = "MultiHeadAttention-packed"
+FORMS = (CONTRIB, STANDARD, PLAIN, PACKED)
 # Precisions in which ``MultiHeadAttention`` was right, by masking. It has kernels of all three.
 _PROVEN: dict[Masking | None, tuple[str, ...]] = {NONE: ("fp32", "fp16"), PADDING: ("fp16",)}
 # The first opsets with ``Attention``, and with its number of keys. Since 18, where exports begin,
@@ -55,15 +58,17 @@ def safest_first(model: ir.Model, precision: str, maskings: Maskings) -> tuple[s
         precision: What it is to be computed in: ``fp32``, ``fp16`` or ``bf16``.
 
     Returns:
-        `FORMS` in that order; the plain operators alone where there is no attention.
+        `FORMS` in that order, without the packed one where it does not fit; the plain operators
+        alone where there is no attention.
     """
     layers = [a for a in map(find_attention, _softmaxes(model)) if a is not None]
     if not layers:
         return (PLAIN,)
     found = {maskings.of(layer.scores.biases) for layer in layers}
-    if all(precision in _PROVEN.get(masking, ()) for masking in found):
-        return (CONTRIB, PLAIN, STANDARD)
-    return (PLAIN, STANDARD, CONTRIB)
+    proven = all(precision in _PROVEN.get(masking, ()) for masking in found)
+    order = (CONTRIB, PLAIN, STANDARD) if proven else (PLAIN, STANDARD, CONTRIB)
+    whole = all(_split(layer) is not None for layer in layers) and CAUSAL not in found
+    return (*order, PACKED) if whole else order
 
 
 def fuse_attention_for_cuda(
@@ -88,6 +93,16 @@ def fuse_attention_for_cuda(
     return count
 
 
+def _split(layer: Attention) -> ir.Node | None:
+    """What gives a layer's queries, keys and values, where that is one product, unrotated."""
+    heads = (layer.scores.queries, layer.scores.keys, layer.values)
+    turned = [producer(value, "Transpose") for value in heads]
+    shaped = [producer(t.inputs[0], "Reshape") if t is not None else None for t in turned]
+    tokens = [node.inputs[0] for node in shaped if node is not None]
+    found = [value for value in tokens if value is not None]
+    return find_packed(*found) if len(found) == len(heads) else None
+
+
 def _softmaxes(model: ir.Model) -> list[ir.Node]:
     return [node for node in model.graph if node.op_type == "Softmax"]
 
@@ -96,7 +111,8 @@ class _Fusion:
     def __init__(self, model: ir.Model, form: str, maskings: Maskings) -> None:
         self.opset = 0
         self._model = model
-        self._attend = self._contrib if form == CONTRIB else self._standard
+        ways = {CONTRIB: self._contrib, STANDARD: self._standard, PACKED: self._packed}
+        self._attend = ways[form]
         self._maskings = maskings
         self._mask = next((v for v in model.graph.inputs if v.name == MASK), None)
 
@@ -117,17 +133,32 @@ class _Fusion:
     def _contrib(
         self, build: Builder, found: Attention, tokens: Sequence[ir.Value], known: Masking | None
     ) -> ir.Value:
-        more: list[ir.Value | None] = []
-        if known == PADDING:
-            more = [None, _key_lengths(build, self._mask)]
-        elif known is None:
-            more = [None, None, summed(build, found.scores.biases)]
+        inputs = [*tokens, None, *self._hidden(build, found, known)]
         attributes = {
             "num_heads": found.heads,
             "scale": found.scores.scale,
             "unidirectional": int(known == CAUSAL),
         }
-        return build.node("MultiHeadAttention", [*tokens, *more], attributes, MICROSOFT)
+        return build.node("MultiHeadAttention", _trimmed(inputs), attributes, MICROSOFT)
+
+    def _packed(
+        self, build: Builder, found: Attention, _: Sequence[ir.Value], known: Masking | None
+    ) -> ir.Value:
+        packed = take_packed(build, present(_split(found)))
+        bias = None
+        if packed.bias is not None:
+            bias = build.constant(f"{found.joined.name}_projection_bias", packed.bias)
+        inputs = [packed.product, None, None, bias, *self._hidden(build, found, known)]
+        attributes = {"num_heads": found.heads, "scale": found.scores.scale}
+        return build.node("MultiHeadAttention", _trimmed(inputs), attributes, MICROSOFT)
+
+    def _hidden(
+        self, build: Builder, found: Attention, known: Masking | None
+    ) -> tuple[ir.Value | None, ir.Value | None]:
+        """``MultiHeadAttention``'s padding and bias."""
+        if known == PADDING:
+            return _key_lengths(build, self._mask), None
+        return None, summed(build, found.scores.biases) if known is None else None
 
     def _standard(
         self, build: Builder, found: Attention, tokens: Sequence[ir.Value], known: Masking | None
@@ -149,6 +180,12 @@ class _Fusion:
             "is_causal": int(known == CAUSAL),
         }
         return build.node("Attention", [*tokens, *more], attributes)
+
+
+def _trimmed(inputs: Sequence[ir.Value | None]) -> list[ir.Value | None]:
+    """Without the absent ones at the end."""
+    last = max(place for place, value in enumerate(inputs) if value is not None)
+    return list(inputs[: last + 1])
 
 
 def _key_lengths(build: Builder, mask: ir.Value | None) -> ir.Value:

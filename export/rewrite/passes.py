@@ -22,6 +22,8 @@ class Form(enum.Enum):
 
     PLAIN_ATTENTION = "attention in standard operators, without the converter's copies and branch"
     RMS_NORMS = "root mean square normalization in one operator"
+    SCALED_WEIGHTS = "scales of layers in the layers' own weights"
+    PACKED_PROJECTIONS = "queries, keys and values of a layer from one product"
     POOLED_LAYER = "the last layer computed for the pooled token alone"
     FUSED_ATTENTION = "attention in one operator for the CPU"
     FLAT_PROJECTIONS = "linear layers over [tokens, features]"

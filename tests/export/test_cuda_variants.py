@@ -17,7 +17,7 @@ from fmrt.embedding.tuning import load_tuning
 from fmrt.errors import ProviderError
 from fmrt.export import verification
 from fmrt.export.precision import full_precision
-from fmrt.export.rewrite.cuda_attention import CONTRIB, PLAIN, STANDARD
+from fmrt.export.rewrite.cuda_attention import CONTRIB, PACKED, PLAIN, STANDARD
 from fmrt.export.rewrite.half import ANGLES, to_half
 from fmrt.session.creation import session_options
 from fmrt.session.device import Device, DeviceSession
@@ -54,7 +54,7 @@ def test_forms_of_attention_share_their_weights(bundle: fmrt.Bundle) -> None:
     found = {v.name: v for v in bundle.manifest.variants}
     for name, bits in (("fp32-cuda", 32), ("fp16-cuda", 16), ("bf16-cuda", 16)):
         variant = found[name]
-        assert {variant.form, *variant.forms} == {PLAIN, STANDARD, CONTRIB}
+        assert {variant.form, *variant.forms} == {PLAIN, STANDARD, CONTRIB, PACKED}
         weights = sum(r.size for f, r in variant.external.items() if f.endswith("_data"))
         assert weights < 1.1 * found["fp32"].size * bits / 32
         for form in variant.forms:
@@ -104,7 +104,7 @@ def test_an_export_on_a_gpu_takes_what_is_right_there(
     found = verification.verified(fmrt.Bundle(copy, bundle.manifest), said.append)
     half = next(v for v in found.variants if v.name == "fp16-cuda")
     assert (half.form, half.checked_on) == (STANDARD, "cuda")
-    assert set(half.forms) == {PLAIN, CONTRIB}
+    assert set(half.forms) == {PLAIN, CONTRIB, PACKED}
     assert any(f"fp16-cuda with {PLAIN}: no such kernel" in line for line in said)
     assert any(f"fp16-cuda with {CONTRIB}: not PyTorch's vectors" in line for line in said)
     assert load_tuning(half, "Simulated GPU").form == STANDARD
