@@ -18,6 +18,7 @@ from fmrt.evaluation import Dataset, Side
 from fmrt.evaluation.dataset import ITEMS, LABELLED
 from fmrt.evaluation.map import preview
 from fmrt.evaluation.map.chart import SHAPES, mark
+from fmrt.evaluation.map.draw import _grouping
 from fmrt.evaluation.map.page import _json
 from fmrt.evaluation.map.preview import previews
 from fmrt.evaluation.map.project import project
@@ -113,6 +114,15 @@ def test_a_map_of_a_table_and_of_its_stored_vectors(tiny_bundle, table, tmp_path
     assert (tmp_path / "again.html").read_text("utf-8") == page
     with pytest.raises(fmrt.FmrtError, match="exists; say"):
         fmrt.draw_map(tiny_bundle, table, tmp_path / "again.html")
+
+
+@pytest.mark.parametrize(
+    "names", [["-2", "-1.5", "0", "9", "10", "1e3"], ["3", "fold 2", "fold 10", "fold b", "nan"]]
+)
+def test_groups_come_in_the_order_of_their_numbers(names: list[str]) -> None:
+    found = _grouping("label", [*reversed(names), names[1]], "data")
+    assert found.names == names
+    assert found.codes.tolist() == [*reversed(range(len(names))), 1]
 
 
 def test_a_picture(tiny_bundle, tmp_path) -> None:

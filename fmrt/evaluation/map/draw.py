@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -39,6 +41,8 @@ _COLUMNS = {field.name for field in dataclasses.fields(Columns)}
 _CLUSTERS = 8
 _LEAST_ITEMS = 2
 _MATRIX = 2
+# So many at a time: an int of thousands of digits is refused.
+_DIGITS = re.compile(r"([0-9]{1,15})")
 
 
 def draw_map(
@@ -219,9 +223,20 @@ def _groupings(data: Dataset, sides: Sequence[Side]) -> list[Grouping]:
 
 
 def _grouping(name: str, values: Sequence[str], source: str) -> Grouping:
-    names, codes = np.unique(np.array(values, object).astype(str), return_inverse=True)
+    names = sorted(set(values), key=_order)
     if len(names) >= _MOST_GROUPS:
         raise DataError(
             f"{source!r} has {len(names):,} different values of {name}; name another column"
         )
-    return Grouping(name, [str(n) for n in names], codes.astype(np.uint16))
+    number = {value: i for i, value in enumerate(names)}
+    return Grouping(name, names, np.array([number[value] for value in values], np.uint16))
+
+
+def _order(name: str) -> tuple[float, list[str | int], str]:
+    """Where a name comes: numbers by their value, then words, and in them 2 before 10."""
+    try:
+        value = float(name)
+    except ValueError:
+        value = math.nan
+    parts = [int(p) if i % 2 else p for i, p in enumerate(_DIGITS.split(name))]
+    return (value if math.isfinite(value) else math.inf, parts, name)
