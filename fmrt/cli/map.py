@@ -25,6 +25,8 @@ _GIVEN = (
     "workers",
     "config",
     "data_revision",
+    "package",
+    "node_modules",
 )
 
 
@@ -62,6 +64,17 @@ def add_parser(subparsers: Subparsers) -> None:
         "--vectors",
         metavar="EMBEDDINGS",
         help="what fmrt embed wrote of DATA, a row for each item: nothing is embedded again",
+    )
+    parser.add_argument(
+        "--package",
+        metavar="FILE.fmrt",
+        help="put this package of the model into the page, to embed queries with in the browser",
+    )
+    parser.add_argument(
+        "--node-modules",
+        metavar="DIR",
+        help="folder with npm's onnxruntime-web and @huggingface/tokenizers, which run the package "
+        "(default: node_modules)",
     )
     add_variant(parser)
     parser.add_argument("--workers", metavar="N", type=positive, help="as of fmrt embed")

@@ -165,6 +165,11 @@ def problems(tiny_bundle: Path, table: Path, tmp_path: Path):
     yield [table, "--vectors", tmp_path / "bits.npy"], "give vectors [n, dim]"
     yield [table, "--clusters", "70000"], "give a whole number from 1 to 65,535"
     yield [table, "--label", "missing"], "has no column 'missing'"
+    yield (
+        [table, "--package", tiny_bundle],
+        "its tokenizer is of kind 'WordLevel', and a page knows",
+    )
+    yield [table, "--package", "nowhere"], "nowhere"
     yield [one], "has 1 item, and a map needs at least 2"
     yield ["nowhere.csv"], "there is no file or folder 'nowhere.csv'"
 

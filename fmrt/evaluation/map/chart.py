@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fmrt.evaluation.map.query import QueryModel
+
 # By Okabe and Ito (2008), told apart with any colour vision; their yellow is too light on white.
 # Seven colours on light and on dark ground, and seven shapes: together 49 that differ.
 LIGHT = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b27a00", "#56b4e9", "#5f6368")
@@ -43,10 +45,12 @@ class Stored:
     Attributes:
         values: int8 ``[n, kept]``; their cosines are about those of the whole vectors.
         dim: of the whole vectors.
+        axes: that the whole vectors were turned to, float32 ``[dim, kept]``; None for their own.
     """
 
     values: NDArray[np.int8]
     dim: int
+    axes: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,7 @@ class Chart:
         stored: vectors.
         previews: of the items.
         notes: lines for the reader.
+        query: the model that embeds queries in the page; None for none.
     """
 
     title: str
@@ -95,6 +100,7 @@ class Chart:
     stored: Stored
     previews: Previews
     notes: Sequence[str]
+    query: QueryModel | None = None
 
 
 def mark(group: int) -> tuple[int, int]:

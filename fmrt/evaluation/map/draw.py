@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from fmrt.evaluation.map.page import page
 from fmrt.evaluation.map.picture import picture
 from fmrt.evaluation.map.preview import previews
 from fmrt.evaluation.map.project import METHODS, project
+from fmrt.evaluation.map.query import QueryModel, query_model
 from fmrt.evaluation.map.stored import stored
 from fmrt.evaluation.model import BundleModel
 from fmrt.evaluation.neighbours import Vectors, unit
@@ -37,7 +38,7 @@ from fmrt.words import shown
 
 _WRITERS: dict[str, Callable[[Chart], bytes]] = {".html": page, ".png": picture}
 _MOST_GROUPS = 2**16
-_COLUMNS = {field.name for field in dataclasses.fields(Columns)}
+_COLUMNS = {field.name for field in fields(Columns)}
 _CLUSTERS = 8
 _LEAST_ITEMS = 2
 _MATRIX = 2
@@ -60,6 +61,8 @@ def draw_map(
     overwrite: bool = False,
     config: str | None = None,
     data_revision: str | None = None,
+    package: str | Path | None = None,
+    node_modules: str | Path = "node_modules",
     options: EmbedOptions = DEFAULTS,
     **more: Any,
 ) -> tuple[str, ...]:
@@ -79,6 +82,10 @@ def draw_map(
         overwrite: replace ``out``.
         config: configuration of a data set of the hub that has several.
         data_revision: branch, tag or commit of a data set on the hub.
+        package: a bundle of the same model, such as one file of `fmrt.package_bundle`, which the
+            page then holds to embed queries with.
+        node_modules: the folder with npm's onnxruntime-web and @huggingface/tokenizers, which run
+            ``package`` in the page.
         options: how to embed; see `fmrt.EmbedOptions`.
         more: fields of `fmrt.evaluation.Columns`, ``workers``, or changes of ``options``.
 
@@ -99,10 +106,11 @@ def draw_map(
     options = options.but(more)
     model = BundleModel(Bundle.opened(bundle), variant, provider, options, loading)
     load = partial(load_dataset, columns=columns, config=config, data_revision=data_revision)
+    query = _query(package, model.bundle, node_modules, Path(out))
     kinds = model.bundle.manifest.modalities
     found = load(data, kinds, modality=options.modality, on_error=on_error)
     found, values = _vectors(model, found, vectors, on_error)
-    chart = _chart(found, values, model, method, clusters, seed)
+    chart = replace(_chart(found, values, model, method, clusters, seed), query=query)
     write_whole(Path(out), write(chart))
     return (*found.choices, *(f"note: {line}" for line in (*found.notes, *chart.previews.notes)))
 
@@ -114,6 +122,16 @@ def _vectors(
     if given is None:
         return _embedded(model, found, Reading(on_error))
     return found, _given(given, sum(len(side.items) for side in found.sides.values()))
+
+
+def _query(
+    package: str | Path | None, bundle: Bundle, node_modules: str | Path, out: Path
+) -> QueryModel | None:
+    if package is None:
+        return None
+    if out.suffix != ".html":
+        raise OptionError(f"package={str(package)!r} is for a page, and {str(out)!r} is a picture")
+    return query_model(package, bundle, node_modules)
 
 
 def _writer(out: str | Path, *, overwrite: bool) -> Callable[[Chart], bytes]:
@@ -146,7 +164,7 @@ def _embedded(model: BundleModel, data: Dataset, reading: Reading) -> tuple[Data
     if any(found.failed.values()):
         data, kept = data.without(found.failed)
         vectors = {name: vectors[name][rows] for name, rows in kept.items()}
-        data = dataclasses.replace(data, notes=(*data.notes, *reading.notes()))
+        data = replace(data, notes=(*data.notes, *reading.notes()))
     return data, np.concatenate([vectors[name] for name in data.sides])
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import json
+from collections.abc import Iterator
 from importlib.resources import files
 from typing import Any
 
@@ -12,9 +14,12 @@ import numpy as np
 
 from fmrt._version import __version__
 from fmrt.evaluation.map.chart import DARK, LIGHT, SHAPES, Chart, mark
+from fmrt.evaluation.map.query import QueryModel
 
 # In the order in which they use each other.
-_PROGRAM = ("data.js", "plot.js", "pick.js", "search.js", "panel.js", "main.js")
+_PROGRAM = ("data.js", "plot.js", "pick.js", "search.js", "query.js", "panel.js", "main.js")
+# Weights hardly become smaller, and what runs them does at any level.
+_FAST = 1
 
 
 def page(chart: Chart) -> bytes:
@@ -28,7 +33,7 @@ def page(chart: Chart) -> bytes:
     program = "".join(folder.joinpath(name).read_text("utf-8") for name in _PROGRAM)
     program = f'"use strict";\n(() => {{\n{program}}})();\n'
     parts = {
-        "POLICY": _policy(style, program).encode(),
+        "POLICY": _policy(style, program, chart.query).encode(),
         "STYLE": style.encode(),
         "ABOUT": _json(_about(chart)),
         "TEXTS": _json(list(chart.previews.texts)),
@@ -38,6 +43,9 @@ def page(chart: Chart) -> bytes:
         "VECTORS": _base64(chart.stored.values.tobytes()),
         "ENDS": _base64(chart.previews.ends.astype("<u4").tobytes()),
         "MEDIA": _base64(chart.previews.data),
+        "AXES": _base64(_axes(chart)),
+        "WORKER": _json(folder.joinpath("worker.js").read_text("utf-8")) if chart.query else b"",
+        "MODEL": b"".join(_model(chart.query)),
         "PROGRAM": program.encode(),
     }
     # Split before anything is put in: what is put in is never looked at.
@@ -60,6 +68,7 @@ def _about(chart: Chart) -> dict[str, Any]:
         "dark": DARK,
         "shapes": SHAPES,
         "version": __version__,
+        "query": chart.query.about if chart.query else None,
         "groupings": [
             {
                 "name": g.name,
@@ -76,6 +85,19 @@ def _codes(chart: Chart) -> bytes:
     return np.concatenate([g.codes for g in chart.groupings]).astype("<u2").tobytes()
 
 
+def _axes(chart: Chart) -> bytes:
+    """What turns a query's vector as the stored ones are."""
+    axes = chart.stored.axes
+    return b"" if axes is None or chart.query is None else axes.astype("<f4").tobytes()
+
+
+def _model(query: QueryModel | None) -> Iterator[bytes]:
+    """An element for each file of the model that embeds queries, and of what runs it."""
+    for name, data in query.parts.items() if query else ():
+        packed = _base64(gzip.compress(data, _FAST, mtime=0))
+        yield f'<script type="text/plain" id="model-{name}">'.encode() + packed + b"</script>\n"
+
+
 def _json(value: object) -> bytes:
     """JSON that cannot end the element it is in; half of a surrogate pair stays an escape."""
     text = json.dumps(value, ensure_ascii=False).replace("<", "\\u003c")
@@ -86,9 +108,12 @@ def _base64(data: bytes) -> bytes:
     return base64.b64encode(data)
 
 
-def _policy(style: str, program: str) -> str:
+def _policy(style: str, program: str, query: QueryModel | None) -> str:
+    """What the page may do; what runs a model is made of the page's own bytes."""
+    runs = f"{_hash(program)} blob: 'wasm-unsafe-eval'; worker-src blob:"
     return (
-        f"default-src 'none'; script-src {_hash(program)}; style-src {_hash(style)}; "
+        f"default-src 'none'; script-src {runs if query else _hash(program)}; "
+        f"style-src {_hash(style)}; "
         "img-src blob:; media-src blob:; base-uri 'none'; form-action 'none'"
     )
 

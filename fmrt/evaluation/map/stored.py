@@ -31,7 +31,7 @@ def stored(vectors: Vectors) -> Stored:
     for start in range(0, count, _BLOCK):
         block = vectors[start : start + _BLOCK]
         values[start : start + _BLOCK] = _rounded(block if axes is None else block @ axes)
-    return Stored(values, dim)
+    return Stored(values, dim, axes)
 
 
 def _axes(vectors: Vectors) -> NDArray[np.float32]:

@@ -244,6 +244,18 @@ let pending;
 function searchNow() {
   const query = byId("query").value;
   show(query.trim() ? search(query) : null);
+  if (query.trim() && about.query) searchByModel(query);
+}
+
+async function searchByModel(query) {
+  const current = () => byId("query").value === query;
+  say("The model embeds the query…");
+  try {
+    const vector = await embedded(query);
+    if (current()) show(search(query, vector));
+  } catch (e) {
+    if (current()) say(`The model cannot be used: ${e.message}.`);
+  }
 }
 byId("query").addEventListener("input", () => {
   clearTimeout(pending);
@@ -291,6 +303,10 @@ function start() {
   byId("query").placeholder = about.modality === "text" ? "words, or part of a text" : "part of a name or label";
   byId("how").textContent = about.kept < about.dim
     ? `Likeness is by ${about.kept} of ${about.dim} dimensions, in 8 bits.` : "Likeness is by vectors in 8 bits.";
+  if (about.query) {
+    byId("how").append(` Queries are embedded by ${about.query.name}.`);
+    byId("query").addEventListener("focus", model, { once: true });
+  }
   byId("colour").append(...groupings.map((grouping) => element("option", "", grouping.name)));
   byId("names").checked = state.grouping.names.length <= 12;
   byId("sounds").hidden = !about.mime?.startsWith("audio");

@@ -30,10 +30,9 @@ function sumOf(rows, weight, into = new Float32Array(about.kept)) {
   return into;
 }
 
-// The cosine of each row with a vector.
-function likeness(vector) {
+// The cosine of each row with a vector, of which some dimensions may be missing.
+function likeness(vector, length = Math.hypot(...vector) || 1) {
   const kept = about.kept, all = vectors(), of = lengths(), found = new Float32Array(count);
-  const length = Math.hypot(...vector) || 1;
   for (let row = 0; row < count; row++) {
     let sum = 0;
     for (let i = 0, j = row * kept; i < kept; i++, j++) sum += vector[i] * all[j];
@@ -62,11 +61,24 @@ function containing(part) {
   return found;
 }
 
-// Points with the query in their text, and after them those whose vectors are most like what the
-// words of the query stand for: the mean vector of the texts that hold each word, rare words more.
-function search(query) {
+// Points with the query in their text, and after them those whose vectors are most like its own or,
+// without one, like what its words stand for.
+function search(query, vector = null) {
   const wanted = query.trim().toLowerCase();
   const exact = containing(wanted);
+  const near = vector ?? meaning(wanted);
+  if (!near) return { rows: [], scores: null, title: "Nothing holds any of these words" };
+  const scores = vector ? likeness(vector, 1) : likeness(near);
+  const holds = new Set(exact);
+  const rest = Array.from({ length: count }, (_, i) => i).filter((row) => !holds.has(row));
+  const like = sorted(rest, scores).slice(0, MOST_LISTED_BY_LIKENESS);
+  const whom = vector ? "nearest to the query" : "like them";
+  const title = `${exact.length.toLocaleString("en")} with these words, ${like.length} ${whom}`;
+  return { rows: [...sorted(exact, scores), ...like], scores, title, exact: exact.length };
+}
+
+// The mean vector of the texts that hold each word, rare words more; null where no text holds any.
+function meaning(wanted) {
   const words = [...new Set(wanted.match(/[\p{L}\p{N}_]+/gu) ?? [])];
   const sum = new Float32Array(about.kept);
   let known = 0;
@@ -77,11 +89,5 @@ function search(query) {
     const step = Math.ceil(rows.length / MOST_OF_A_WORD);
     sumOf(rows.filter((_, i) => i % step === 0), Math.log(1 + count / rows.length), sum);
   }
-  if (!known) return { rows: [], scores: null, title: "Nothing holds any of these words" };
-  const scores = likeness(sum);
-  const holds = new Set(exact);
-  const rest = Array.from({ length: count }, (_, i) => i).filter((row) => !holds.has(row));
-  const near = sorted(rest, scores).slice(0, MOST_LISTED_BY_LIKENESS);
-  const title = `${exact.length.toLocaleString("en")} with these words, ${near.length} like them`;
-  return { rows: [...sorted(exact, scores), ...near], scores, title, exact: exact.length };
+  return known ? sum : null;
 }
