@@ -107,6 +107,19 @@ def load_tokenizer(directory: Path, *, trust: bool = False) -> PreTrainedTokeniz
     )
 
 
+def take_dropout(tokenizer: PreTrainedTokenizerBase) -> float:
+    """Turn a tokenizer's BPE dropout off, with which a text has other tokens each time.
+
+    Returns:
+        What it was.
+    """
+    model = tokenizer.backend_tokenizer.model
+    dropout = float(getattr(model, "dropout", None) or 0)
+    if dropout:
+        model.dropout = None
+    return dropout
+
+
 def _meaning(tokenizer: PreTrainedTokenizerBase) -> str:
     """All that changes a text's tokens."""
     spec = json.loads(tokenizer.backend_tokenizer.to_str())

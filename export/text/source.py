@@ -18,7 +18,7 @@ from fmrt.export.loading.checkpoint import (
 )
 from fmrt.export.loading.directory import MODULES_FILE, check_kind
 from fmrt.export.loading.fetching import Origin
-from fmrt.export.loading.tokenizer import take_tokenizer
+from fmrt.export.loading.tokenizer import take_dropout, take_tokenizer
 from fmrt.export.text.encoder import load_whole, take_encoder
 from fmrt.export.text.modules import check_modules, load_sentence_transformer
 from fmrt.export.text.settings import (
@@ -103,6 +103,7 @@ def load_text_source(origin: Origin, device: str, overrides: Overrides) -> TextS
     if tokenizer.pad_token is None:
         # Any token will do: attention and pooling leave padding out.
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
+    dropout = take_dropout(tokenizer)
     choices = (
         choose_pooling(model, path, overrides.pooling),
         choose_normalize(model, path, overrides.normalize),
@@ -110,6 +111,7 @@ def load_text_source(origin: Origin, device: str, overrides: Overrides) -> TextS
         prompts_choice(model, path),
         *part,
         *([Choice("tokenizer", str(brought), "the adapter's own")] if brought else []),
+        *([Choice("tokenizer's dropout", "off", f"{dropout:g} in training")] if dropout else []),
         *notes,
     )
     return TextSource(origin, model.eval(), model.max_seq_length, choices)

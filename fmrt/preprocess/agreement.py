@@ -1,33 +1,45 @@
-"""How many tokens of a text's start are sure, where the text has no safe place to be cut.
+"""How many tokens of a part of a text are sure, where it has no safe place to be cut.
 
-Only a text's last pieces, as the pre-tokenizer makes them, depend on what follows. Of a piece that
-goes on and on, such as a line of Chinese or of base64:
+Only the pieces next to the cut, as the pre-tokenizer makes them, depend on what was cut off. Of a
+piece that goes on and on, such as a line of Chinese or of base64:
 
-- BPE never merges over the end of a token, and the best segmentation of Unigram up to the end of a
-  token is that of what comes before it. So the tokens before any token's end are what the piece up
-  to there gives alone.
+- BPE never merges over the end of a token, so the tokens on both sides of a token's end are what
+  each side gives alone. The best segmentation of Unigram up to the end of a token is that of what
+  comes before it; that of what comes after it depends on how sums are rounded.
 - One token ends at any place, or else begins before it and reaches over it; those that may are in
-  the vocabulary. The tokens that the piece up to each of these ends has in common are sure.
-- WordPiece has no such property: a word that is too long is one unknown token.
+  the vocabulary. The tokens that the piece gives on this side of each of these ends have in common
+  are sure. An unknown character is apart from the others; where a run of them is one token, the
+  part of the run on either side is that token, too.
+- WordPiece has no such property: a word that is too long is one unknown token, see
+  `fmrt.preprocess.runs`.
+
+An added token is taken out of the text before all this, so what is next to one depends on nothing
+on its other side.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from itertools import takewhile
 from typing import Any
 
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, models
 
-# Characters at an end that may depend on what follows it: what normalizers combine.
+from fmrt.preprocess.components import PAIRWISE, added_contents, parts, pieces_of
+
+# Characters at a cut that may depend on what is on its other side: what normalizers combine.
 EDGE = 32
 # Most ends of a token that are tried.
 MOST_ENDS = 64
+# Tokens of what may be put before a text.
+IN_FRONT = 8
+SPACE = "\u2581"  # of SentencePiece
 
 
 class Agreement:
-    """Finds which tokens of a text's start are sure.
+    """Finds which tokens of a text's start, or of its end, are sure.
 
     Args:
         tokenizer: The tokenizer; what prepares its texts looks at near neighbours alone.
@@ -40,91 +52,200 @@ class Agreement:
         """How many tokens at the end of a text's start may not be those of the whole.
 
         Args:
-            start: The start, which ends between two letters or digits.
+            start: The start, which ends between two characters that nothing combines.
 
         Returns:
             The number, or None if it is not known.
         """
-        if len(start) <= 2 * self._edge or self._has_added(start):
-            return None
-        pieces = pieces_of(self._tokenizer, start)
-        edge = 2 * sum(map(len, pieces_of(self._tokenizer, start[-self._edge :])))
-        last: list[str] = []
-        while pieces and (not last or sum(map(len, last)) < edge):
-            last.insert(0, pieces.pop())
-        if pieces:
-            return sum(len(self._tokenizer.model.tokenize(piece)) for piece in last)
-        return self._unsure_of(last[0], edge) if len(last) == 1 else None
+        added = self._added_in(start)
+        after = max((end for _, end in added), default=0)
+        last = start[after:]
+        if len(last) <= 2 * self._edge:
+            sure = max((e for _, e in added if e <= len(start) - self._edge), default=None)
+            return None if sure is None else self.most_tokens(start[sure:])
+        edge = 2 * sum(map(len, pieces_of(self._tokenizer, last[-self._edge :])))
+        near, others = _nearest(pieces_of(self._tokenizer, last)[::-1], edge)
+        near.reverse()
+        if len(near) == 1 and len(near[0]) > 2 * edge + self._longest:
+            # What is after an added token may get no space before it.
+            forms = {near[0], near[0].removeprefix(SPACE)} if added and not others else {near[0]}
+            found = [self._unsure_at_end(piece, edge) for piece in forms]
+            if all(count is not None for count in found):
+                return max(count for count in found if count is not None)
+        return self._tokens(near) + IN_FRONT if others or added else None
 
-    def _unsure_of(self, piece: str, edge: int) -> int | None:
-        """The same of a piece that goes on, of which the ``edge`` may be another."""
+    def unsure_before(self, end: str) -> int | None:
+        """How many tokens at the start of a text's end may not be those of the whole.
+
+        Args:
+            end: The end, which starts between two characters that nothing combines; unless
+                `looks_at_pairs`, within three of one kind.
+
+        Returns:
+            The number, or None if it is not known.
+        """
+        added = self._added_in(end)
+        until = min((start for start, _ in added), default=len(end))
+        first = end[:until]
+        edge = 2 * sum(map(len, pieces_of(self._tokenizer, end[: self._edge])))
+        if until > 2 * self._edge and self._finds_pieces:
+            near, others = _nearest(pieces_of(self._tokenizer, first), edge)
+            if len(near) == 1 and len(near[0]) > 2 * edge + self._longest:
+                count = self._unsure_at_start(near[0], edge)
+                if count is not None:
+                    return count
+            if others:
+                return self._tokens(near)
+        sure = (s for s, e in added if s >= self._edge and self._is_found_anywhere(end[s:e]))
+        place = next(sure, None)
+        return None if place is None else self.most_tokens(end[:place])
+
+    def most_tokens(self, text: str) -> int:
+        """A number that the tokens of a part of a text are below: each has a byte at least."""
+        normalizer = self._tokenizer.normalizer
+        text = normalizer.normalize_str(text) if normalizer else text
+        return len(text.encode()) + IN_FRONT
+
+    def _tokens(self, pieces: Iterable[str]) -> int:
+        return sum(len(self._tokenizer.model.tokenize(piece)) for piece in pieces)
+
+    def _unsure_at_end(self, piece: str, edge: int) -> int | None:
+        """Of a piece that goes on, of which the ``edge`` may be another."""
         if not self._segments:
             return None
         last = len(piece) - edge - self._longest
-        tried = (self._ends(piece, place) for place in range(last, max(0, last - EDGE), -1))
-        ends = next(filter(None, tried), None)
-        if ends is None:
+        places = range(last, max(2 * self._longest, last - EDGE), -1)
+        ends = self._ends(piece, places, lambda begin, _: begin)
+        made = [self._ids(self._inner, piece[:end]) for end in ends]
+        return len(self._ids(self._tokenizer.model, piece)) - _common(made) if made else None
+
+    def _unsure_at_start(self, piece: str, edge: int) -> int | None:
+        """Of a piece that began before, of which the ``edge`` may be another."""
+        if not self._segments or self._stated["type"] != "BPE":
             return None
-        tokens = [[t.id for t in self._tokenizer.model.tokenize(piece[:end])] for end in ends]
-        sure = sum(1 for _ in takewhile(lambda ids: len(set(ids)) == 1, zip(*tokens, strict=False)))
-        return len(self._tokenizer.model.tokenize(piece)) - sure
+        if self._stated.get("continuing_subword_prefix"):
+            return None
+        first = edge + self._longest
+        places = range(first, min(len(piece) - 2 * self._longest, first + EDGE))
+        ends = self._ends(piece, places, lambda _, end: end)
+        model = self._tokenizer.model
+        made = [self._ids(model, piece[end:])[::-1] for end in ends]
+        return len(self._ids(model, piece)) - _common(made) if made else None
 
-    def _ends(self, piece: str, place: int) -> list[int]:
-        """Where the last token may end that ends at a place or before; none if that is unknown."""
-        known = self._vocabulary
-        # A run of unknown characters may be one token, however long.
-        if piece[place - 1] not in known or piece[place] not in known:
-            return []
-        first = max(1, place - self._longest)
-        ends = [
-            begin
-            for begin in range(first, place)
-            if any(
-                piece[begin:end] in known
-                for end in range(place + 1, min(len(piece), begin + self._longest) + 1)
-            )
-        ]
-        return [*ends, place] if len(ends) < MOST_ENDS else []
+    def _ends(
+        self, piece: str, places: Iterable[int], side: Callable[[int, int], int]
+    ) -> list[int]:
+        """Ends of tokens, one of which there is, at the first place for which they are few."""
+        for place in places:
+            ends = {side(*span) for span in self._over(piece, place)}
+            if len(ends) < MOST_ENDS:
+                return [*ends, place]
+        return []
 
-    def _has_added(self, text: str) -> bool:
-        """Whether a part of a text may be a token of its own, apart from all others."""
+    def _over(self, piece: str, place: int) -> Iterable[tuple[int, int]]:
+        """Where a token may be that begins before a place and ends after it."""
+        for begin in range(max(0, place - self._longest + 1), place):
+            for end in range(place + 1, min(len(piece), begin + self._longest) + 1):
+                if piece[begin:end] in self._known:
+                    yield begin, end
+
+    @staticmethod
+    def _ids(model: models.Model, piece: str) -> list[int]:
+        return [token.id for token in model.tokenize(piece)]
+
+    def _added_in(self, text: str) -> list[tuple[int, int]]:
+        """Where a text's added tokens are."""
         normalizer = self._tokenizer.normalizer
         texts = {text, normalizer.normalize_str(text) if normalizer else text}
-        return any(added in one for added in self._added for one in texts)
+        if not any(added in one for added in self._added for one in texts):
+            return []
+        found = self._skeleton.encode(text, add_special_tokens=False)
+        spans = zip(found.ids, found.offsets, strict=True)
+        return [(start, end) for token, (start, end) in spans if token]
+
+    @cached_property
+    def _skeleton(self) -> Tokenizer:
+        """The tokenizer with a model to which each piece is the token 0."""
+        skeleton = Tokenizer(models.WordLevel({"": 0}, unk_token=""))
+        skeleton.normalizer = self._tokenizer.normalizer
+        skeleton.pre_tokenizer = self._tokenizer.pre_tokenizer
+        for token in self._tokenizer.get_added_tokens_decoder().values():
+            (skeleton.add_special_tokens if token.special else skeleton.add_tokens)([token])
+        return skeleton
+
+    def _is_found_anywhere(self, added: str) -> bool:
+        """Whether no other added token may begin before one and reach into it."""
+        first = added.lstrip()[:1]
+        return bool(first) and not any(first in other[1:] for other in self._added)
+
+    @cached_property
+    def looks_at_pairs(self) -> bool:
+        """Whether a text is split or not by two neighbours alone, wherever it starts."""
+        return PAIRWISE.issuperset(self._splits)
+
+    @property
+    def _finds_pieces(self) -> bool:
+        """Whether pieces are the same from the second on, if a text starts within such three."""
+        return self.looks_at_pairs or self._splits == ["ByteLevel"]
+
+    @cached_property
+    def _splits(self) -> list[str]:
+        return [p["type"] for p in parts(self._tokenizer.pre_tokenizer, "pretokenizers")]
 
     @cached_property
     def _added(self) -> list[str]:
-        tokens = [t.content for t in self._tokenizer.get_added_tokens_decoder().values()]
-        normalizer = self._tokenizer.normalizer
-        return [*tokens, *(normalizer.normalize_str(t) for t in tokens if normalizer)]
+        return added_contents(self._tokenizer)
 
     @cached_property
     def _edge(self) -> int:
         return max(EDGE, *map(len, self._added), 0)
 
     @cached_property
-    def _vocabulary(self) -> dict[str, int]:
-        return self._tokenizer.get_vocab(with_added_tokens=False)
+    def _known(self) -> frozenset[str]:
+        """What a token may be of the inside of a piece."""
+        prefix = self._stated.get("continuing_subword_prefix") or ""
+        tokens = self._tokenizer.get_vocab(with_added_tokens=False)
+        return frozenset(tokens).union(token.removeprefix(prefix) for token in tokens)
 
     @cached_property
     def _longest(self) -> int:
         """Characters of the longest token."""
-        return max(map(len, self._vocabulary), default=1)
+        return max(map(len, self._known), default=1)
+
+    @cached_property
+    def _stated(self) -> dict[str, Any]:
+        stated: dict[str, Any] = json.loads(self._tokenizer.model.__getstate__())
+        return stated
 
     @cached_property
     def _segments(self) -> bool:
         """Whether the model is one of which the above is true."""
-        stated: dict[str, Any] = json.loads(self._tokenizer.model.__getstate__())
-        if stated["type"] == "Unigram":
-            return True
-        marks = ("dropout", "continuing_subword_prefix", "end_of_word_suffix")
-        return stated["type"] == "BPE" and not any(stated.get(name) for name in marks)
+        return self._stated["type"] == "Unigram" or (
+            self._stated["type"] == "BPE" and not self._stated.get("dropout")
+        )
+
+    @cached_property
+    def _inner(self) -> models.Model:
+        """The model, to which a piece's end is not a word's."""
+        if not self._stated.get("end_of_word_suffix"):
+            model: models.Model = self._tokenizer.model
+            return model
+        inner = models.BPE()
+        inner.__setstate__(json.dumps({**self._stated, "end_of_word_suffix": None}).encode())
+        return inner
 
 
-def pieces_of(tokenizer: Tokenizer, text: str) -> list[str]:
-    """What a tokenizer's model gets of a text: normalized, and split before it is tokenized."""
-    normalizer, pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer
-    text = normalizer.normalize_str(text) if normalizer else text
-    if pre_tokenizer is None:
-        return [text]
-    return [piece for piece, _ in pre_tokenizer.pre_tokenize_str(text)]
+def _nearest(pieces: Sequence[str], least: int) -> tuple[list[str], bool]:
+    """The first pieces of at least so many characters, and whether there are others."""
+    near, size = list[str](), 0
+    for piece in pieces:
+        if near and size >= least:
+            return near, True
+        near.append(piece)
+        size += len(piece)
+    return near, False
+
+
+def _common(rows: Sequence[Sequence[int]]) -> int:
+    """How many first values all rows have in common."""
+    return sum(1 for _ in takewhile(lambda ids: len(set(ids)) == 1, zip(*rows, strict=False)))

@@ -8,46 +8,37 @@ the tokenizer provably treats both sides apart:
 - Its pre-tokenizer splits there, whatever follows; or its model is a BPE or Unigram one, and no
   token of the vocabulary reaches over such a place. Merges, and the best segmentation, are then
   those of each side.
-- No added token reaches over such a place either.
+- No added token reaches over that place either.
 
-A tokenizer of which that is not known has no such places. Where a text has none, its start may do
-all the same, see `fmrt.preprocess.agreement`.
+A tokenizer of which that is not known has no such places. Where a text has none, its start or its
+end may do all the same, see `fmrt.preprocess.agreement`.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from tokenizers import Tokenizer
 
-from fmrt.preprocess.agreement import Agreement, pieces_of
+from fmrt.preprocess.agreement import EDGE, SPACE, Agreement
+from fmrt.preprocess.components import added_contents, is_local, is_splitting, parts, pieces_of
+from fmrt.preprocess.runs import Shortener
 
-# Bytes, each of which may be a token, of a character; and what may be put before a text.
-MOST_TOKENS, IN_FRONT = 4, 8
 # How far to look for a place, in characters.
 NEAR = (256, 4096)
-# Normalizers that look no further than a character's near neighbours.
-LOCAL = frozenset(
-    {
-        *("BertNormalizer", "ByteLevel", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "Nmt"),
-        *("Precompiled", "Prepend", "Strip", "StripAccents"),
-    }
-)
-RUNS = (" {2,}", r"\s+", r"\s{2,}")
-# Pre-tokenizers that split between characters of different kinds.
-SPLITTING = frozenset(
-    {
-        *("BertPreTokenizer", "ByteLevel", "CharDelimiterSplit", "Digits", "Metaspace"),
-        *("Punctuation", "UnicodeScripts", "Whitespace", "WhitespaceSplit"),
-    }
-)
 SEGMENTING = frozenset(("BPE", "Unigram"))
-SPACE = "\u2581"  # of SentencePiece
+# Letters, digits, symbols and spaces: the kinds of characters that no other is combined with.
+APART = frozenset(
+    {
+        *("Ll", "Lo", "Lt", "Lu", "Nd", "Nl", "No"),
+        *("Pc", "Pd", "Pe", "Po", "Ps", "Sc", "Sm", "So", "Zs"),
+    }
+)
+JAMO = range(0x1100, 0x1200)
 
 
 @dataclass(frozen=True)
@@ -110,33 +101,50 @@ class Cutter:
             The part, and how many of its tokens are not those of the whole text: at its start
             where the text's end is kept, and else at its end.
         """
-        if not self._left:
-            end = self._place(text, most, before=True)
-            return self._agreed(text, most, prompt) if end is None else (text[:end], 0)
-        start = self._place(text, len(text) - most, before=False)
-        sure = None if start is None else self._place(text, start + 1, before=False)
-        if start is None or sure is None:
-            return text, 0
-        return text[start:], MOST_TOKENS * (sure - start) + IN_FRONT
-
-    def _agreed(self, text: str, most: int, prompt: str) -> tuple[str, int]:
-        """The start of a text without places, as far as its tokens are sure."""
-        end = self._between(text, most) if self._is_near_sighted else None
+        if self._left:
+            return self._end_of(text, len(text) - most)
+        end = self._place(text, most, before=True)
+        if end is not None:
+            return text[:end], 0
+        end = self._between(text, range(most, max(1, most - NEAR[0]), -1), _is_between)
         unsure = None if end is None else self._agreement.unsure(prompt + text[:end])
         return (text, 0) if end is None or unsure is None else (text[:end], unsure)
 
-    @staticmethod
-    def _between(text: str, most: int) -> int | None:
-        """The last place between two letters or digits, which nothing combines with."""
-        ends = range(most, max(1, most - NEAR[0]), -1)
-        return next((end for end in ends if text[end - 1 : end + 1].isalnum()), None)
+    def _end_of(self, text: str, near: int) -> tuple[str, int]:
+        start = self._place(text, near, before=False)
+        sure = None if start is None else self._place(text, start + 1, before=False)
+        if start is not None and sure is not None:
+            return text[start:], self._agreement.most_tokens(text[start:sure])
+        places = range(near, max(1, near - NEAR[0]), -1)
+        fits = _is_between if self._agreement.looks_at_pairs else _is_within
+        start = self._between(text, places, fits)
+        unsure = None if start is None else self._agreement.unsure_before(text[start:])
+        return (text, 0) if start is None or unsure is None else (text[start:], unsure)
+
+    def shortened(self, text: str, most: int) -> str:
+        """A text of the same tokens, see `Shortener.shortened`."""
+        if self._left:
+            return self._shortener.shortened(text[::-1], most)[::-1]
+        return self._shortener.shortened(text, most)
+
+    @cached_property
+    def _shortener(self) -> Shortener:
+        return Shortener(self._tokenizer)
+
+    def _between(
+        self, text: str, places: Iterable[int], fits: Callable[[str, int], bool]
+    ) -> int | None:
+        """The first place that fits, between two characters which nothing combines with."""
+        if not self._is_near_sighted:
+            return None
+        return next((place for place in places if fits(text, place)), None)
 
     @cached_property
     def _is_near_sighted(self) -> bool:
         """Whether normalizers and pre-tokenizers look at near neighbours alone."""
         tokenizer = self._tokenizer
-        return all(map(_is_local, _parts(tokenizer.normalizer, "normalizers"))) and all(
-            map(_is_splitting, _parts(tokenizer.pre_tokenizer, "pretokenizers"))
+        return all(map(is_local, parts(tokenizer.normalizer, "normalizers"))) and all(
+            map(is_splitting, parts(tokenizer.pre_tokenizer, "pretokenizers"))
         )
 
     def _place(self, text: str, near: int, *, before: bool) -> int | None:
@@ -149,21 +157,37 @@ class Cutter:
             found = self._pattern.finditer(text, start, min(len(text), start + distance + 2))
             ends = [match.end() for match in found]
             ends = [end for end in ends if (end <= near if before else end >= near)]
-            if ends:
-                return ends[-1] if before else ends[0]
+            end = next(
+                (e for e in (ends[::-1] if before else ends) if self._is_free(text, e)), None
+            )
+            if end is not None:
+                return end
         return None
+
+    def _is_free(self, text: str, place: int) -> bool:
+        """Whether no added token may reach over a place."""
+        near = text[max(0, place - self._reach) : place + self._reach]
+        normalizer = self._tokenizer.normalizer
+        texts = {near, normalizer.normalize_str(near) if normalizer and self._joining else near}
+        return not any(added in one for added in self._joining for one in texts)
+
+    @cached_property
+    def _joining(self) -> list[str]:
+        """Added tokens that may reach over a place."""
+        added = {token.replace(SPACE, " "): token for token in added_contents(self._tokenizer)}
+        return [t for text, t in added.items() if any(p.pattern.search(text) for p in PLACES)]
+
+    @cached_property
+    def _reach(self) -> int:
+        return EDGE + 2 * max(map(len, self._joining), default=0)
 
     @cached_property
     def _pattern(self) -> re.Pattern[str] | None:
         """A pattern of all places where this tokenizer's texts can be cut."""
         if not self._is_near_sighted:
             return None
-        places = [p for p in PLACES if not self._joins_added(p) and self._is_apart(p)]
+        places = list(filter(self._is_apart, PLACES))
         return re.compile("|".join(p.pattern.pattern for p in places)) if places else None
-
-    def _joins_added(self, place: Place) -> bool:
-        added = self._tokenizer.get_added_tokens_decoder().values()
-        return any(place.pattern.search(token.content.replace(SPACE, " ")) for token in added)
 
     def _is_apart(self, place: Place) -> bool:
         if all(self._is_split(*sample) for sample in place.samples):
@@ -201,37 +225,22 @@ class Cutter:
         return self._tokenizer.token_to_id(SPACE) is not None
 
 
-def _parts(component: Any, members: str) -> Iterator[dict[str, Any]]:  # noqa: ANN401
-    """A normalizer or pre-tokenizer as JSON, or those of a sequence."""
-    if component is None:
-        return
-    waiting = [json.loads(component.__getstate__())]
-    while waiting:
-        part = waiting.pop()
-        if part["type"] == "Sequence":
-            waiting += part[members]
-        else:
-            yield part
+def _is_between(text: str, place: int) -> bool:
+    return _kind(text[place - 1]) is not None and _kind(text[place]) is not None
 
 
-def _is_local(normalizer: dict[str, Any]) -> bool:
-    if normalizer["type"] != "Replace":
-        return normalizer["type"] in LOCAL
-    found = normalizer["pattern"]
-    if "String" in found:
-        return found["String"] == " " or not re.search(r"[\s\w。]", found["String"])
-    return found["Regex"] in RUNS
+def _is_within(text: str, place: int) -> bool:
+    """Whether a place is in a run of letters, digits, spaces or others; a quote may begin 's."""
+    around = text[place - 1 : place + 2]
+    kinds = set(map(_kind, around))
+    return place + 1 < len(text) and len(kinds) == 1 and None not in kinds and "'" not in around
 
 
-def _is_splitting(pre_tokenizer: dict[str, Any]) -> bool:
-    if pre_tokenizer["type"] != "Split":
-        return pre_tokenizer["type"] in SPLITTING
-    found = pre_tokenizer["pattern"]
-    return "String" in found or _looks_no_further(found["Regex"])
-
-
-def _looks_no_further(pattern: str) -> bool:
-    """Whether matches of a pattern depend on no more than the runs of characters they are in."""
-    rest = pattern.replace(r"(?!\S)", "")
-    rest = re.sub(r"\[(?:\\.|[^\]\\])*\]|\\[pP]\{\w+\}|\\[sSrnt]|\\.", "", rest)
-    return not re.search(r"[.^$]|\(\?(?!i?:)", rest)
+def _kind(character: str) -> str | None:
+    """What a character is, or None if it may be combined with its neighbours, or dropped."""
+    if character in "\t\n\r":
+        return "Z"
+    category = unicodedata.category(character)
+    if category not in APART or ord(character) in JAMO:
+        return None
+    return category[0] if category[0] in "LNZ" else "P"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import chain, compress, islice
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -30,6 +31,8 @@ CHARACTERS, LEAST, GROWTH = 8, 8192, 4
 # Most characters that are tokenized of a text, and at a time: each takes some 50 bytes.
 MAX_CHARACTERS = 1_000_000
 AT_A_TIME = 1_000_000
+# A text of so many characters is tokenized whole before its runs are looked for.
+SHORT = 131_072
 # A second tokenizer is made for so many texts at once: that takes 0.1 s, once.
 MANY_TEXTS = 4096
 # Texts that are counted at a time.
@@ -47,7 +50,7 @@ class Tokens:
         type_ids: Their token types, same shape, or None when all are 0.
         lengths: Tokens of each text, int64 ``[n]``.
         untruncated: Tokens of each text before it was cut, int64 ``[n]``; of a text that was cut
-            before it was tokenized, those of its part.
+            before it was tokenized, those of its part that are sure.
         errors: Texts that cannot be embedded, by row.
         pad_token_id: Fills ``input_ids`` after the last token.
         counted: Whether no text was cut before it was tokenized.
@@ -124,6 +127,8 @@ class TextPreprocessor:
         try:
             with failing():
                 self._tokenizer = Tokenizer.from_buffer(tokenizer_file.read_bytes())
+                if getattr(self._tokenizer.model, "dropout", None):
+                    self._tokenizer.model.dropout = None  # for training: it draws tokens at random
                 self._tokenizer.no_padding()
                 self._tokenizer.enable_truncation(spec.max_length, direction=spec.truncation_side)
                 self._special_tokens = self._tokenizer.num_special_tokens_to_add(is_pair=False)
@@ -138,8 +143,6 @@ class TextPreprocessor:
         self.vocab_size = spec.vocab_size
         self.limit = spec.max_length
         self.padded = spec.padded
-        # None until a long text comes.
-        self._cutter: Cutter | None = None
         # None until many texts come; then empty, or the quicker tokenizer.
         self._plain: list[Tokenizer] | None = None
         self._has_types = self._gives_types()
@@ -210,11 +213,14 @@ class TextPreprocessor:
             for row in rows if parts else ():
                 if row in parts:
                     encodings[row - rows.start] = self._enough(
-                        encodings[row - rows.start], row, loaded[row], prompt, parts, errors
+                        encodings[row - rows.start], row, prompt, parts, errors
                     )
             groups.append(self._gather(encodings, rows.start, errors))
         counted = all(part.reach is None for part in parts.values())
         tokens = _joined(groups, errors, self._spec, counted=counted)
+        for row, part in parts.items():
+            if row not in errors:
+                tokens.untruncated[row] -= part.unsure
         self._check(tokens, parts, errors, on_too_long)
         return tokens
 
@@ -237,32 +243,43 @@ class TextPreprocessor:
         Raises:
             InputError: As of `check_text`, or the text is too long to be tokenized as a whole.
         """
-        while reach < min(len(text), MAX_CHARACTERS):
-            part, unsure = self._cut(text, reach, prompt)
-            if len(part) < len(text):
-                check_text(part, len(text) - len(part) if self._left else 0)
-                return _Part(part if self._left else prompt + part, reach, unsure)
-            reach *= GROWTH
+        # Where the first part was not enough, it may have been a run that is one token.
+        part = self._start(text, prompt, reach) if reach == self._reach else None
+        if part is None and len(text) > SHORT:
+            text = self._cutter.shortened(text, MAX_CHARACTERS)
+        if part is None:
+            part = self._start(text, prompt, reach)
+        while part is None and (reach := reach * GROWTH) < min(len(text), MAX_CHARACTERS):
+            part = self._start(text, prompt, reach)
+        if part is not None:
+            return part
         if len(text) > MAX_CHARACTERS:
             raise InputError(
                 f"{len(text):,} characters, and the limit is {MAX_CHARACTERS:,} of a text that "
                 "cannot be cut without a change to its tokens; split it into documents"
             )
-        return _Part(prompt + check_text(text), None, 0)
+        return _Part(prompt + check_text(text), None, 0, text)
 
-    def _cut(self, text: str, reach: int, prompt: str) -> tuple[str, int]:
-        """A part of a long text, see `Cutter.cut`."""
-        if self._cutter is None:
-            from fmrt.preprocess.cutting import Cutter  # start-up stays quick
+    def _start(self, text: str, prompt: str, reach: int) -> _Part | None:
+        """About ``reach`` characters of a text, where it can be cut there."""
+        if reach >= min(len(text), MAX_CHARACTERS):
+            return None
+        part, unsure = self._cutter.cut(text, reach, prompt)
+        if len(part) == len(text):
+            return None
+        check_text(part, len(text) - len(part) if self._left else 0)
+        return _Part(part if self._left else prompt + part, reach, unsure, text)
 
-            self._cutter = Cutter(self._tokenizer, left=self._left)
-        return self._cutter.cut(text, reach, prompt)
+    @cached_property
+    def _cutter(self) -> Cutter:
+        from fmrt.preprocess.cutting import Cutter  # start-up stays quick
+
+        return Cutter(self._tokenizer, left=self._left)
 
     def _enough(
         self,
         encoding: Encoding,
         row: int,
-        text: str,
         prompt: str,
         parts: dict[int, _Part],
         errors: dict[int, InputError],
@@ -272,7 +289,7 @@ class TextPreprocessor:
             if self._untruncated(encoding) - part.unsure > self._spec.max_length:
                 break
             try:
-                parts[row] = self._part(text, prompt, part.reach * GROWTH)
+                parts[row] = self._part(part.source, prompt, part.reach * GROWTH)
             except InputError as e:
                 errors[row] = e
                 break
@@ -432,11 +449,13 @@ class _Part(NamedTuple):
         text: The text with the prompt, if that is not cut off.
         reach: Characters that were asked for, or None for the whole text.
         unsure: Tokens that are not those of the whole text, see `Cutter.cut`.
+        source: The whole text, or a shorter one of the same tokens.
     """
 
     text: str
     reach: int | None
     unsure: int
+    source: str
 
 
 class _Ids(NamedTuple):

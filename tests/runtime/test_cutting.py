@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
@@ -120,6 +121,35 @@ def word_level() -> Tokenizer:
     return tokenizer
 
 
+def suffix_bpe() -> Tokenizer:
+    """As of CLIP: a word's last token is another than the same characters within it."""
+    tokenizer = Tokenizer(
+        models.BPE(end_of_word_suffix="</w>", unk_token="<unk>", continuing_subword_prefix="")
+    )
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.train_from_iterator(
+        CORPUS,
+        trainers.BpeTrainer(
+            vocab_size=400, special_tokens=["<unk>"], end_of_word_suffix="</w>", show_progress=False
+        ),
+    )
+    return tokenizer
+
+
+def with_added(make: Callable[[], Tokenizer]) -> Tokenizer:
+    """With tokens that users add: words, several words, and ones that look at what is around."""
+    tokenizer = make()
+    tokenizer.add_tokens(
+        [
+            *("[TAG]", "lazy dog", "\n\n", "[TAG][TAG]x"),
+            AddedToken("Paris", single_word=True),
+            AddedToken("[RAW]", normalized=False, rstrip=True),
+        ]
+    )
+    return tokenizer
+
+
 KINDS = {
     "WordPiece": word_piece,
     "byte-level BPE": byte_bpe,
@@ -128,6 +158,9 @@ KINDS = {
     "Unigram of whole texts": lambda: unigram(split=False),
     "BPE of whole texts": sentence_bpe,
     "WordLevel": word_level,
+    "BPE with ends of words": suffix_bpe,
+    "WordPiece with added tokens": lambda: with_added(word_piece),
+    "BPE of whole texts with added tokens": lambda: with_added(sentence_bpe),
 }
 
 
@@ -137,7 +170,7 @@ def files(request, tmp_path_factory) -> dict[str, tuple[Tokenizer, TextPreproces
     file = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
     KINDS[request.param]().save(str(file))
     made = {}
-    with mock.patch.multiple(text_module, LEAST=10, CHARACTERS=1):
+    with mock.patch.multiple(text_module, LEAST=10, CHARACTERS=1, SHORT=10):
         for side in ("right", "left"):
             tokenizer = Tokenizer.from_file(str(file))
             tokenizer.enable_truncation(MAX_LENGTH, direction=side)
@@ -151,6 +184,7 @@ pieces = st.one_of(
     st.sampled_from(
         [" ", " ", "  ", "\n", "\t", "\u00a0", "\u3000", "。", ",", "'s", "\u0301", "<mask>", "<s>"]
     ),
+    st.sampled_from(["[TAG]", "[RAW]", "[TAG][TAG]x", "lazy dog", "\n\n"]),
     st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=4),
 )
 # Without a place to cut: one word, a script without spaces, base64.
@@ -163,9 +197,16 @@ RUNS = (
     "абв",
     "0123456789abcdef",
     "aé\u0301",
+    " \n",
+    "!?.",
+    "😀🎉",
 )
 texts = st.one_of(
     st.sampled_from(RUNS).flatmap(lambda own: st.text(own, min_size=90, max_size=500)),
+    st.lists(st.sampled_from(["[TAG]", "[RAW]", "\n\n", "ab", " "]), min_size=40).map("".join),
+    st.lists(
+        st.tuples(st.sampled_from([*RUNS, *WORDS]), st.integers(1, 300)), min_size=1, max_size=5
+    ).map(lambda runs: " ".join(own * n for own, n in runs)),
     st.lists(pieces, min_size=1, max_size=60).map("".join),
     st.lists(pieces, min_size=1, max_size=60).map(" ".join),
 )
@@ -199,11 +240,9 @@ def test_words_are_places_to_cut(files, side) -> None:
 def test_a_tokenizer_that_may_look_far_is_not_cut_for() -> None:
     far = word_level()
     far.pre_tokenizer = pre_tokenizers.Split(Regex(r".*END|\w+|\s+"), "isolated")
-    joined = word_level()
-    joined.add_tokens(["the dog"])
     changed = word_level()
     changed.normalizer = normalizers.Replace(Regex(r"a(.*)b"), "c")
-    for tokenizer in (far, joined, changed):
+    for tokenizer in (far, changed):
         text = "the dog " * 1000
         assert Cutter(tokenizer, left=False).cut(text, 100) == (text, 0)
 
@@ -214,7 +253,16 @@ def plain(tmp_path: Path) -> TextPreprocessor:
     return TextPreprocessor(tmp_path / "tokenizer.json", TextInput(256, 0))
 
 
-@pytest.mark.parametrize("words", ["the quick brown fox ", "文字", "да привет мир "])
+def test_dropout_is_off(tmp_path: Path) -> None:
+    tokenizer = byte_bpe()
+    wanted = tokenizer.encode(SENTENCE).ids
+    tokenizer.model.dropout = 0.5
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    preprocess = TextPreprocessor(tmp_path / "tokenizer.json", TextInput(256, 0))
+    assert preprocess.encode([SENTENCE]).ids.tolist() == wanted
+
+
+@pytest.mark.parametrize("words", ["the quick brown fox ", "文字", "a", "😀"])
 def test_cutting_ten_megabytes_costs_what_a_hundred_kilobytes_cost(plain, words) -> None:
     size = len(words.encode())
     small, large = (words * (n // size) for n in (100_000, 10_000_000))
@@ -225,7 +273,7 @@ def test_cutting_ten_megabytes_costs_what_a_hundred_kilobytes_cost(plain, words)
         return time.process_time() - start
 
     seconds(small)
-    assert min(seconds(large) for _ in range(9)) <= 2 * min(seconds(small) for _ in range(9))
+    assert min(seconds(large) for _ in range(4)) <= 2 * min(seconds(small) for _ in range(4))
 
 
 @pytest.mark.parametrize("kind", ["byte-level BPE", "Unigram of whole texts", "BPE of whole texts"])
@@ -249,11 +297,15 @@ def test_a_long_text_is_counted_as_far_as_it_was_read(plain) -> None:
     assert not tokens.counted
 
 
-def test_what_cannot_be_cut_and_is_long_is_refused(plain) -> None:
-    tokens = plain.encode(["a" * 1_000_001, "the dog", "a" * 900_000])
+def test_what_cannot_be_cut_and_is_long_is_refused(tmp_path: Path) -> None:
+    tokenizer = word_level()
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r".*END|\w+|\s+"), "isolated")
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    preprocess = TextPreprocessor(tmp_path / "tokenizer.json", TextInput(256, 0))
+    tokens = preprocess.encode(["a" * 1_000_001, "the dog", "a" * 900_000])
     assert list(tokens.errors) == [0]
     assert "1,000,001 characters" in str(tokens.errors[0])
-    assert tokens.lengths[1:].tolist() == plain.encode(["the dog", "a" * 900_000]).lengths.tolist()
+    assert tokens.lengths[1:].tolist() == [3, 1]
 
 
 def test_a_long_text_is_checked_where_it_is_read(plain) -> None:

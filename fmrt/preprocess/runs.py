@@ -1,0 +1,257 @@
+"""Long runs of like characters, of which a tokenizer needs the ends alone.
+
+- To WordPiece, a word of more characters than it takes is one unknown token, and so is each word to
+  WordLevel that is longer than its vocabulary's.
+- To BPE and Unigram, characters of no token are one unknown token, if they say so.
+- Of spaces, many tokenizers keep one or none.
+
+Such a run may be shortened, with the same tokens, where this is known of the tokenizer:
+
+- Its normalizers change each character by itself and its near neighbours.
+- Its pre-tokenizer looks at pairs of neighbours alone, and splits no pair of the run's characters.
+- No added token begins with one of them and has no others, so that none begins in the part that is
+  left out and ends in it.
+
+What a tokenizer does to a character is asked of it once.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from fmrt.preprocess.components import (
+    PAIRWISE,
+    RUNS,
+    added_contents,
+    is_local,
+    parts,
+    pieces_of,
+)
+
+# Characters at both ends of a run that may depend on what is next to it.
+EDGE = 32
+# Characters that are read at a time.
+BLOCK = 65536
+# Where letters, digits, symbols and line ends are looked for, and how many are tried at a time.
+SCRIPTS = ((0x09, 0x2FFF), (0x3040, 0x30FF), (0x4E00, 0x9FFF), (0xAC00, 0xD7A3), (0x1F300, 0x1FAFF))
+TRIED, ASIAN = 32, 0x3000
+WORDLY = frozenset(
+    {
+        *("Ll", "Lo", "Lt", "Lu", "Nd", "Nl", "No"),
+        *("Pc", "Pd", "Pe", "Pf", "Pi", "Po", "Ps", "Sc", "Sm", "So"),
+    }
+)
+JAMO = range(0x1100, 0x1200)
+LINES = "\t\n\r"
+SPACES = " " + LINES
+
+
+@dataclass(frozen=True)
+class Run:
+    """Characters that a run may have.
+
+    Attributes:
+        characters: All of them.
+    """
+
+    characters: str
+
+    @cached_property
+    def pattern(self) -> str:
+        """Matches one of the characters."""
+        points = sorted(map(ord, self.characters))
+        firsts = [p for p in points if p - 1 not in self._points]
+        lasts = [p for p in points if p + 1 not in self._points]
+        spans = zip(firsts, lasts, strict=True)
+        return "[" + "".join(f"\\U{a:08x}-\\U{b:08x}" for a, b in spans) + "]"
+
+    @cached_property
+    def _points(self) -> frozenset[int]:
+        return frozenset(map(ord, self.characters))
+
+    @cached_property
+    def _many(self) -> re.Pattern[str]:
+        return re.compile(self.pattern + "*")
+
+    @cached_property
+    def _ascii(self) -> bytes:
+        return self.characters.encode("ascii", "ignore")
+
+    def end(self, text: str, place: int) -> int:
+        """Where the run ends that goes on at a place."""
+        while block := text[place : place + BLOCK]:
+            if not block.isascii() or block.encode().translate(None, self._ascii):
+                found = self._many.match(block)
+                length = found.end() if found else 0
+                if length < len(block):
+                    return place + length
+            place += len(block)
+        return place
+
+
+class Shortener:
+    """Shortens the long runs of texts for a tokenizer.
+
+    Args:
+        tokenizer: The tokenizer.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+
+    def shortened(self, text: str, most: int) -> str:
+        """A text of the same tokens, whose long runs are shorter.
+
+        Args:
+            text: The text.
+            most: Characters up to which runs are looked for, those that are left out not counted.
+        """
+        if self._pattern is None:
+            return text
+        kept, place, rest = list[str](), 0, most
+        while rest > 0 and (found := self._found(text, place, place + rest)) is not None:
+            run, start, end = found
+            end = run.end(text, end)
+            kept.append(text[place : start + self._keep])
+            rest -= len(kept[-1])
+            place = end - self._edge
+        return "".join(kept) + text[place:] if kept else text
+
+    def _found(self, text: str, place: int, end: int) -> tuple[Run, int, int] | None:
+        """The next long run."""
+        least = self._keep + self._edge + 1
+        for match in self._pattern.finditer(text, place, end + least) if self._pattern else ():
+            if match.end() - match.start() >= least:
+                return self._runs[(match.lastindex or 1) - 1], *match.span()
+        return None
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str] | None:
+        runs = "|".join(f"({run.pattern}+)" for run in self._runs)
+        return re.compile(runs) if runs else None
+
+    @cached_property
+    def _runs(self) -> list[Run]:
+        if not self._looks_at_pairs:
+            return []
+        own = self._words() if self._is_joined else ()
+        return [*map(Run, self._spaces()), *map(Run, filter(None, ["".join(self._free(own))]))]
+
+    def _free(self, own: Iterable[str]) -> list[str]:
+        """Characters without those that begin an added token of no others."""
+        given = list(own)
+        first = {t[0] for t in self._added if t and set(t) <= set(given)}
+        return [c for c in given if first.isdisjoint(c + self._normalized(c))]
+
+    @cached_property
+    def _added(self) -> list[str]:
+        return added_contents(self._tokenizer)
+
+    @cached_property
+    def _edge(self) -> int:
+        """Characters of a run that stay at its end."""
+        return max(EDGE, *map(len, self._added), 0)
+
+    @cached_property
+    def _keep(self) -> int:
+        """Characters of a run that stay at its start."""
+        return self._edge + (self._unknown or 0)
+
+    @cached_property
+    def _stated(self) -> dict[str, Any]:
+        stated: dict[str, Any] = json.loads(self._tokenizer.model.__getstate__())
+        return stated
+
+    @cached_property
+    def _unknown(self) -> int | None:
+        """Longer words are an unknown token; None where long words may be others."""
+        if self._stated["type"] == "WordPiece":
+            return int(self._stated["max_input_chars_per_word"])
+        if self._stated["type"] == "WordLevel":
+            return max(map(len, self._tokenizer.get_vocab(with_added_tokens=False)), default=0)
+        return None
+
+    @property
+    def _is_joined(self) -> bool:
+        """Whether a long run of some characters is one unknown token."""
+        model = self._stated
+        if model.get("byte_fallback") or model.get("dropout"):
+            return False
+        fuses = model["type"] == "Unigram" or bool(model.get("fuse_unk") and model.get("unk_token"))
+        return fuses or self._unknown is not None
+
+    @cached_property
+    def _in_tokens(self) -> frozenset[str]:
+        """Characters that may be a part of a token."""
+        if self._unknown is not None:
+            return frozenset()
+        return frozenset("".join(self._tokenizer.get_vocab(with_added_tokens=False)))
+
+    @cached_property
+    def _looks_at_pairs(self) -> bool:
+        """Whether what is done to a character depends on its near neighbours alone."""
+        normalizers = parts(self._tokenizer.normalizer, "normalizers")
+        splits = parts(self._tokenizer.pre_tokenizer, "pretokenizers")
+        return all(map(_keeps_words, normalizers)) and all(s["type"] in PAIRWISE for s in splits)
+
+    def _words(self) -> Iterator[str]:
+        """Characters of which no two neighbours are split, none is dropped, and none is known."""
+        for first, last in SCRIPTS:
+            points = [p for p in range(first, last + 1) if p not in JAMO]
+            own = [c for c in map(chr, points) if unicodedata.category(c) in WORDLY or c in LINES]
+            own = [c for c in own if self._in_tokens.isdisjoint(self._normalized(c))]
+            for some in (own[i : i + TRIED] for i in range(0, len(own), TRIED)):
+                if self._are_one(some):
+                    yield from some
+                elif first < ASIAN:  # there, every character of a script is as the others
+                    yield from (c for c in some if self._are_one([c]))
+
+    def _are_one(self, characters: list[str]) -> bool:
+        """Whether none is dropped, and all are one word with another letter."""
+        word = "x".join(["", *characters, ""])
+        return len(pieces_of(self._tokenizer, word)) == 1 and all(map(self._stays, characters))
+
+    def _stays(self, character: str) -> bool:
+        return bool(self._normalized(character))
+
+    def _normalized(self, character: str) -> str:
+        """What a character is made to within a word, or nothing where that is not apart."""
+        normalizer = self._tokenizer.normalizer
+        if normalizer is None:
+            return character
+        before, within = normalizer.normalize_str("x"), normalizer.normalize_str(f"x{character}x")
+        is_apart = within.startswith(before) and within.endswith("x")
+        return within[len(before) : -1] if is_apart else ""
+
+    def _spaces(self) -> Iterator[str]:
+        """Spaces of which few are as many, together if they are that too."""
+        alone = "".join(self._free(space for space in SPACES if self._are_as_few(space)))
+        if len(alone) > 1 and self._are_as_few(alone):
+            yield alone
+        else:
+            yield from alone
+
+    def _are_as_few(self, spaces: str) -> bool:
+        few, many = self._edge + self._keep, BLOCK
+        made = [
+            [pieces_of(self._tokenizer, (spaces * n)[:n].join(ends)) for ends in ("xx", ("x", ""))]
+            + [pieces_of(self._tokenizer, (spaces * n)[:n] + "x")]
+            for n in (few, few + 1, many)
+        ]
+        return made[0] == made[1] == made[2]
+
+
+def _keeps_words(normalizer: dict[str, Any]) -> bool:
+    """Whether a normalizer looks at near neighbours, or at runs of spaces, alone."""
+    if normalizer["type"] != "Replace":
+        return is_local(normalizer)
+    found = normalizer["pattern"]
+    return found.get("String") == " " or found.get("Regex") in RUNS
