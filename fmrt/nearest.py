@@ -244,7 +244,9 @@ def _with_texts(records: Iterable[Record | BadRecord], hits: Sequence[Hit], rows
         total += 1
         place = record.number if by_line else position
         if place in wanted:
-            found[place] = str(getattr(record, "value", ""))
+            if isinstance(record, BadRecord):
+                raise DataError(f"--texts, line {record.number}: {record.reason}")
+            found[place] = str(record.value)
     if not by_line and total != rows:
         raise DataError(
             f"--texts has {count(total, 'record')}, and there are {count(rows, 'vector')}: give "

@@ -106,6 +106,8 @@ def chosen(
             f"cannot tell which column of {source!r} to embed: it has {listed(there)}; name it "
             "with --column"
         )
+    if column is None and not rest:
+        raise DataError(f"{source!r} has no column to embed next to {listed(there)}")
     return Columns(column or rest[0], label, split)
 
 
