@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fmrt.bundle.bundle import Bundle
 from fmrt.bundle.manifest import Manifest, Variant
 from fmrt.embed_options import DEFAULTS, EmbedOptions, takes_options
+from fmrt.embedding.choice import chosen
 from fmrt.embedding.engine import Engine
 from fmrt.embedding.items import items_of
 from fmrt.embedding.request import Request, make_request, with_prompt
@@ -20,8 +21,8 @@ from fmrt.embedding.stream import OnError, Truncation
 from fmrt.embedding.tuning import Tuning
 from fmrt.encode import DOCUMENT, QUERY, Encoding
 from fmrt.errors import ClosedError, OptionError, ProcessError, TruncationWarning
-from fmrt.options import checked
-from fmrt.session import DeviceOptions
+from fmrt.options import UNNAMED, checked
+from fmrt.session import CPU, DeviceOptions
 from fmrt.system import native
 from fmrt.system.limits import DEFAULT, Limits
 from fmrt.system.progress import Progress
@@ -48,9 +49,10 @@ class Embedder(Encoding):
         bundle: The directory that ``fmrt export`` wrote, or the ``owner/name`` of one on the
             Hugging Face hub, of which only the files of the chosen variant are downloaded.
         variant: A name that ``fmrt info`` lists; default the provider's own fp32 graph.
-        provider: Execution provider: ``cpu``, ``cuda``, ``tensorrt``, a device of these as
-            ``cuda:1``, several as ``cuda:0,1`` or ``cuda:all``, or ``auto`` for the best one there
-            is, see docs/cuda.md.
+        provider: Execution provider: ``cpu``, ``openvino``, ``cuda``, ``tensorrt``, a device of
+            these as ``cuda:1``, several as ``cuda:0,1`` or ``cuda:all``, or ``auto`` for the best
+            one there is, see docs/cuda.md. With neither a provider nor a variant, it is what
+            ``fmrt tune`` chose for this bundle on this machine, and else the CPU.
         workers: Batches that run at the same time; default as ``fmrt tune`` found, else one a core
             this process may use (CPU affinity and cgroup quota), or two a GPU.
         intra_op_threads: Threads inside each operator of a batch on the CPU; default as ``fmrt
@@ -88,7 +90,7 @@ class Embedder(Encoding):
         bundle: str | Path | Bundle,
         *,
         variant: str | None = None,
-        provider: str = "cpu",
+        provider: str = UNNAMED,
         workers: int | None = None,
         intra_op_threads: int | None = None,
         modality: str | None = None,
@@ -109,6 +111,7 @@ class Embedder(Encoding):
         (low_memory,) = checked(low_memory=low_memory)
         if low_memory:
             native.return_memory()
+            provider = CPU.name if provider == UNNAMED else provider
         device_options = DeviceOptions(gpu_mem_limit, cuda_graphs, low_memory=low_memory)
         tuning = Tuning.chosen(workers, intra_op_threads, low_memory=low_memory)
         (item_bytes,) = checked(max_item_bytes=max_item_bytes)
@@ -118,9 +121,8 @@ class Embedder(Encoding):
         self._engines: dict[str, Engine] = {}
         try:
             for name in self.manifest.modalities if modality is None else (modality,):
-                engine = Engine(
-                    self._bundle, variant, provider, name, device_options, tuning, limits
-                )
+                one, where = chosen(self._bundle, variant, provider, name)
+                engine = Engine(self._bundle, one, where, name, device_options, tuning, limits)
                 self._engines[name] = engine
                 if verify:
                     tokens = LOW_QUICK_TOKENS if low_memory else QUICK_TOKENS
@@ -138,7 +140,7 @@ class Embedder(Encoding):
         *,
         revision: str | None = None,
         variant: str | None = None,
-        provider: str = "cpu",
+        provider: str = UNNAMED,
         sha256: str | None = None,
         **options: Any,
     ) -> Embedder:

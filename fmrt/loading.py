@@ -13,9 +13,10 @@ from fmrt.bundle.bundle import Bundle
 from fmrt.bundle.manifest import Variant
 from fmrt.embed_options import EmbedOptions, takes_options
 from fmrt.embedder import Embedder
+from fmrt.embedding.choice import chosen
 from fmrt.errors import OptionError
-from fmrt.options import OPTIONS
-from fmrt.session import resolve_provider
+from fmrt.options import OPTIONS, UNNAMED
+from fmrt.session import CPU, resolve_provider
 from fmrt.system.limits import DEFAULT
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -33,7 +34,6 @@ class Model:
 
     Attributes:
         bundle: The bundle of the model.
-        provider: Execution provider, with ``auto`` resolved.
         max_item_bytes: Most memory of an item while it is decoded.
 
     Raises:
@@ -54,13 +54,17 @@ class Model:
             if own:
                 raise OptionError(f"{min(own)} is for a bundle, and an Embedder was given")
             self._ready = given
-            self.bundle, self.provider = given.bundle, given.provider
+            self.bundle, self._provider = given.bundle, given.provider
             self.max_item_bytes = given.max_item_bytes
             return
         pin, revision = own.pop("sha256", None), own.pop("revision", None)
         variant = own.get("variant")
-        target = resolve_provider(own.get("provider", "cpu"))
-        self.provider = target.spec
+        self._provider = own.get("provider", UNNAMED)
+        if own.get("low_memory") and self._provider == UNNAMED:
+            self._provider = CPU.name
+        target = resolve_provider(self._provider)
+        if self._provider != UNNAMED:
+            self._provider = target.spec
         if isinstance(given, Bundle):
             self.bundle = Bundle.opened(given, pin, revision)
         else:
@@ -71,8 +75,15 @@ class Model:
         """The graph that embeds a modality."""
         if self._ready is not None:
             return self._ready.variant_of(modality)
-        name = self.provider.partition(":")[0]
-        return self.bundle.variant(self._own.get("variant"), name, modality)
+        variant, provider = self._chosen(modality)
+        return self.bundle.variant(variant, provider.partition(":")[0], modality)
+
+    def provider(self, modality: str) -> str:
+        """The execution provider that embeds a modality, with ``auto`` resolved."""
+        return self._provider if self._ready is not None else self._chosen(modality)[1]
+
+    def _chosen(self, modality: str) -> tuple[str | None, str]:
+        return chosen(self.bundle, self._own.get("variant"), self._provider, modality)
 
     @contextmanager
     def embedder(self, modality: str | None = None) -> Iterator[Embedder]:
@@ -84,7 +95,7 @@ class Model:
         if self._ready is not None:
             yield self._ready
             return
-        arguments = {**self._own, "provider": self.provider, "modality": modality}
+        arguments = {**self._own, "provider": self._provider, "modality": modality}
         with Embedder(self.bundle, **arguments) as embedder:
             yield embedder
 

@@ -19,6 +19,8 @@ from fmrt.errors import OptionError, quoted
 
 Check = Callable[[str, Any], Any]
 
+# No provider in particular: what ``fmrt tune`` chose where that counts, and else the CPU.
+UNNAMED = "default"
 # More would only wait for each other; a machine has fewer cores.
 MOST_THREADS = 1024
 MOST_TOKENS = 2**31 - 1
@@ -194,6 +196,7 @@ OPTIONS: Mapping[str, Check] = {
     "overwrite": flag,
     "record_reference": flag,
     "min_cosine": number,
+    "quality": optional(number),
     "tolerance": number,
     "judge": optional(function),
     "calibration": optional(file_path),

@@ -195,10 +195,10 @@ def byte_size(text: str) -> int:
     return int(size)
 
 
-def add_model(parser: Parser) -> None:
-    """Add the bundle, its variant and its provider."""
+def add_model(parser: Parser, provider: str = "cpu") -> None:
+    """Add the bundle, its variant and its provider, with that by default."""
     parser.add_argument("bundle", metavar="BUNDLE", help="a bundle's directory, or its hub id")
-    add_variant(parser)
+    add_variant(parser, provider)
     add_pin(parser)
 
 
@@ -214,15 +214,16 @@ def add_pin(parser: Parser) -> None:
     )
 
 
-def add_variant(parser: Parser) -> None:
-    """Add the choice of a graph and of what it runs on."""
+def add_variant(parser: Parser, provider: str = "cpu") -> None:
+    """Add the choice of a graph and of what it runs on, with that by default."""
     parser.add_argument("--variant", metavar="V", help="as fmrt info lists them")
+    what = "cpu" if provider == "cpu" else "what fmrt tune chose, or else cpu"
     parser.add_argument(
         "--provider",
         metavar="P",
-        default="cpu",
-        help="cpu, cuda, tensorrt, devices as in cuda:1, cuda:0,1 or cuda:all, or auto for the "
-        "best there is (default: cpu)",
+        default=provider,
+        help="cpu, openvino, cuda, tensorrt, devices as in cuda:1, cuda:0,1 or cuda:all, or auto "
+        f"for the best there is (default: {what})",
     )
 
 

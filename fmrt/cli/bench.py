@@ -12,6 +12,7 @@ from fmrt.cli._say import as_json, print_json, show
 from fmrt.cli._text import table
 from fmrt.cli.tune import add_items, items_of
 from fmrt.errors import OptionError
+from fmrt.options import UNNAMED
 
 if TYPE_CHECKING:
     from fmrt.measure import Bench
@@ -29,7 +30,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "model reaches.",
     )
     parser.set_defaults(run=run)
-    add_model(parser)
+    add_model(parser, UNNAMED)
     parser.add_argument("--modality", metavar="M", help="text, image or audio (default: the first)")
     add_items(parser)
     parser.add_argument("--rounds", metavar="N", type=positive, default=5, help="(default: 5)")
@@ -52,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         OptionError: ``--plot`` names no known kind of file.
     """
+    from fmrt.embedding.choice import chosen
     from fmrt.embedding.engine import Engine
     from fmrt.measure import bench
     from fmrt.measure.plot import draw
@@ -59,7 +61,10 @@ def run(args: argparse.Namespace) -> int:
     if args.plot is not None and Path(args.plot).suffix not in _PLOTS:
         raise OptionError(f"--plot {args.plot!r}; choose a name that ends in {', '.join(_PLOTS)}")
     bundle, provider = open_bundle(args)
-    engine = Engine(bundle, args.variant, provider, args.modality)
+    variant = args.variant
+    if args.provider == UNNAMED:
+        variant, provider = chosen(bundle, variant, UNNAMED, args.modality)
+    engine = Engine(bundle, variant, provider, args.modality)
     try:
         found = bench(engine, bundle, items_of(args, engine, bundle), args.rounds)
         units = f"{engine.preprocess.unit}s"

@@ -24,6 +24,7 @@ from fmrt.cli._say import tell, warn
 from fmrt.cli._status import DONE
 from fmrt.cli._text import shortened
 from fmrt.errors import DataError, OptionError, quoted
+from fmrt.options import UNNAMED
 
 if TYPE_CHECKING:
     from fmrt.cli._arguments import Parser
@@ -38,7 +39,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "folder, or those that a table names or holds, in bounded memory.",
     )
     parser.set_defaults(run=run, fail=parser.error)
-    add_model(parser)
+    add_model(parser, UNNAMED)
     _add_files(parser)
     add_embedding(parser)
     _add_running(parser)

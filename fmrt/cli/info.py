@@ -96,7 +96,9 @@ def _values(bundle: Bundle, placements: Placements) -> dict[str, Any]:
         file: {"error": what} if isinstance(what, str) else dataclasses.asdict(what)
         for file, what in placements.items()
     }
-    more = {"placements": placed} if placed else {}
+    more: dict[str, Any] = {"placements": placed} if placed else {}
+    if choices := _choices(bundle):
+        more["chosen"] = choices
     return dataclasses.asdict(bundle.manifest) | more
 
 
@@ -142,6 +144,7 @@ def _facts(bundle: Bundle) -> list[tuple[str, str]]:
         *(fact for tower in manifest.towers for fact in _tower(tower)),
         *(("can", f"{head.task} {head.modality}s") for head in manifest.heads),
         *([("verified", manifest.unverified)] if manifest.unverified else []),
+        *((f"chosen for {name}s", _choice(v)) for name, v in _choices(bundle).items()),
         ("made by", f"fmrt {manifest.fmrt_version}, {packages or 'unknown packages'}"),
         ("total size", size(total)),
         ("manifest", f"SHA-256 {bundle.manifest_sha256}"),
@@ -168,6 +171,24 @@ def _tower(tower: Tower) -> list[tuple[str, str]]:
         ("pooling", tower.pooling),
         ("normalize", "yes" if tower.normalize else "no"),
     ]
+
+
+def _choices(bundle: Bundle) -> dict[str, dict[str, Any]]:
+    """What fmrt tune chose here, by modality, and why it does not hold any more."""
+    from fmrt.embedding.choice import load_choice
+
+    found = {name: load_choice(bundle, name) for name in bundle.manifest.modalities}
+    return {
+        name: dataclasses.asdict(choice) | {"problem": choice.problem(bundle, name)}
+        for name, choice in found.items()
+        if choice is not None
+    }
+
+
+def _choice(values: dict[str, Any]) -> str:
+    what = f"{values['variant']} on {values['provider']}, {values['speed']:.2f} times fp32's speed"
+    problem = values["problem"]
+    return what if problem is None else f"{what}; not used: {problem}; run fmrt tune again"
 
 
 def _text(spec: TextInput) -> list[tuple[str, str]]:

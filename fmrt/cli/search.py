@@ -22,6 +22,7 @@ from fmrt.cli._arguments import (
 from fmrt.cli._say import print_json
 from fmrt.cli._status import DONE
 from fmrt.cli._text import shortened, table
+from fmrt.options import UNNAMED
 
 if TYPE_CHECKING:
     from fmrt.nearest import Hit
@@ -41,7 +42,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "cosine, with their texts where they are known.",
     )
     parser.set_defaults(run=run)
-    add_model(parser)
+    add_model(parser, UNNAMED)
     parser.add_argument(
         "embeddings",
         metavar="EMBEDDINGS",

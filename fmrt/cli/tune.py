@@ -1,8 +1,9 @@
-"""``fmrt tune``: the threads, batches and operators that are fastest on this machine."""
+"""``fmrt tune``: the provider, threads, batches and operators that are fastest on a machine."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -15,16 +16,20 @@ from fmrt.cli._arguments import (
     check_reading_is_used,
     positive,
     reading_of,
+    real,
 )
 from fmrt.cli._say import show
 from fmrt.cli._text import table
 from fmrt.errors import DataError, OptionError, VerificationError
+from fmrt.options import UNNAMED
 from fmrt.system.limits import Limits
 
 if TYPE_CHECKING:
     from fmrt.bundle.bundle import Bundle
     from fmrt.bundle.manifest import Variant
+    from fmrt.measure import Candidate
 
+_CANDIDATE = ("provider", "variant", "precision", "worst cosine", "speed", "")
 _TITLES = {
     "batch_tokens": "most tokens of a batch",
     "form": "operators of attention",
@@ -37,10 +42,12 @@ def add_parser(subparsers: Subparsers) -> None:
     """Add the command to the program's."""
     parser = subparsers.add_parser(
         "tune",
-        help="find the fastest threads, batches and operators on this machine",
-        description="Measure a variant on this CPU, in about a minute, and leave the result in the "
-        "cache directory (FMRT_CACHE, or the platform's), where every later run finds it. It "
+        help="find the fastest provider, threads, batches and operators on this machine",
+        description="Measure on this machine's cores, in a minute or two, and leave the result in "
+        "the cache directory (FMRT_CACHE, or the platform's), where every later run finds it. It "
         "applies to this graph, this CPU, these cores and this version of ONNX Runtime alone. "
+        "With neither --variant nor --provider, compare the fp32 variants of all providers that "
+        "compute on the CPU: later runs take the fastest by default. "
         "With --provider cuda, check every form of attention that the bundle has for GPUs against "
         "PyTorch's vectors, and measure those that are right: the result applies to this model of "
         "GPU and this version of ONNX Runtime.",
@@ -48,7 +55,14 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.set_defaults(run=run)
     parser.add_argument("bundle", metavar="BUNDLE", help="a bundle's directory, or its hub id")
     add_pin(parser)
-    add_variant(parser)
+    add_variant(parser, UNNAMED)
+    parser.add_argument(
+        "--quality",
+        metavar="C",
+        type=real,
+        help="compare variants of other precisions too, if their worst cosine with PyTorch's "
+        "vectors is C or more, as in 0.9999 (default: fp32 alone)",
+    )
     parser.add_argument("--modality", metavar="M", help="text, image or audio (default: all)")
     add_items(parser)
 
@@ -69,15 +83,20 @@ def run(args: argparse.Namespace) -> int:
     """Measure, print a table a choice, and write the result.
 
     Raises:
-        OptionError: The provider has nothing to choose.
+        OptionError: The provider has nothing to choose, or there is a quality beside a provider
+            or a variant.
         VerificationError: No form of a variant is right on this GPU.
     """
     from fmrt.bundle.bundle import Bundle
     from fmrt.session import resolve_provider
 
+    if _is_given(args) and args.quality is not None:
+        raise OptionError("--quality chooses a variant and a provider: name neither with it")
     target = resolve_provider(args.provider)
     if not target.provider.tuned:
-        raise OptionError(f"--provider {args.provider!r} has nothing to tune; cpu and cuda have")
+        raise OptionError(
+            f"--provider {args.provider!r} has nothing to tune; cpu, openvino and cuda have"
+        )
     bundle = Bundle.open(args.bundle, args.sha256, args.revision)
     names = bundle.manifest.modalities if args.modality is None else (args.modality,)
     on = _on_host if target.provider.on_host else _on_device
@@ -86,25 +105,67 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _on_host(args: argparse.Namespace, bundle: Bundle, modality: str) -> None:
-    from fmrt.embedding.engine import Engine
-    from fmrt.embedding.tuning import save_tuning
-    from fmrt.measure import tune
+def _is_given(args: argparse.Namespace) -> bool:
+    return args.variant is not None or args.provider != UNNAMED
 
-    engine = Engine(bundle, args.variant, "cpu", modality)
+
+def _on_host(args: argparse.Namespace, bundle: Bundle, modality: str) -> None:
+    """A variant on a provider, those that are asked for or the fastest: its threads and batches."""
+    from fmrt.embedding.engine import Engine
+    from fmrt.embedding.tuning import provider_facts, save_tuning
+    from fmrt.measure import tune
+    from fmrt.session import resolve_provider
+
+    target, name = resolve_provider(args.provider), args.variant
+    engine = Engine(bundle, name, target.spec, modality)
     try:
         items = items_of(args, engine, bundle)
     finally:
         engine.close()
-    tuned = tune(bundle, items, args.variant, modality)
+    if not _is_given(args):
+        name, provider = _chosen(args, bundle, modality, items)
+        target = resolve_provider(provider)
+    tuned = tune(bundle, items, name, modality, target.spec)
     _show(args, tuned.measured)
-    file = save_tuning(engine.variant, tuned.tuning, tuned.measured)
+    variant = bundle.variant(name, target.name, modality)
+    facts = provider_facts(variant, target.provider)
+    file = save_tuning(variant, tuned.tuning, tuned.measured, more=facts)
     best = tuned.tuning
     show(
         args,
         f"best: {best.workers} workers, {best.intra_op_threads} threads in an operator, "
         f"batches of {best.batch_tokens} tokens, {best.query_threads} threads for a query\n"
         f"written to {file}",
+    )
+
+
+def _chosen(
+    args: argparse.Namespace, bundle: Bundle, modality: str, items: Sequence[object]
+) -> tuple[str, str]:
+    """The variant and the provider that are the fastest, which are written down."""
+    from fmrt.embedding.choice import save_choice
+    from fmrt.measure import choose
+
+    choice, candidates = choose(bundle, items, modality, args.quality)
+    show(args, table(_CANDIDATE, map(_row, candidates), {"worst cosine", "speed"}))
+    file = save_choice(bundle, modality, choice, [dataclasses.asdict(c) for c in candidates])
+    show(
+        args,
+        f"chosen for {modality}s: {choice.variant} on {choice.provider}; what names no provider "
+        f"and no variant takes it from now on\nwritten to {file}\n",
+    )
+    return choice.variant, choice.provider
+
+
+def _row(candidate: Candidate) -> tuple[str, ...]:
+    parity, speed = candidate.parity, candidate.speed
+    return (
+        candidate.provider,
+        candidate.variant or "-",
+        candidate.precision or "-",
+        "-" if parity is None else f"{parity.min_cosine:.6f}",
+        "-" if speed is None else f"{speed:.2f}",
+        f"refused: {candidate.refused}" if candidate.refused else "",
     )
 
 

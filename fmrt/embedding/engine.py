@@ -17,7 +17,12 @@ from fmrt.bundle.manifest import Tower, Variant
 from fmrt.embed_options import DEFAULTS, EmbedOptions
 from fmrt.embedding.scheduler import BATCH_TOKENS, Workers
 from fmrt.embedding.stream import OnError, Parts, Stream, Truncation
-from fmrt.embedding.tuning import Tuning, default_query_threads, load_tuning
+from fmrt.embedding.tuning import (
+    Tuning,
+    default_query_threads,
+    load_tuning,
+    provider_facts,
+)
 from fmrt.embedding.vocabulary import find_vocabulary
 from fmrt.errors import OptionError
 from fmrt.preprocess import make_preprocessor
@@ -105,7 +110,8 @@ class Engine:
     def _measured(variant: Variant, target: Target) -> Tuning:
         """What was measured of a variant on a target, where that is known."""
         if target.provider.on_host:
-            return load_tuning(variant) if target.provider.tuned else Tuning()
+            facts = provider_facts(variant, target.provider)
+            return load_tuning(variant, more=facts) if target.provider.tuned else Tuning()
         device = target.device_model if target.provider.tuned else None
         return Tuning() if device is None else load_tuning(variant, device)
 

@@ -11,12 +11,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fmrt.bundle.manifest import Variant
-from fmrt.session import runtime_version
+from fmrt.session import CPU, Provider, runtime_version
 from fmrt.system.cache_directory import cache_directory
 from fmrt.system.cores import available_cores, cpu_name
 from fmrt.system.whole_file import write_whole
@@ -62,33 +62,44 @@ def default_query_threads() -> int:
     return min(available_cores(), MOST_QUERY_THREADS)
 
 
-def tuning_file(variant: Variant, device: str | None = None) -> Path:
+def provider_facts(variant: Variant, provider: Provider) -> tuple[str, ...]:
+    """What a measurement depends on where another software than ONNX Runtime's CPU computes."""
+    return () if provider is CPU else (variant.precision, provider.name, provider.version())
+
+
+def tuning_file(variant: Variant, device: str | None = None, more: Sequence[str] = ()) -> Path:
     """Where the measurement of a variant is, or would be.
 
     Args:
         variant: The variant.
         device: The model of the GPU; None for the CPU.
+        more: What else it depends on.
     """
     graphs = [variant.sha256, *(record.sha256 for record in variant.external.values())]
     place = (cpu_name(), available_cores()) if device is None else (device,)
     # Of a GPU the graphs are equals: which of them is the variant's own may change.
     own, others = graphs[:1] * (device is None), graphs[device is None :]
-    facts = (*own, sorted(others), *place, runtime_version())
+    facts = (*own, sorted(others), *place, runtime_version(), *more)
     key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
     return cache_directory() / "tuning" / f"{key[:32]}.json"
 
 
-def load_tuning(variant: Variant, device: str | None = None) -> Tuning:
+def load_tuning(variant: Variant, device: str | None = None, more: Sequence[str] = ()) -> Tuning:
     """What was measured on this machine; defaults where nothing was, or the file is unreadable."""
     try:
-        values = json.loads(tuning_file(variant, device).read_text(encoding="utf-8"))["tuning"]
+        file = tuning_file(variant, device, more)
+        values = json.loads(file.read_text(encoding="utf-8"))["tuning"]
         return Tuning(**{name: _checked(name, values[name]) for name in _NAMES if name in values})
     except (OSError, ValueError, KeyError, TypeError):
         return Tuning()  # a cache: what cannot be read is as if it were not there
 
 
 def save_tuning(
-    variant: Variant, tuning: Tuning, measured: Mapping[str, Any], device: str | None = None
+    variant: Variant,
+    tuning: Tuning,
+    measured: Mapping[str, Any],
+    device: str | None = None,
+    more: Sequence[str] = (),
 ) -> Path:
     """Write a measurement, all of it or nothing; returns the file.
 
@@ -97,8 +108,9 @@ def save_tuning(
         tuning: The best.
         measured: The measurements that it was chosen from, for people.
         device: The model of the GPU; None for the CPU.
+        more: What else it depends on.
     """
-    file = tuning_file(variant, device)
+    file = tuning_file(variant, device, more)
     file.parent.mkdir(parents=True, exist_ok=True)
     place = {"cpu": cpu_name()} if device is None else {"gpu": device}
     content = {"tuning": dataclasses.asdict(tuning), "measured": measured, **place}

@@ -237,7 +237,7 @@ def _settings(
         Setting("input_sha256", "the content of the input", fingerprint.sha256, hidden=True),
         Setting("bundle", "the bundle", sha256(bundle.path / MANIFEST_FILE), hidden=True),
         Setting("variant", "--variant", variant.name),
-        Setting("provider", "--provider", run.model.provider.partition(":")[0]),
+        Setting("provider", "--provider", run.model.provider(run.modality).partition(":")[0]),
         Setting("format", "--format", reading.format),
         Setting("column", "--column", reading.column),
         Setting("delimiter", "--delimiter", reading.delimiter),

@@ -2,7 +2,18 @@
 
 from fmrt.measure.benchmark import Bench, bench
 from fmrt.measure.calibration import Tuned, tune
+from fmrt.measure.candidates import Candidate, choose
 from fmrt.measure.forms import TunedForm, tune_forms
 from fmrt.measure.sample import sample_items
 
-__all__ = ["Bench", "Tuned", "TunedForm", "bench", "sample_items", "tune", "tune_forms"]
+__all__ = [
+    "Bench",
+    "Candidate",
+    "Tuned",
+    "TunedForm",
+    "bench",
+    "choose",
+    "sample_items",
+    "tune",
+    "tune_forms",
+]

@@ -41,15 +41,20 @@ class Tuned:
 
 
 def tune(
-    bundle: Bundle, items: Sequence[object], variant: str | None = None, modality: str | None = None
+    bundle: Bundle,
+    items: Sequence[object],
+    variant: str | None = None,
+    modality: str | None = None,
+    provider: str = "cpu",
 ) -> Tuned:
-    """Measure on the CPU; choices take turns, and medians are compared.
+    """Measure where cores compute; choices take turns, and medians are compared.
 
     Args:
         bundle: The bundle that holds the variant.
         items: The items to measure with; as many are used as fit into a turn.
-        variant: A name; default the CPU's own fp32 one.
+        variant: A name; default the provider's own fp32 one.
         modality: The modality of the tower; default the only one, or that of texts.
+        provider: The provider to measure on.
 
     Raises:
         OptionError: No items.
@@ -61,7 +66,7 @@ def tune(
 
     def engine(workers: int, threads: int) -> Engine:
         tuning = Tuning(workers=workers, intra_op_threads=threads, query_threads=1)
-        return Engine(bundle, variant, "cpu", modality, tuning=tuning)
+        return Engine(bundle, variant, provider, modality, tuning=tuning)
 
     engines = {way: engine(*way) for way in ways}
     try:

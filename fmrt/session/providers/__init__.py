@@ -13,7 +13,7 @@ from typing import NamedTuple, cast
 import onnxruntime as ort
 
 from fmrt.errors import ProviderError, ProviderWarning
-from fmrt.options import checked
+from fmrt.options import UNNAMED, checked
 from fmrt.session.diagnosis import has_nvidia_driver
 from fmrt.session.providers.base import Provider
 from fmrt.session.providers.cpu import PROVIDER as CPU
@@ -112,7 +112,7 @@ def resolve_provider(spec: str) -> Target:
         spec: ``cpu``, ``cuda``, ``tensorrt`` or the name of an installed plug-in; a device of it,
             ``cuda:1``; several, ``cuda:0,1`` or ``cuda:all``; or ``auto``, which is CUDA where it
             works and else the CPU, with a warning when the machine or the ONNX Runtime is made for
-            CUDA.
+            CUDA; or ``default``, which is the CPU here.
 
     Raises:
         OptionError: No text.
@@ -121,6 +121,8 @@ def resolve_provider(spec: str) -> Target:
     checked(provider=spec)
     if spec == "auto":
         return _automatic()
+    if spec == UNNAMED:
+        return Target(CPU)
     name, _, devices = spec.partition(":")
     provider = _find(name)
     if provider is None or (devices and provider is CPU):

@@ -6,7 +6,7 @@ import onnxruntime as ort
 
 from fmrt.errors import ProviderError
 from fmrt.session.base import Session
-from fmrt.session.creation import create
+from fmrt.session.creation import create, runtime_version
 from fmrt.session.device_options import DeviceOptions
 from fmrt.session.diagnosis import wheel_problem
 from fmrt.session.ort_types import OrtOptions, OrtSession
@@ -51,6 +51,10 @@ class Provider:
         if self.ort_name in ort.get_available_providers():
             return None
         return f"{wheel_problem(self.ort_name)}; to get it: {self.install}"
+
+    def version(self) -> str:
+        """The version of the software that computes."""
+        return runtime_version()
 
     def device_names(self) -> list[str]:
         """Names of the devices that this process may use, in the order of their indices."""

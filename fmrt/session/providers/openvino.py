@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 from types import SimpleNamespace
 from typing import Any
 
@@ -36,6 +37,11 @@ class OpenVino(Provider):
     """OpenVINO's own runtime, from the package ``openvino``."""
 
     on_host = True
+    tuned = True
+
+    def version(self) -> str:
+        """OpenVINO's own."""
+        return metadata.version("openvino")
 
     def problem(self) -> str | None:
         """That the package is missing, or finds no device."""
