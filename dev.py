@@ -10,7 +10,8 @@ python3 dev.py docs     the documentation site, into build/docs; a dead link fai
 python3 dev.py attack   the fuzzers, see tests/attack/fuzz.py, and what they found: attack [SECONDS]
                         [NAMES], each for 60 seconds, all or those of tests/attack/test_NAME.py
 python3 dev.py bench    the benchmarks, and the tables and plot from them; names of suites,
-                        as in benchmarks/suites/test_NAME.py, run these alone
+                        as in benchmarks/suites/test_NAME.py, run these alone; bench peers
+                        compares with other runtimes, in environments under build/peers
 
 Each creates .venv with the versions in constraints.txt when it is not there yet.
 """
@@ -131,6 +132,9 @@ def docs() -> None:
 
 def bench(*suites: str) -> None:
     """Run the benchmarks, or some, and write their results, the tables and the plot."""
+    if suites == ("peers",):
+        run(python(), "-m", "benchmarks.peers", "build/peers")
+        return
     found = sorted((ROOT / "benchmarks/suites").glob("test_*.py"))
     names = [path.stem.removeprefix("test_") for path in found]
     for name in suites or names:

@@ -117,10 +117,10 @@ def kinds() -> dict[str, Kind]:
     random.Random(0).shuffle(natural)
     short = [" ".join(text.split()[:8]) for text in natural[:1000]]
     # A word is a token or more: just enough of them, or cutting would be what is measured.
-    long = [" ".join((text.split() * 512)[:512]) for text in natural[:40]]
+    long = [" ".join((text.split() * 512)[:512]) for text in natural[:20]]
     return {
-        "natural": Kind("natural length", 256, natural[:512]),
-        "short": Kind("8 to 16 tokens", 256, [t for t in short if len(t) >= 24][:600]),
+        "natural": Kind("natural length", 256, natural[:256]),
+        "short": Kind("8 to 16 tokens", 256, [t for t in short if len(t) >= 24][:300]),
         "long": Kind("512 tokens", 512, long),
         "query": Kind("one query", 256, ["how do I read a file line by line"], 100),
     }
@@ -316,7 +316,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--kinds", nargs="+", choices=kinds(), default=list(kinds()))
     parser.add_argument("--peers", nargs="+", choices=[p.name for p in PEERS])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--set-up", action="store_true", help="only make the environments")
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args(argv)
