@@ -203,6 +203,7 @@ OPTIONS: Mapping[str, Check] = {
     "report": optional(function),
     # of packages
     "single_file": flag,
+    "compress": flag,
     "all_tokens": flag,
     "ort": flag,
     "vocabulary": optional(file_path),

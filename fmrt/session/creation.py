@@ -107,7 +107,10 @@ def _source(path: BundleFile, options: OrtOptions) -> Path | bytes:
     folder = PurePosixPath(path.name).parent
 
     def place(location: str) -> tuple[str, int]:
-        return holder.name, path.archive.member(str(folder / location)).start
+        weights = path.archive.member(str(folder / location))
+        if weights.deflated:
+            raise BundleCorruptError(f"{weights} is compressed, and must be stored as it is")
+        return holder.name, weights.start
 
     options.add_session_config_entry(WEIGHTS_FOLDER, str(holder.parent))
     try:

@@ -1,8 +1,9 @@
-"""A bundle in one file: a zip archive whose members are stored, and so are read in place.
+"""A bundle in one file: a zip archive whose members are read where they are.
 
 An archive comes from a stranger, as a bundle does. Only what `fmrt package` writes is taken:
-members that are stored as they are, one after the other, with plain names, and nothing between or
-around them. So no member grows when it is read, no two share bytes, and no name leads anywhere.
+members that are stored as they are or deflated, one after the other, with plain names, and nothing
+between or around them. So no member grows without bound when it is read, no two share bytes, and no
+name leads anywhere.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ import mmap
 import os
 import re
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NoReturn, TypeAlias
+from typing import NamedTuple, NoReturn, TypeAlias
 
 from fmrt.errors import BundleCorruptError, quoted, said
 
@@ -41,7 +42,13 @@ _EXTRA = struct.Struct("<2H")
 _PADDING = 0xD935
 PAGE, SMALL = 4096, 64
 PART = 1 << 16
-_STORED = 0
+# A deflated member is at most so many times its bytes in the archive; weights are 1.1 times them.
+MOST_GROWTH = 32
+# Of deflate.
+MOST_EFFORT = 9
+# Of the size, what deflate has to save; else a member is stored.
+LEAST_SAVED = 0.02
+_STORED, _DEFLATED = 0, 8
 _LOCAL_MAGIC, _ENTRY_MAGIC, _END_MAGIC = b"PK\3\4", b"PK\1\2", b"PK\5\6"
 # Encrypted, or with its sizes after its content.
 _OTHER_FLAGS = 1 | 8
@@ -54,14 +61,18 @@ class Member:
     Attributes:
         archive: The archive.
         name: The file's name in it.
-        start: The place of its first byte.
-        size: Its size in bytes.
+        start: The place of its first byte in the archive.
+        size: The size of its content in bytes.
+        packed: Its bytes in the archive.
+        deflated: Whether these are compressed, and so not its content.
     """
 
     archive: Archive
     name: str
     start: int
     size: int
+    packed: int
+    deflated: bool
 
     def __str__(self) -> str:
         return f"{self.archive.path}/{self.name}"
@@ -70,9 +81,18 @@ class Member:
         """The content, a part after the other.
 
         Raises:
+            BundleCorruptError: It is deflated, and is not what its entry says.
             OSError: The archive cannot be read.
         """
-        left = self.size
+        yield from _inflated(self) if self.deflated else self.packed_parts()
+
+    def packed_parts(self) -> Iterator[bytes]:
+        """Its bytes in the archive, a part after the other.
+
+        Raises:
+            OSError: The archive cannot be read.
+        """
+        left = self.packed
         with self.archive.path.open("rb") as file:
             file.seek(self.start)
             while left and (part := file.read(min(left, PART))):
@@ -98,6 +118,17 @@ class Member:
 
 # A file of a bundle: on its own in a folder, or in an archive.
 BundleFile: TypeAlias = Path | Member
+
+
+class _Entry(NamedTuple):
+    """What the directory says of a member, and its own header too."""
+
+    name: str
+    first: int
+    header: int
+    size: int
+    packed: int
+    deflated: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +177,7 @@ class Archive:
         place, ends = start, 0
         for _ in range(count):
             entry, place = self._entry(data, place)
-            name, first, header, size = entry
+            name, first, header, size, packed, deflated = entry
             if not NAME.fullmatch(name) or ".." in name.split("/") or len(name) > MOST_NAME:
                 self._refuse(f"it has a member {quoted(name)}, which is no name of a file in it")
             if name.lower() in seen:
@@ -154,8 +185,8 @@ class Archive:
             if header != ends:
                 self._refuse(f"{quoted(name)} does not begin where the member before it ends")
             seen.add(name.lower())
-            ends = first + size
-            yield name, Member(self, name, first, size)
+            ends = first + packed
+            yield name, Member(self, name, first, size, packed, deflated)
         if ends != start or place != len(data) - _END.size:
             self._refuse("it has bytes that belong to no member")
 
@@ -171,8 +202,8 @@ class Archive:
             self._refuse(f"it has {count:,} members in {size:,} bytes of names")
         return start, count
 
-    def _entry(self, data: mmap.mmap, place: int) -> tuple[tuple[str, int, int, int], int]:
-        """A member's name, first byte, header and size; and where the next entry begins."""
+    def _entry(self, data: mmap.mmap, place: int) -> tuple[_Entry, int]:
+        """A member's entry, and where the next one begins."""
         if place + _ENTRY.size > len(data):
             self._refuse("its directory is cut")
         fields = _ENTRY.unpack_from(data, place)
@@ -184,27 +215,51 @@ class Archive:
         if magic != _ENTRY_MAGIC or not raw:
             self._refuse("its directory is malformed")
         name = raw.decode("ascii", "backslashreplace")
-        if method != _STORED or flags & _OTHER_FLAGS or packed != size:
-            self._refuse(f"{quoted(name)} is compressed or encrypted, and must be stored as it is")
-        return (name, self._first(data, header, raw, size), header, size), after
+        if method not in (_STORED, _DEFLATED) or flags & _OTHER_FLAGS:
+            self._refuse(f"{quoted(name)} is encrypted, or neither stored nor deflated")
+        if size != packed and (method == _STORED or size > MOST_GROWTH * packed):
+            self._refuse(f"{quoted(name)} would become {size:,} bytes of {packed:,}")
+        first = self._first(data, header, raw, (method, packed, size))
+        return _Entry(name, first, header, size, packed, method == _DEFLATED), after
 
-    def _first(self, data: mmap.mmap, header: int, name: bytes, size: int) -> int:
+    def _first(
+        self, data: mmap.mmap, header: int, name: bytes, expected: tuple[int, int, int]
+    ) -> int:
         """The first byte of a member whose own header says the same as its entry."""
         if header + _LOCAL.size > len(data):
             self._refuse(f"{quoted(name.decode('ascii', 'replace'))} is beyond its end")
-        magic, _, flags, method, _, _, _, packed, own, names, extra = _LOCAL.unpack_from(
+        magic, _, flags, method, _, _, _, packed, size, names, extra = _LOCAL.unpack_from(
             data, header
         )
         first: int = header + _LOCAL.size + names + extra
         same = data[header + _LOCAL.size : header + _LOCAL.size + names] == name
-        if magic != _LOCAL_MAGIC or not same or (flags & _OTHER_FLAGS, method) != (0, _STORED):
+        if magic != _LOCAL_MAGIC or not same or flags & _OTHER_FLAGS:
             self._refuse(f"{quoted(name.decode('ascii', 'replace'))} is not where it should be")
-        if packed != size or own != size or first + size > len(data):
+        if (method, packed, size) != expected or first + packed > len(data):
             self._refuse(f"{quoted(name.decode('ascii', 'replace'))} is of another size, or cut")
         return first
 
     def _refuse(self, why: str) -> NoReturn:
         raise BundleCorruptError(f"{self.path} is no package of fmrt: {why}; {FIX}")
+
+
+def _inflated(member: Member) -> Iterator[bytes]:
+    """The content of a deflated member; never more of it than its entry says."""
+    import zlib  # few archives need it
+
+    inflate, left = zlib.decompressobj(-zlib.MAX_WBITS), member.size
+    try:
+        for packed in member.packed_parts():
+            rest, part = packed, b""
+            # What inflate did not give yet is given after its input was taken, too.
+            while left >= 0 and not inflate.eof and (rest or len(part) == PART):
+                part = inflate.decompress(rest, PART)
+                rest, left = inflate.unconsumed_tail, left - len(part)
+                yield part
+    except zlib.error as e:
+        raise BundleCorruptError(f"{member} is corrupt: {e}; {FIX}") from e
+    if left or not inflate.eof or inflate.unused_data:
+        raise BundleCorruptError(f"{member} is corrupt: it is not of {member.size:,} bytes; {FIX}")
 
 
 def archive_at(path: Path) -> Archive | None:
@@ -233,28 +288,47 @@ def unpack(archive: Archive, directory: Path) -> None:
             file.writelines(member.parts())
 
 
-def pack(directory: Path, target: Path) -> None:
+def pack(directory: Path, target: Path, deflate: Callable[[str], bool] = lambda _: False) -> None:
     """Write the files of a directory as an archive, graphs and weights at the start of a page.
 
     The same files give the same archive, to the last byte.
+
+    Args:
+        directory: The directory.
+        target: The archive.
+        deflate: Says of a file's name in it whether to compress the file, where that saves bytes.
 
     Raises:
         OSError: The archive cannot be written.
     """
     import shutil  # start-up stays quick
-    from zipfile import ZIP_STORED, ZipFile, ZipInfo
+    from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 
     paths = sorted(path for path in directory.rglob("*") if path.is_file())
-    with ZipFile(target, "w", ZIP_STORED, allowZip64=False) as archive:
+    with ZipFile(target, "w", allowZip64=False, compresslevel=MOST_EFFORT) as archive:
         for path in paths:
             info = ZipInfo(path.relative_to(directory).as_posix())
             info.external_attr = 0o644 << 16
+            deflated = deflate(info.filename) and _saves(path)
+            info.compress_type = ZIP_DEFLATED if deflated else ZIP_STORED
             assert archive.fp is not None  # noqa: S101  # open for writing
             first = archive.fp.tell() + _LOCAL.size + len(info.filename)
             info.extra = _padding(first, PAGE if path.stat().st_size >= PAGE else SMALL)
             with path.open("rb") as source, archive.open(info, "w") as place:
                 shutil.copyfileobj(source, place, 1 << 20)
             info.extra = b""  # the directory needs none
+
+
+def _saves(path: Path) -> bool:
+    """Whether a file is worth compressing, and does not shrink by more than a reader takes."""
+    import zlib
+
+    deflate = zlib.compressobj(MOST_EFFORT, zlib.DEFLATED, -zlib.MAX_WBITS)
+    with path.open("rb") as file:
+        packed = sum(len(deflate.compress(part)) for part in iter(lambda: file.read(PART), b""))
+    packed += len(deflate.flush())
+    size = path.stat().st_size
+    return packed < (1 - LEAST_SAVED) * size and size <= MOST_GROWTH * packed
 
 
 def _padding(first: int, alignment: int) -> bytes:

@@ -106,17 +106,19 @@ def test_what_would_change_it_says_to_make_a_folder(archive: Path) -> None:
 
 
 def rewritten(
-    archive: Path, change: Callable[[zipfile.ZipInfo], object], more: str | None = None
+    archive: Path, change: Callable[[zipfile.ZipInfo], object], more: str | bytes | None = None
 ) -> None:
-    """The archive as another program would write it, each member's entry changed."""
+    """The archive as another program would write it, each member's entry changed, and one more."""
     with zipfile.ZipFile(archive) as source:
         members = [(info, source.read(info)) for info in source.infolist()]
     with zipfile.ZipFile(archive, "w") as target:
         for info, data in members:
             change(info)
             target.writestr(info, data)
-        if more is not None:
+        if isinstance(more, str):
             target.writestr(more, b"more")
+        elif more is not None:
+            target.writestr("more", more, zipfile.ZIP_DEFLATED)
 
 
 def patched(offset: int, value: bytes, record: bytes) -> Callable[[Path], None]:
@@ -131,8 +133,16 @@ def patched(offset: int, value: bytes, record: bytes) -> Callable[[Path], None]:
     return change
 
 
+def with_method(method: int) -> Callable[[zipfile.ZipInfo], None]:
+    def change(info: zipfile.ZipInfo) -> None:
+        info.compress_type = method
+
+    return change
+
+
 def with_deflate(info: zipfile.ZipInfo) -> None:
-    info.compress_type = zipfile.ZIP_DEFLATED
+    if info.filename != WEIGHTS:
+        info.compress_type = zipfile.ZIP_DEFLATED
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
@@ -146,7 +156,8 @@ def with_deflate(info: zipfile.ZipInfo) -> None:
         (lambda a: rewritten(a, lambda _: None, "a\x1bb"), "no name of a file"),
         (lambda a: rewritten(a, lambda _: None, "tokenizer.json"), "two members"),
         (lambda a: rewritten(a, lambda _: None, "TOKENIZER.json"), "two members"),
-        (lambda a: rewritten(a, with_deflate), "compressed or encrypted"),
+        (lambda a: rewritten(a, with_method(zipfile.ZIP_BZIP2)), "neither stored nor deflated"),
+        (lambda a: rewritten(a, with_deflate, bytes(10**6)), "would become 1,000,000 bytes"),
         (lambda a: a.write_bytes(a.read_bytes()[:-1]), "cut"),
         (lambda a: a.write_bytes(a.read_bytes()[: a.stat().st_size // 2]), "cut"),
         (lambda a: a.write_bytes(a.read_bytes()[:10]), "no archive"),
@@ -158,7 +169,7 @@ def with_deflate(info: zipfile.ZipInfo) -> None:
         (patched(42, struct.pack("<I", 0), b"PK\1\2"), "begin|not where"),
         (patched(20, struct.pack("<II", 9, 9), b"PK\1\2"), "another size"),
         (patched(20, struct.pack("<II", 2**31, 2**31), b"PK\1\2"), "another size"),
-        (patched(10, b"\x08\0", b"PK\1\2"), "compressed"),
+        (patched(10, b"\x08\0", b"PK\1\2"), "another size"),
         (patched(8, b"\x01\0", b"PK\1\2"), "encrypted"),
         (patched(28, b"\xff\xff", b"PK\1\2"), "malformed"),
         # Of the end: how many entries, and where.
@@ -188,6 +199,47 @@ def test_two_members_may_not_share_bytes(archive: Path) -> None:
     archive.write_bytes(data)
     with pytest.raises(BundleCorruptError):
         _ = Archive(archive).members
+
+
+def test_a_compressed_file_gives_the_folders_vectors(folder: Path, tmp_path: Path) -> None:
+    compressed = tmp_path / "small.fmrt"
+    (folder / "zeros.txt").write_bytes(bytes(10**6))  # shrinks by more than a reader takes
+    pack(folder, compressed, lambda name: name != WEIGHTS)
+    members = Archive(compressed).members
+    assert {name for name, member in members.items() if not member.deflated} >= {
+        WEIGHTS,
+        "zeros.txt",
+    }
+    assert members["tokenizer.json"].packed < members["tokenizer.json"].size
+    for name, member in members.items():
+        assert member.read_bytes() == (folder / name).read_bytes()
+    expected = Embedder(folder).embed(TEXTS, on_too_long="truncate")
+    assert np.array_equal(Embedder(compressed).embed(TEXTS, on_too_long="truncate"), expected)
+    pack(folder, tmp_path / "all.fmrt", lambda _: True)
+    assert Archive(tmp_path / "all.fmrt").members[WEIGHTS].deflated
+    with pytest.raises(BundleCorruptError, match="is compressed, and must be stored"):
+        Embedder(tmp_path / "all.fmrt")
+
+
+@pytest.mark.parametrize("size", [1, 70_000, 200_000])
+def test_a_deflated_member_is_of_the_size_that_is_stated(size: int, tmp_path: Path) -> None:
+    """One byte less or more is refused, and no more than that is unpacked."""
+    content = np.random.default_rng(0).integers(0, 9, size, np.uint8).tobytes()
+    path = tmp_path / "x.fmrt"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a", content)
+    member = Archive(path).members["a"]
+    assert member.read_bytes() == content
+    for other in (size - 1, size + 1, size // 2):
+        with pytest.raises(BundleCorruptError, match="corrupt: it is not of"):
+            dataclasses.replace(member, size=other).read_bytes()
+    for wrong in (
+        dataclasses.replace(member, packed=member.packed - 1),
+        dataclasses.replace(member, packed=member.packed + 1),
+        dataclasses.replace(member, start=member.start + 1),
+    ):
+        with pytest.raises(BundleCorruptError, match="corrupt"):
+            wrong.read_bytes()
 
 
 @pytest.mark.parametrize("name", [WEIGHTS, GRAPH, "tokenizer.json", "reference.safetensors"])
