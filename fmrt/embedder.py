@@ -63,7 +63,10 @@ class Embedder(Encoding):
             are not PyTorch's.
         gpu_mem_limit: Most bytes to take of each GPU's memory; default all of it. A batch that does
             not fit is split, with a warning.
-        cuda_graphs: Record CUDA graphs of images and of few short texts; then one batch at a time.
+        cuda_graphs: Record CUDA graphs of images and of few short texts. True: in the only session,
+            one batch at a time. Default: on one GPU, in a second session for few items, which is
+            opened when they come repeatedly; one warning says where that is not possible. False:
+            never.
         cache: A directory that keeps vectors between runs: an item whose vector is there is not
             computed again, see docs/jobs.md.
         max_item_bytes: Most memory to take for an item while it is decoded, and for all that are
@@ -96,7 +99,7 @@ class Embedder(Encoding):
         modality: str | None = None,
         verify: bool = True,
         gpu_mem_limit: int | None = None,
-        cuda_graphs: bool = False,
+        cuda_graphs: bool | None = None,
         cache: str | Path | None = None,
         max_item_bytes: int = DEFAULT.item_bytes,
         low_memory: bool = False,

@@ -160,7 +160,7 @@ OPTIONS: Mapping[str, Check] = {
     "threads": optional(whole(MOST_THREADS)),
     "verify": flag,
     "gpu_mem_limit": optional(whole(MOST_BYTES)),
-    "cuda_graphs": flag,
+    "cuda_graphs": optional(flag),
     "low_memory": flag,
     "max_item_bytes": whole(MOST_BYTES),
     "cache": optional(file_path),

@@ -27,7 +27,7 @@ def add_parser(subparsers: Subparsers) -> None:
         help="measure throughput and latency on this machine",
         description="Embed items over and over; on the CPU, matrix products alone, by every kernel "
         "that is installed, take turns with them, for the part of the machine's peak that the "
-        "model reaches.",
+        "model reaches. On a GPU that is one large product, and nvidia-smi says how busy it was.",
     )
     parser.set_defaults(run=run)
     add_model(parser, UNNAMED)
@@ -104,6 +104,9 @@ def _table(found: Bench, units: str) -> str:
         )
         rows.append(("products alone", kernels))
         rows.append(("of the fastest", found.peak_error or f"{found.peak_fraction:.0%}"))
+    if found.gpu is not None:
+        busy = "not known, as nvidia-smi does not say" if found.gpu_busy is None else ""
+        rows.append(("GPU", f"{found.gpu}, busy: {busy or f'{found.gpu_busy:.0%}'}"))
     if found.environment:
         held = " ".join(f"{name}={value}" for name, value in found.environment.items())
         rows.append(("environment", f"{held}; it chooses kernels"))

@@ -109,8 +109,9 @@ def _add_running(parser: Parser) -> None:
     add_max_item_size(parser)
     parser.add_argument(
         "--cuda-graphs",
-        action="store_true",
-        help="record CUDA graphs of images and of few short texts",
+        action=argparse.BooleanOptionalAction,
+        help="record CUDA graphs of images and of few short texts, one batch at a time (default: "
+        "for few items that come repeatedly, beside the batches of others)",
     )
     parser.add_argument(
         "--progress",

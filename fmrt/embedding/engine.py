@@ -26,7 +26,15 @@ from fmrt.embedding.tuning import (
 from fmrt.embedding.vocabulary import find_vocabulary
 from fmrt.errors import OptionError
 from fmrt.preprocess import make_preprocessor
-from fmrt.session import AllCores, DeviceOptions, Session, Target, open_session, resolve_provider
+from fmrt.session import (
+    AllCores,
+    DeviceOptions,
+    Graphed,
+    Session,
+    Target,
+    open_session,
+    resolve_provider,
+)
 from fmrt.system import native
 from fmrt.system.cores import available_cores
 from fmrt.system.limits import DEFAULT, Limits
@@ -91,13 +99,16 @@ class Engine:
             device_options or DeviceOptions(), precision=self.variant.precision
         )
 
-        def opened(threads: int) -> Session:
+        def opened(threads: int, options: DeviceOptions = wanted) -> Session:
             output, inputs = tower.embedding_output, tower.inputs
             return graph.use(
-                lambda path: open_session(path, target, output, wanted, inputs, threads)
+                lambda path: open_session(path, target, output, options, inputs, threads)
             )
 
         self._open = opened
+        self._graphs: DeviceOptions | None = None
+        if target.provider.records_graphs and len(target.devices) == 1:
+            self._graphs = _recording(wanted, self.variant)
         self.on_host = target.provider.on_host
         self.checks_batches = target.provider.checks_batches
         self._cache_directory: Path | None = None
@@ -126,7 +137,7 @@ class Engine:
             Workers(self.tuning.workers or session.workers or available_cores()),
             # Loaders have their own: one that waits for a window's batches would stop the next.
             Workers(self.tuning.workers or available_cores()),
-            self._all_cores_session() if self.on_host else None,
+            self._all_cores_session() if self.on_host else self._graphs_session(session),
             self._open_cache(),
         )
 
@@ -267,7 +278,25 @@ class Engine:
     def _all_cores_session(self) -> AllCores | None:
         """A session for few and short items, where it has more threads than the other."""
         threads = self.tuning.query_threads or default_query_threads()
-        weights = self.variant.size + sum(r.size for r in self.variant.external.values())
-        if threads <= (self.tuning.intra_op_threads or 1) or weights > MOST_WEIGHTS_TWICE:
+        if threads <= (self.tuning.intra_op_threads or 1) or not _fits_twice(self.variant):
             return None
         return AllCores(partial(self._open, threads))
+
+    def _graphs_session(self, plain: Session) -> AllCores | None:
+        """A session for few items that records CUDA graphs, where they may be."""
+        if self._graphs is None:
+            return None
+        return AllCores(partial(Graphed, partial(self._open, 1, self._graphs), plain))
+
+
+def _recording(wanted: DeviceOptions, variant: Variant) -> DeviceOptions | None:
+    """Options of a second session that records CUDA graphs; None where the user's exclude it."""
+    unasked = wanted.cuda_graphs is None and wanted.memory_limit is None
+    if not unasked or variant.packed or not _fits_twice(variant):
+        return None
+    return dataclasses.replace(wanted, cuda_graphs=True)
+
+
+def _fits_twice(variant: Variant) -> bool:
+    weights = variant.size + sum(record.size for record in variant.external.values())
+    return weights <= MOST_WEIGHTS_TWICE

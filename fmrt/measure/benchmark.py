@@ -15,8 +15,9 @@ from fmrt.bundle.bundle import Bundle
 from fmrt.embedding.engine import Engine
 from fmrt.embedding.scheduler import plan_batches, windows
 from fmrt.machine import kernel_environment
+from fmrt.measure.gpu import DevicePeak, sampled
 from fmrt.measure.peak import Bound, PeakFlops
-from fmrt.session import runtime_version
+from fmrt.session import resolve_provider, runtime_version
 from fmrt.session.flops import Products, count_products, fit
 from fmrt.system.cores import available_cores, cpu_name
 
@@ -51,8 +52,8 @@ class Bench:
         padding: Part of the computed positions that is padding.
         flops: The FLOPs of the matrix products of all items, without padding.
         peak_flops_per_second: The speed of the fastest kernel at the model's shapes and in the
-            variant's precision, the best of all rounds; None where the model does not run on the
-            CPU.
+            variant's precision, the best of all rounds; on a GPU, of one large product. None on
+            other providers.
         peak_kernel: Its name.
         peak_kernels: The best of all rounds of each kernel that was tried.
         peak_fraction: Part of ``peak_flops_per_second`` that was reached in the median round.
@@ -61,6 +62,8 @@ class Bench:
         latency: Seconds of items embedded alone, by percentile.
         latency_lengths: The lengths of those items.
         latency_seconds: The seconds of each of them.
+        gpu: The model of the GPU; None where it runs on none.
+        gpu_busy: Part of the rounds in which some kernel ran, as the driver counts it.
     """
 
     variant: str
@@ -88,6 +91,8 @@ class Bench:
     latency: dict[str, float]
     latency_lengths: tuple[int, ...]
     latency_seconds: tuple[float, ...]
+    gpu: str | None = None
+    gpu_busy: float | None = None
 
 
 def bench(
@@ -109,12 +114,16 @@ def bench(
     seconds: list[float] = []
     bound: Bound | None = None
     _embed(engine, items[: 2 * engine.workers])
+    target = resolve_provider(engine.provider)
+    busy: list[float] = []
     with _peak(engine, shapes) as peak:
         for _ in range(rounds):
             if peak is not None:
                 peak.flops_per_second()
                 bound = peak.bound
-            seconds.append(_embed(engine, items))
+            with sampled(target.provider.device_address(target.devices[0])) as found:
+                seconds.append(_embed(engine, items))
+            busy += [] if found.share is None else [found.share]
     chosen = np.linspace(0, len(items) - 1, min(singles, len(items))).astype(int)
     alone = _alone(engine, [items[i] for i in chosen])
     median = statistics.median(seconds)
@@ -145,6 +154,8 @@ def bench(
         latency={f"p{p}": float(np.percentile(alone, p)) for p in PERCENTILES},
         latency_lengths=tuple(int(lengths[i]) for i in chosen),
         latency_seconds=tuple(alone),
+        gpu=target.device_model,
+        gpu_busy=statistics.mean(busy) if busy else None,
     )
 
 
@@ -227,11 +238,19 @@ def _shapes(products: Products, scale: float) -> list[tuple[int, int, int]]:
 
 
 @contextmanager
-def _peak(engine: Engine, shapes: Sequence[tuple[int, int, int]]) -> Iterator[PeakFlops | None]:
-    if not engine.on_host or not shapes:
+def _peak(
+    engine: Engine, shapes: Sequence[tuple[int, int, int]]
+) -> Iterator[PeakFlops | DevicePeak | None]:
+    target = resolve_provider(engine.provider)
+    peak: PeakFlops | DevicePeak
+    if shapes and target.provider.memory is not None:
+        peak = DevicePeak(target, engine.variant.precision)
+    elif shapes and engine.on_host:
+        precision = COMPUTED.get(engine.variant.precision, "fp32")
+        peak = PeakFlops(shapes, available_cores(), precision)
+    else:
         yield None
         return
-    peak = PeakFlops(shapes, available_cores(), COMPUTED.get(engine.variant.precision, "fp32"))
     try:
         yield peak
     finally:

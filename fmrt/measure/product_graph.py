@@ -9,8 +9,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-FLOAT, UINT8, INT8 = 1, 2, 3
-TYPES = {np.dtype(np.float32): FLOAT, np.dtype(np.uint8): UINT8, np.dtype(np.int8): INT8}
+FLOAT, UINT8, INT8, FLOAT16 = 1, 2, 3, 10
+FLOATS = {np.dtype(np.float32): FLOAT, np.dtype(np.float16): FLOAT16}
+TYPES = {**FLOATS, np.dtype(np.uint8): UINT8, np.dtype(np.int8): INT8}
 VARINT, BYTES = 0, 2
 IR_VERSION, OPSET = 8, 18
 
@@ -19,11 +20,13 @@ def product_graph(weights: NDArray[np.generic]) -> bytes:
     """A serialized ``ModelProto`` that computes ``y = x @ weights``.
 
     Args:
-        weights: float32 or int8 ``[inner, columns]``. For int8, ``x`` is uint8 and ``y`` float32,
-            by ONNX Runtime's ``MatMulIntegerToFloat`` with scales of 1.
+        weights: float32, float16 or int8 ``[inner, columns]``, and ``x`` and ``y`` like it. For
+            int8, ``x`` is uint8 and ``y`` float32, by ONNX Runtime's ``MatMulIntegerToFloat`` with
+            scales of 1.
     """
     constants: dict[str, NDArray[np.generic]] = {"w": weights}
-    op_type, domain, kind = "MatMul", "", FLOAT
+    op_type, domain = "MatMul", ""
+    kind = out = FLOATS.get(weights.dtype, FLOAT)
     if weights.dtype == np.int8:
         constants |= {name: np.ones(1, np.float32) for name in ("x_scale", "w_scale")}
         op_type, domain, kind = "MatMulIntegerToFloat", "com.microsoft", UINT8
@@ -34,7 +37,7 @@ def product_graph(weights: NDArray[np.generic]) -> bytes:
         + _text(2, "product")
         + b"".join(_field(5, _tensor(name, value)) for name, value in constants.items())
         + _field(11, _value("x", kind))
-        + _field(12, _value("y", FLOAT))
+        + _field(12, _value("y", out))
     )
     imports = _field(8, _text(1, "") + _number(2, OPSET))
     imports += _field(8, _text(1, "com.microsoft") + _number(2, 1))

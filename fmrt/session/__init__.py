@@ -8,6 +8,7 @@ from fmrt.session.all_cores import AllCores
 from fmrt.session.base import Session
 from fmrt.session.creation import built_in_providers, runtime_version
 from fmrt.session.device_options import DeviceOptions
+from fmrt.session.graphed import Graphed
 from fmrt.session.opening import open_session
 from fmrt.session.providers import (
     CPU,
@@ -26,6 +27,7 @@ __all__ = [
     "SLOW_CPU_FUSIONS",
     "AllCores",
     "DeviceOptions",
+    "Graphed",
     "Provider",
     "Session",
     "Target",

@@ -12,12 +12,12 @@ class DeviceOptions:
     Attributes:
         memory_limit: Most bytes that ONNX Runtime takes of each device's memory; None for all.
         cuda_graphs: Record a CUDA graph for each shape of images and of few short texts: less work
-            for the CPU per batch, one batch at a time.
+            for the CPU per batch, one batch at a time. None: in a second session, for few items.
         low_memory: No memory kept for later batches, on the CPU.
         precision: The variant's precision, for providers that choose what they compute in.
     """
 
     memory_limit: int | None = None
-    cuda_graphs: bool = False
+    cuda_graphs: bool | None = None
     precision: str = "fp32"
     low_memory: bool = False

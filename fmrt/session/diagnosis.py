@@ -123,17 +123,27 @@ def cuda_device_count() -> int:
 @functools.cache
 def cuda_device_model(index: int) -> str | None:
     """The name of a GPU's model, ``NVIDIA H100 80GB HBM3``; None where the driver does not say."""
+    return _said_by_driver("cuDeviceGetName", index)
+
+
+def cuda_device_address(index: int) -> str | None:
+    """A GPU's place on the PCI bus, ``00000000:65:00.0``; None where the driver does not say."""
+    return _said_by_driver("cuDeviceGetPCIBusId", index)
+
+
+def _said_by_driver(function: str, index: int) -> str | None:
+    """A text that a function of the driver writes about a device."""
     try:
         driver = ctypes.CDLL(DRIVER)
-        handle, name = ctypes.c_int(0), ctypes.create_string_buffer(256)
+        handle, text = ctypes.c_int(0), ctypes.create_string_buffer(256)
         failed = (
             driver.cuInit(0)
             or driver.cuDeviceGet(ctypes.byref(handle), index)
-            or driver.cuDeviceGetName(name, len(name), handle)
+            or getattr(driver, function)(text, len(text), handle)
         )
     except (OSError, AttributeError):
         return None
-    return None if failed else name.value.decode(errors="replace") or None
+    return None if failed else text.value.decode(errors="replace") or None
 
 
 def _device_problem() -> str | None:

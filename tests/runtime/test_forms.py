@@ -9,8 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-import time
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -23,18 +21,13 @@ from fmrt.cli import main
 from fmrt.embedding.engine import Engine
 from fmrt.embedding.tuning import load_tuning
 from fmrt.errors import BundleCorruptError, VerificationError
-from fmrt.session.creation import session_options
-from fmrt.session.device import Device, DeviceSession
-from fmrt.session.providers import CPU, cuda
-from fmrt.session.providers.cuda import Cuda
+from fmrt.session.providers import cuda
 
 from .conftest import MAX_LENGTH, TEXTS
+from .simulated_gpu import GPU, Fault, Simulated
 
-GPU = "Simulated GPU"
 PLAIN, STANDARD, CONTRIB = "plain", "Attention", "MultiHeadAttention"
-# Which rows a kernel gives wrong, by the lengths of its texts and the length that they are padded
-# to. Each is a kind that was seen on a GPU, or may be.
-Fault = Callable[[np.ndarray, int], np.ndarray]
+# Each is a kind that was seen on a GPU, or may be.
 LONG = MAX_LENGTH - 2
 FAULTS: dict[str, Fault] = {
     "short keys": lambda lengths, _: lengths <= 3,
@@ -48,45 +41,6 @@ FAULTS: dict[str, Fault] = {
     "the last of many": lambda lengths, _: np.arange(len(lengths)) > 200,
     "many of mixed lengths": lambda lengths, width: (len(lengths) > 32) & (lengths < width),
 }
-
-
-class Simulated(Cuda):
-    """CUDA on the CPU's memory.
-
-    Attributes:
-        faults: What goes wrong, by a graph's file.
-        seconds: How long a batch takes, by a graph's file.
-        model: The model of the GPU.
-    """
-
-    def __init__(self) -> None:
-        super().__init__("cuda", "CPUExecutionProvider", "")
-        self.faults: dict[str, Fault] = {}
-        self.seconds: dict[str, float] = {}
-        self.model: str | None = GPU
-
-    def problem(self) -> None:
-        """It is there."""
-
-    def device_names(self) -> list[str]:
-        return ["cuda:0"]
-
-    def device_model(self, _: int) -> str | None:
-        return self.model
-
-    def open(self, path: Path, output: str, *_: object) -> DeviceSession:
-        session = DeviceSession(CPU.start(path, session_options()), output, Device("cpu", 0))
-        run, name = session.run, path.name
-
-        def faulty(feeds: Mapping[str, np.ndarray]) -> np.ndarray:
-            time.sleep(self.seconds.get(name, 0))
-            vectors, mask = run(feeds), feeds["attention_mask"]
-            if name in self.faults:
-                vectors[self.faults[name](mask.sum(axis=1), mask.shape[1])] += 1
-            return vectors
-
-        session.run = faulty
-        return session
 
 
 @pytest.fixture

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from pathlib import Path
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 
 from fmrt.bundle.bundle import Bundle
@@ -16,6 +19,9 @@ from fmrt.measure.calibration import best
 from fmrt.measure.peak import Bound, PeakFlops
 from fmrt.measure.product_graph import product_graph
 from fmrt.session.flops import count_products, fit
+from fmrt.session.providers import cuda
+
+from .simulated_gpu import Simulated
 
 
 def write_products(path: Path) -> None:
@@ -176,3 +182,33 @@ def test_tune_leaves_what_later_runs_use(tiny_bundle: Path, tmp_path, monkeypatc
     tuned = load_tuning(Bundle.open(tiny_bundle).variant(None, "cpu"))
     assert tuned != Tuning()
     assert str(tmp_path) in capsys.readouterr().out
+
+
+def test_bench_says_how_busy_a_gpu_is(tiny_bundle: Path, tmp_path, monkeypatch, capsys) -> None:
+    """The GPU is simulated, and so is the program that says how busy it is."""
+    monkeypatch.setattr(cuda, "PROVIDER", Simulated())
+    monkeypatch.setattr("fmrt.measure.gpu.SIZE", 64)
+    monkeypatch.setattr("fmrt.measure.gpu.TURN", 0.001)
+    monkeypatch.setattr("fmrt.measure.benchmark._flops", lambda *_: (np.ones(1), [(8, 8, 8)]))
+    program = tmp_path / "nvidia-smi"
+    program.write_text('#!/bin/sh\n[ "$1" = --id=0000:65:00.0 ] && echo 80 && sleep 60\n')
+    program.chmod(0o755)
+    monkeypatch.setattr("fmrt.measure.benchmark._embed", lambda *_: time.sleep(0.3) or 0.3)
+    command = ["bench", str(tiny_bundle), "--provider", "cuda", "--items", "20", "--rounds", "1"]
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert "Simulated GPU, busy: 80%" in said
+    assert "float32 product of 64" in said
+    monkeypatch.setenv("PATH", "")
+    assert main([*command, "--json", "-"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["gpu"], found["gpu_busy"]) == ("Simulated GPU", None)
+    assert 0 < found["peak_fraction"] < 1
+
+
+def test_a_product_in_half_precision_is_numpys() -> None:
+    x = np.arange(6, dtype=np.float16).reshape(2, 3)
+    weights = np.arange(12, dtype=np.float16).reshape(3, 4)
+    session = ort.InferenceSession(product_graph(weights), providers=["CPUExecutionProvider"])
+    assert np.array_equal(session.run(None, {"x": x})[0], x @ weights)

@@ -29,6 +29,8 @@ class Provider:
         tuned: Whether ``fmrt tune`` measures it.
         checks_batches: Whether its kernels are chosen by a batch's shape, so that a check takes
             batches of several shapes.
+        memory: ONNX Runtime's name of its devices' memory; None where that is the host's.
+        records_graphs: Whether sessions can record CUDA graphs.
         disabled: ONNX Runtime's fusions that are slower than what they replace.
     """
 
@@ -36,6 +38,8 @@ class Provider:
     on_host = False
     tuned = False
     checks_batches = False
+    records_graphs = False
+    memory: str | None = None
     disabled: tuple[str, ...] = ()
 
     def __init__(self, name: str, ort_name: str, install: str) -> None:
@@ -62,6 +66,10 @@ class Provider:
 
     def device_model(self, device: int) -> str | None:  # noqa: ARG002
         """The model of a device whose kernels differ by it; None where that is not known."""
+        return None
+
+    def device_address(self, device: int) -> str | None:  # noqa: ARG002
+        """How the driver's own tools call a device; None where they do not."""
         return None
 
     def options(self, device: int, wanted: DeviceOptions) -> dict[str, str]:  # noqa: ARG002

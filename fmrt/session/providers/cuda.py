@@ -6,7 +6,12 @@ from fmrt.session.base import Session
 from fmrt.session.creation import session_options
 from fmrt.session.device import Device, DeviceSession
 from fmrt.session.device_options import DeviceOptions
-from fmrt.session.diagnosis import cuda_device_count, cuda_device_model, load_problem
+from fmrt.session.diagnosis import (
+    cuda_device_address,
+    cuda_device_count,
+    cuda_device_model,
+    load_problem,
+)
 from fmrt.session.providers.base import Provider
 from fmrt.system.archive import BundleFile
 
@@ -23,6 +28,8 @@ class Cuda(Provider):
     precisions = ("fp16", "fp32")
     tuned = True
     checks_batches = True
+    records_graphs = True
+    memory = "cuda"
     library = "onnxruntime_providers_cuda"
 
     def problem(self) -> str | None:
@@ -36,6 +43,10 @@ class Cuda(Provider):
     def device_model(self, device: int) -> str | None:
         """The GPU's name, as its driver says it."""
         return cuda_device_model(device)
+
+    def device_address(self, device: int) -> str | None:
+        """The GPU's place on the PCI bus: ``nvidia-smi`` counts otherwise than CUDA."""
+        return cuda_device_address(device)
 
     @property
     def counting(self) -> str:
@@ -69,7 +80,9 @@ class Cuda(Provider):
         """A session whose inputs and outputs are bound to the device's memory."""
         del intra_op_threads  # no core computes
         session = self.start(path, session_options(), device, wanted)
-        return DeviceSession(session, output, Device("cuda", device), graphs=wanted.cuda_graphs)
+        return DeviceSession(
+            session, output, Device("cuda", device), graphs=bool(wanted.cuda_graphs)
+        )
 
 
 PROVIDER = Cuda("cuda", "CUDAExecutionProvider", INSTALL_CUDA)

@@ -15,6 +15,7 @@ class TensorRt(Cuda):
     """CUDA's devices and memory, and a cache of engines in the user's cache directory."""
 
     tuned = False
+    records_graphs = False
     library = "onnxruntime_providers_tensorrt"
 
     def options(self, device: int, wanted: DeviceOptions) -> dict[str, str]:
