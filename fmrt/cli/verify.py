@@ -111,4 +111,5 @@ def _row(report: ParityReport) -> tuple[str, ...]:
     verdict = "ok" if report.passed else "FAILED" if report.error is None else "DOES NOT RUN"
     items = f"{report.items:,}"
     cells = parity_cells(report.parity if report.error is None else None)
-    return (report.variant, report.modality, report.provider, items, *cells, verdict)
+    name = report.variant if report.form is None else f"{report.variant}, {report.form}"
+    return (name, report.modality, report.provider, items, *cells, verdict)

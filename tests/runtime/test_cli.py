@@ -592,7 +592,7 @@ def test_results_for_programs(tiny_bundle, place, capsys, expected):
     assert (found["passed"], found["recorded"], found["bundle"]) == (True, [], str(tiny_bundle))
     (report,) = found["reports"]
     assert set(report) == {
-        *("variant", "modality", "provider", "items", "passed", "error"),
+        *("variant", "modality", "provider", "items", "passed", "error", "form"),
         *("max_abs_error", "mean_cosine", "min_cosine"),
     }
     assert report["mean_cosine"] == pytest.approx(1)
