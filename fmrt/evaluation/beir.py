@@ -142,7 +142,10 @@ def _judged(files: Sequence[Path], reading: Reading) -> dict[str, dict[str, floa
             if not math.isfinite(gain):
                 reading.bad(file, BadRecord(record.number, f"score {record.kept[_SCORE]!r}"))
                 continue
-            found.setdefault(str(record.value), {})[str(record.kept[_DOCUMENT])] = gain
+            query, document = str(record.value), str(record.kept[_DOCUMENT])
+            if found.setdefault(query, {}).setdefault(document, gain) != gain:
+                problem = f"judges {document!r} for {query!r} once more, with another score"
+                reading.bad(file, BadRecord(record.number, problem))
     return found
 
 

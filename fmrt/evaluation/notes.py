@@ -4,13 +4,29 @@ from __future__ import annotations
 
 import numpy as np
 
-from fmrt.evaluation.dataset import ITEMS, LABELLED, Dataset, first_of_equals
+from fmrt.evaluation.dataset import (
+    DOCUMENTS,
+    FIRST,
+    ITEMS,
+    LABELLED,
+    PAIRS,
+    QUERIES,
+    RETRIEVAL,
+    SECOND,
+    Dataset,
+    Side,
+    first_of_equals,
+)
 
 _MOST_SHOWN = 3
 
 
 def notes_on(data: Dataset) -> list[str]:
     """Equal items, leakage between splits, labels that contradict, and classes that are alone."""
+    if data.kind == PAIRS:
+        return _equal_pairs(data)
+    if data.kind == RETRIEVAL:
+        return [line for name in (DOCUMENTS, QUERIES) for line in _equal(data.sides[name], name)]
     if data.kind != LABELLED:
         return []
     first = first_of_equals(data.sides[ITEMS])
@@ -23,6 +39,33 @@ def notes_on(data: Dataset) -> list[str]:
     if data.labels is not None:
         found += _classes(data, first, again)
     return found
+
+
+def _equal(side: Side, name: str) -> list[str]:
+    first = first_of_equals(side).tolist()
+    again = [i for i, one in enumerate(first) if i != one]
+    shown = _listed([f"{side.places[i]} = {side.places[first[i]]}" for i in again], quote=False)
+    return [f"{len(again):,} {name} are equal to one before: {shown}"] if again else []
+
+
+def _equal_pairs(data: Dataset) -> list[str]:
+    """Pairs that are there already, and those of them with another score."""
+    sides = [first_of_equals(data.sides[name]).tolist() for name in (FIRST, SECOND)]
+    seen: dict[tuple[int, int], int] = {}
+    first = [seen.setdefault(pair, i) for i, pair in enumerate(zip(*sides, strict=True))]
+    again = [i for i, one in enumerate(first) if i != one]
+    scores = data.scores
+    torn = [i for i in again if scores is not None and scores[i] != scores[first[i]]]
+    places = data.sides[FIRST].places
+    return [
+        f"{len(rows):,} {what}: "
+        + _listed([f"{places[i]} = {places[first[i]]}" for i in rows], quote=False)
+        for rows, what in (
+            (again, "pairs are equal to one before"),
+            (torn, "equal pairs have other scores"),
+        )
+        if rows
+    ]
 
 
 def _leaks(data: Dataset, first: np.ndarray) -> list[str]:

@@ -410,6 +410,21 @@ def test_what_is_wrong_with_labels_and_splits_is_named(tmp_path: Path) -> None:
     assert any("1 items of the split 'validation' are not used" in line for line in data.choices)
 
 
+def test_what_is_wrong_with_pairs_and_judgements_is_named(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    rows = [("cat", "dog", 1), ("a", "the", 0), ("cat", "dog", 1), ("a", "the", 2)]
+    path = write_csv(tmp_path / "p.csv", "sentence1,sentence2,score", rows)
+    notes = notes_on(load_dataset(path, ["text"]))
+    assert notes[0].startswith("2 pairs are equal to one before: record 4 = record 2")
+    assert notes[1:] == ["1 equal pairs have other scores: record 5 = record 3"]
+    root = write_beir(tmp_path / "beir", "q1\td1\t1\nq1\td1\t1\nd2\td3\t2\nq1\td1\t0\n")
+    assert "record 5: judges 'd1' for 'q1' once more" in error_of(tiny_bundle, root)
+    equal = [(f"cat {'on' * (i % 2)}"[:3], "ab"[i % 2]) for i in range(8)]
+    found = fmrt.evaluate(tiny_bundle, write_csv(tmp_path / "e.csv", "text,label", equal))
+    assert found.models[0].measure("clustering", "V-measure").value == 0
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

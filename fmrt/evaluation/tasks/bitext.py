@@ -12,6 +12,7 @@ from fmrt.evaluation.dataset import FIRST, PAIRS, SECOND, Dataset, first_of_equa
 from fmrt.evaluation.measures import mean_of
 from fmrt.evaluation.neighbours import Vectors, nearest, unit
 from fmrt.evaluation.tasks._base import Embedded, Found, Task
+from fmrt.words import count
 
 _LEAST = 2
 
@@ -41,7 +42,7 @@ def _problem(data: Dataset, _: Sequence[str]) -> str | None:
     if data.scores is not None:
         return "its pairs have scores, and need not be translations"
     n = len(data.sides[FIRST].items)
-    return None if n >= _LEAST else f"it has {n} pair, and two are the least"
+    return None if n >= _LEAST else f"it has {count(n, 'pair')}, and two are the least"
 
 
 BITEXT = Task(

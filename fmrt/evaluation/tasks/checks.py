@@ -13,6 +13,7 @@ from fmrt.evaluation.dataset import DOCUMENTS, FIRST, ITEMS, PAIRS, SECOND, Data
 from fmrt.evaluation.measures import Measure, constant, mean_of
 from fmrt.evaluation.neighbours import Vectors, nearest, unit
 from fmrt.evaluation.tasks._base import Embedded, Found, Task
+from fmrt.words import count
 
 _LEAST = 3
 _NEIGHBOURS = 10
@@ -158,7 +159,7 @@ def _side(data: Dataset) -> str:
 
 def _problem(data: Dataset, _: Sequence[str]) -> str | None:
     n = len(data.sides[_side(data)].items)
-    return None if n >= _LEAST else f"it has {n} items, and three are the least"
+    return None if n >= _LEAST else f"it has {count(n, 'item')}, and three are the least"
 
 
 CHECKS = Task(

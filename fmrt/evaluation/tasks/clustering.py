@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,7 +24,10 @@ def _run(embedded: Embedded) -> Found:
     true, k = embedded.data.targets, len(embedded.data.classes)
     vectors = unit(embedded.vectors[ITEMS])
     model = KMeans(k, n_init=_STARTS, random_state=embedded.settings.seed)
-    return Found(clustering_measures(true, model.fit_predict(vectors)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that there are fewer different vectors than classes
+        clusters = model.fit_predict(vectors)
+    return Found(clustering_measures(true, clusters))
 
 
 def clustering_measures(true: Rows, clusters: Rows) -> list[Measure]:

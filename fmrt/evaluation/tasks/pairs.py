@@ -13,6 +13,7 @@ from fmrt.evaluation.dataset import FIRST, PAIRS, SECOND, Dataset
 from fmrt.evaluation.measures import Measure
 from fmrt.evaluation.neighbours import unit
 from fmrt.evaluation.tasks._base import Embedded, Found, Task
+from fmrt.words import count
 
 Values = NDArray[np.float64]
 _LEAST = 3
@@ -61,7 +62,7 @@ def _problem(data: Dataset, _: Sequence[str]) -> str | None:
     if data.scores is None:
         return "its pairs have no scores"
     if len(data.scores) < _LEAST:
-        return f"it has {len(data.scores)} pairs, and three are the least"
+        return f"it has {count(len(data.scores), 'pair')}, and three are the least"
     if np.ptp(data.scores) == 0:
         return f"all its scores are {data.scores[0]:g}"
     return None
