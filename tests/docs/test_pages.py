@@ -17,10 +17,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from nbclient import NotebookClient
 from packaging.requirements import Requirement
 
 import dev
 from dev import binaries
+from docs.notebooks import GUIDES, notebook
 from fmrt.cli._program import make_parser
 from tests.docs.reading import (
     PAGES,
@@ -53,9 +55,11 @@ def of_pages(function):
 
 
 def pages_that_run() -> Iterator[object]:
-    """Pages, and whether they are slow."""
+    """Pages, and whether they are slow; guides are notebooks, and run as such."""
     for page in PAGES:
-        if any(block.language in RUN and not block.reason for block in blocks(page)):
+        if page.parent != GUIDES and any(
+            block.language in RUN and not block.reason for block in blocks(page)
+        ):
             marks = [] if page.stem in FAST else [pytest.mark.slow]
             yield pytest.param(page, id=page.stem, marks=marks)
 
@@ -79,6 +83,18 @@ def test_blocks_run_as_they_are_written(page: Path, tmp_path: Path) -> None:
         environment = reader(hub, tmp_path)
         for block in todo:
             run(block, tmp_path, environment)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", sorted(GUIDES.glob("*.md")), ids=lambda page: page.stem)
+def test_a_guide_runs_as_a_notebook(page: Path, tmp_path: Path) -> None:
+    made = notebook(page)
+    assert len([cell for cell in made.cells if cell.cell_type == "code"]) == len(list(blocks(page)))
+    client = NotebookClient(made, timeout=600, resources={"metadata": {"path": str(tmp_path)}})
+    with FakeHub().running() as hub:
+        client.execute(env=reader(hub, tmp_path))
+    outputs = [output for cell in made.cells for output in cell.get("outputs", ())]
+    assert any("image/png" in output.get("data", ()) for output in outputs), "it shows plots"
 
 
 @pytest.mark.slow
