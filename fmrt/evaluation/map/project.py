@@ -58,7 +58,9 @@ def project(vectors: Vectors, method: str = "pca", seed: int = 0) -> Plane:
         raise DataError(f"{method} needs at least {_LEAST} items, and there are {len(vectors)}")
     learned = _tsne(vectors, seed) if method == "tsne" else _umap(len(vectors), seed)
     shorter = principal(vectors, _BEFORE)[0] if vectors.shape[1] > _BEFORE else vectors
-    found = np.asarray(learned.fit_transform(shorter), np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that equal vectors have no axes to begin with
+        found = np.asarray(learned.fit_transform(shorter), np.float32)
     name = "t-SNE" if method == "tsne" else "UMAP"
     return Plane(found, (f"{name} 1", f"{name} 2"))
 
