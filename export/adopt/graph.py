@@ -15,6 +15,7 @@ from fmrt.bundle.checked import place_inside
 from fmrt.errors import BundleCorruptError, ExportError, quoted, said
 from fmrt.export.graph_file import EXTERNAL_DATA_BYTES
 from fmrt.export.loading.directory import check_regular
+from fmrt.export.quiet import quiet
 from fmrt.session.onnx_files import MalformedGraphError, external_locations
 
 STATES, EMBEDDING = "last_hidden_state", "sentence_embedding"
@@ -96,7 +97,8 @@ def _loaded(path: Path, root: Path) -> ir.Model:
         place_inside(root, str(path.relative_to(root)))
         for location in external_locations(path):
             _check_place(path, root, location)
-        model = ir.load(path)
+        with quiet():  # what is wrong with a graph, ONNX Runtime says
+            model = ir.load(path)
         if _bytes(model) < EXTERNAL_DATA_BYTES:
             ir.external_data.load_to_model(model)
     except BundleCorruptError as e:

@@ -110,7 +110,8 @@ def quantize_bundle(
     given = None if calibration is None else Path(calibration)
     items = {tower.modality: _items(tower.modality, given, say) for tower in towers}
     goal = Goal((min_cosine,) if judge is None else LADDER, judge)
-    _add_all(path, [form for name in names for form in SCHEMES[name]], items, goal, say)
+    with np.errstate(all="ignore"):  # weights that overflow give a variant that is refused
+        _add_all(path, [form for name in names for form in SCHEMES[name]], items, goal, say)
     return Bundle.open(path)
 
 

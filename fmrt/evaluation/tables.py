@@ -83,13 +83,11 @@ def file_table(source: str, modality: str) -> Table:
 def _meaning(features: Mapping[str, Any]) -> tuple[dict[str, list[str]], dict[str, str]]:
     """Names of classes, and modalities, by column, as Hugging Face's library states them."""
     known = {name: one for name, one in features.items() if isinstance(one, dict)}
+    kinds = {name: str(one.get("_type")) for name, one in known.items()}
+    names = {name: one.get("names") for name, one in known.items() if kinds[name] == "ClassLabel"}
     return (
-        {
-            name: [str(label) for label in one.get("names") or ()]
-            for name, one in known.items()
-            if one.get("_type") == "ClassLabel"
-        },
-        {n: _KINDS[one["_type"]] for n, one in known.items() if one.get("_type") in _KINDS},
+        {name: list(map(str, own)) if isinstance(own, list) else [] for name, own in names.items()},
+        {name: _KINDS[kind] for name, kind in kinds.items() if kind in _KINDS},
     )
 
 

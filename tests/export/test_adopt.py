@@ -97,6 +97,17 @@ def test_other_weights_are_refused(model: Path, graph, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_a_graph_with_an_input_that_it_lacks_is_refused_in_one_line(
+    model: Path, graph, tmp_path: Path, capsys
+) -> None:
+    del graph.graph.input[-1]
+    place = lay_out(tmp_path / "in", model, graph)
+    assert main(["adopt", str(place), str(tmp_path / "out")]) == 1
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1
+    assert "ONNX Runtime does not load the graph" in said
+
+
 def test_without_weights_every_command_says_unverified(
     model: Path, graph, tmp_path: Path, capsys
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fmrt.errors import DataError
+from fmrt.errors import DataError, FmrtError
 from fmrt.evaluation import Columns, Dataset, load_dataset
 from fmrt.evaluation.dataset import DOCUMENTS, ITEMS, QUERIES
 from fmrt.evaluation.layout import is_program
@@ -60,6 +61,31 @@ def test_what_save_to_disk_wrote_is_read_with_its_splits_and_names(
     is_whole(data, None)
     own.save_to_disk(tmp_path / "one", num_shards=3)
     is_whole(load_dataset(tmp_path / "one", ["text"]), None)
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "why"),
+    [
+        # The offset of the second text: Arrow would read two GB before the first one.
+        (
+            "data-00000-of-00001.arrow",
+            np.int32([0, 5, 10]).tobytes(),
+            np.int32([0, -(2**31), 10]).tobytes(),
+            "non-monotonic",
+        ),
+        ("dataset_info.json", b'"names": [', b'"names": 1, "x": [', "it has no label"),
+        ("dataset_info.json", b'"_type": "Value"', b'"_type": ["Value"]', None),
+    ],
+)
+def test_what_a_saved_data_set_says_of_itself_is_not_believed(
+    tmp_path: Path, name: str, old: bytes, new: bytes, why: str | None
+) -> None:
+    texts().save_to_disk(tmp_path / "d")
+    file = tmp_path / "d" / name
+    assert old in file.read_bytes()
+    file.write_bytes(file.read_bytes().replace(old, new, 1))
+    with contextlib.nullcontext() if why is None else pytest.raises(FmrtError, match=why):
+        load_dataset(tmp_path / "d", ["text"])
 
 
 @pytest.mark.parametrize("modalities", [["image"], ["text", "image"]])

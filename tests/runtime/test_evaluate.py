@@ -353,6 +353,11 @@ def test_one_class_is_said_and_named_tasks_fail(tiny_bundle: Path, tmp_path: Pat
     assert [t.task for t in found.models[0].tasks] == ["checks"]
 
 
+def test_labels_alone_are_nothing_to_embed(tiny_bundle: Path, tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "d.csv", "label", [("cat",), ("dog",)])
+    assert "no column to embed next to" in error_of(tiny_bundle, path)
+
+
 @pytest.mark.parametrize("value", ["", None, float("nan")])
 def test_a_missing_label_is_an_error_or_left_out_and_named(
     tiny_bundle: Path, tmp_path: Path, value: object
