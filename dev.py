@@ -9,6 +9,8 @@ python3 dev.py check    lint, types, import layers
 python3 dev.py docs     the documentation site, into build/docs; a dead link fails
 python3 dev.py attack   the fuzzers, see tests/attack/fuzz.py, and what they found: attack [SECONDS]
                         [NAMES], each for 60 seconds, all or those of tests/attack/test_NAME.py
+python3 dev.py compat   other libraries embed with a bundle, and the table of docs/compatibility.md;
+                        compat BUNDLE for one with q8 that is there already
 python3 dev.py bench    the benchmarks, and the tables and plot from them; names of suites,
                         as in benchmarks/suites/test_NAME.py, run these alone; bench peers
                         compares with other runtimes, in environments under build/peers
@@ -46,6 +48,7 @@ def main() -> int:
         "check": check,
         "docs": docs,
         "attack": attack,
+        "compat": compat,
         "bench": bench,
     }
     name = sys.argv[1] if len(sys.argv) > 1 else ""
@@ -128,6 +131,11 @@ def lay_out(place: Path) -> None:
 def docs() -> None:
     """Build the documentation site; a link to what is not there, or a docstring's error, fails."""
     run(python(), "-m", "sphinx", "-W", "--keep-going", "-q", "docs", "build/docs")
+
+
+def compat(*arguments: str) -> None:
+    """Try a bundle in other libraries, each in an environment of its own under build/compat."""
+    run(python(), "-m", "compat", *arguments)
 
 
 def bench(*suites: str) -> None:
