@@ -121,7 +121,9 @@ def _candidates(bundle: Bundle, modality: str, quality: float | None) -> Iterato
             continue
         precisions = {v.precision: None for v in variants if v.provider in ("any", name)}
         for precision in sorted(precisions, key=lambda precision: precision != equal):
-            variant = bundle.variant(precision, name, modality).name
+            # The one made for the provider: its name may be another than the precision's.
+            fits = (v for v in variants if v.provider in ("any", name) and v.precision == precision)
+            variant = min(fits, key=lambda v: (v.provider == "any", v.packed)).name
             unequal = precision != equal and quality is None
             why = f"{precision} is not {equal}: --quality admits it" if unequal else None
             yield Candidate(name, variant, precision, refused=why)

@@ -71,14 +71,16 @@ def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Fake:
 
 @pytest.fixture
 def bundle(tiny_bundle: Path, tmp_path: Path) -> Path:
-    """A bundle with a variant in bf16, which only the fake provider computes."""
+    """A bundle with a CPU's variant, and one in bf16, which only the fake provider computes."""
     path = tmp_path / "bundle"
     shutil.copytree(tiny_bundle, path)
     manifest = Bundle.open(path).manifest
+    portable = manifest.variants[0]
+    own = dataclasses.replace(portable, name="fp32-cpu", provider="cpu")
     other = dataclasses.replace(
-        manifest.variants[0], name="bf16", provider="fake", precision="bf16", parity=None
+        portable, name="bf16", provider="fake", precision="bf16", parity=None
     )
-    dataclasses.replace(manifest, variants=(*manifest.variants, other)).write(path)
+    dataclasses.replace(manifest, variants=(portable, own, other)).write(path)
     return path
 
 
@@ -89,18 +91,19 @@ def loaded(bundle: Path, **options: object) -> tuple[str, str]:
 
 def test_the_fastest_is_used_until_something_is_named(fake, bundle, capsys) -> None:
     own = loaded(bundle)
-    assert own[0] == "cpu"
+    assert own == ("cpu", "fp32-cpu")
     assert main(["tune", str(bundle), "--items", "8"]) == 0
     shown = capsys.readouterr().out
-    assert f"chosen for texts: {own[1]} on fake" in shown
+    assert "chosen for texts: fp32 on fake" in shown
+    assert "cpu       fp32-cpu" in shown
     assert "refused: bf16 is not fp32: --quality admits it" in shown
-    assert loaded(bundle) == ("fake", own[1])
+    assert loaded(bundle) == ("fake", "fp32")
     assert Model(str(bundle), {}).provider("text") == "fake"
     assert loaded(bundle, provider="cpu") == own
     assert loaded(bundle, variant=own[1]) == own
     assert loaded(bundle, low_memory=True) == own
     assert main(["info", str(bundle)]) == 0
-    assert f"{own[1]} on fake" in capsys.readouterr().out
+    assert "fp32 on fake" in capsys.readouterr().out
     assert main(["info", str(bundle), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["chosen"]["text"]["provider"] == "fake"
 
