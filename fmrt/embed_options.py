@@ -62,7 +62,8 @@ class EmbedOptions:
         normalize: True for unit length; default as the model does.
         precision: ``float32``, ``float16``, ``int8``, ``uint8``, or ``binary`` (sign bits, 8 per
             byte).
-        show_progress: A progress bar on standard error; default only on a terminal.
+        show_progress: A progress bar on standard error; default only on a terminal, and not for
+            one item.
         on_too_long: What happens to texts over ``max_length`` tokens: cut and warn, ``truncate``
             without a warning, or ``error``.
         dedupe: Remember the latest 64 MiB of vectors, so that an item that comes back is not
@@ -133,9 +134,10 @@ class EmbedOptions:
     )
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = field.metadata["check"](field.name, getattr(self, field.name))
-            object.__setattr__(self, field.name, value)
+        for name, check, default in _CHECKS:
+            value = getattr(self, name)
+            if value is not default:
+                object.__setattr__(self, name, check(name, value))
         if self.prompt is not None and self.prompt_name is not None:
             raise OptionError(
                 f"prompt={self.prompt!r} and prompt_name={self.prompt_name!r}; give one of them"
@@ -157,9 +159,10 @@ class EmbedOptions:
                 near = get_close_matches(name, NAMES, 1)
                 hint = f"; did you mean {near[0]!r}?" if near else ""
                 raise TypeError(f"{name!r} is no option of embedding{hint}")
-        return dataclasses.replace(self, **changes)
+        return EmbedOptions(**{**vars(self), **changes})
 
 
+_CHECKS = tuple((f.name, f.metadata["check"], f.default) for f in dataclasses.fields(EmbedOptions))
 NAMES = tuple(field.name for field in dataclasses.fields(EmbedOptions))
 # Options of the command line, by name.
 SHOWN: Mapping[str, Shown] = {

@@ -16,7 +16,7 @@ from fmrt.embed_options import DEFAULTS, EmbedOptions, takes_options
 from fmrt.embedding.choice import chosen
 from fmrt.embedding.engine import Engine
 from fmrt.embedding.items import items_of
-from fmrt.embedding.request import Request, make_request, with_prompt
+from fmrt.embedding.request import Request, for_texts, make_request
 from fmrt.embedding.stream import OnError, Truncation
 from fmrt.embedding.tuning import Tuning
 from fmrt.encode import DOCUMENT, QUERY, Encoding
@@ -122,6 +122,8 @@ class Embedder(Encoding):
         self._bundle = Bundle.opened(bundle, sha256, revision)
         self._lock = threading.Lock()
         self._engines: dict[str, Engine] = {}
+        # Queries come one by one, mostly with the same options.
+        self._latest: Request | None = None
         try:
             for name in self.manifest.modalities if modality is None else (modality,):
                 one, where = chosen(self._bundle, variant, provider, name)
@@ -258,8 +260,8 @@ class Embedder(Encoding):
 
         Arguments and errors are those of `embed`.
         """
-        options = options.but({"modality": "text", **changes})
-        return self.embed([text], with_prompt(self._bundle, options, QUERY))[0]  # type: ignore[no-any-return]
+        options = for_texts(self._bundle, options, changes, QUERY)
+        return self.embed([text], options)[0]  # type: ignore[no-any-return]
 
     @takes_options
     def embed_documents(
@@ -273,8 +275,7 @@ class Embedder(Encoding):
         ``passage`` and ``corpus`` are taken as other names for it, in that order. Arguments and
         errors are those of `embed`.
         """
-        options = options.but({"modality": "text", **changes})
-        return self.embed(texts, with_prompt(self._bundle, options, DOCUMENT))
+        return self.embed(texts, for_texts(self._bundle, options, changes, DOCUMENT))
 
     def token_count(
         self,
@@ -399,7 +400,11 @@ class Embedder(Encoding):
     def _request(self, options: EmbedOptions, first: Sequence[object]) -> tuple[Engine, Request]:
         """The engine for items of which ``first`` holds the first, and what it is asked for."""
         engine = self._engine(options.modality, first)
-        return engine, make_request(self._bundle, options, engine.tower.modality)
+        latest = self._latest
+        if latest is None or latest.options is not options or latest.tower is not engine.tower:
+            latest = make_request(self._bundle, options, engine.tower.modality)
+            self._latest = latest
+        return engine, latest
 
     def _vectors(
         self,

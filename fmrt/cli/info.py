@@ -31,7 +31,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "nodes that run on it. Without a bundle, say what a report of a problem needs: versions, "
         "the processor and its cores, memory, and what chooses kernels.",
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, needs="fmrt.bundle.bundle")
     parser.add_argument(
         "bundle", metavar="BUNDLE", nargs="?", help="a bundle's directory, or its hub id"
     )

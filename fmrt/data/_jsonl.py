@@ -9,8 +9,8 @@ from itertools import chain, islice
 from fmrt.data._columns import TEXT, Columns, Wanted, kind, pick
 from fmrt.data._json_values import MOST_CHARACTERS, values
 from fmrt.data._records import BadRecord, Record, cell_bytes
-from fmrt.data._source import empty, line_problem, numbered_lines
-from fmrt.system.limits import Limits, structure_problem
+from fmrt.data._source import LongLine, empty, line_problem, numbered_lines
+from fmrt.system.limits import SMALL_LINE, Limits, structure_problem
 from fmrt.words import one_line
 
 Row = tuple[int, dict[str, object]]
@@ -34,7 +34,10 @@ def read_jsonl(source: str, wanted: Wanted) -> Iterator[Record | BadRecord]:
     columns = Columns(wanted.column or TEXT, wanted.keep)
     if found:
         columns = pick(source, found, wanted, _inner(head))
-    return (_record(row, columns) for row in chain(_taken(head), rows))
+    return (
+        row if isinstance(row, BadRecord) else columns.record(*row)
+        for row in chain(_taken(head), rows)
+    )
 
 
 def _first(rows: Iterator[Row | BadRecord], limits: Limits) -> list[Row | BadRecord]:
@@ -90,12 +93,10 @@ def _spans_lines(head: Sequence[tuple[int, bytes]], limits: Limits) -> bool:
     return len(head) == 1
 
 
-def _record(row: Row | BadRecord, columns: Columns) -> Record | BadRecord:
-    return row if isinstance(row, BadRecord) else columns.record(*row)
-
-
 def _parse(number: int, line: bytes, bare: str, limits: Limits) -> Row | BadRecord:
-    if problem := line_problem(line, limits):
+    if (len(line) >= SMALL_LINE or type(line) is LongLine) and (
+        problem := line_problem(line, limits)
+    ):
         return BadRecord(number, problem)
     try:
         value = json.loads(line.decode())

@@ -5,7 +5,7 @@ A page is decompressed as a whole, so a file of a few kilobytes may take gigabyt
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
@@ -76,8 +76,13 @@ class PageSizes:
         """How many values the columns have, as the footer states: pyarrow reads no more of them."""
         return sum(chunk.values for group in self._groups for chunk in group.values())
 
-    def largest_value(self, group: int) -> int:
+    def largest_value(self, group: int, shared: Collection[str] = (), most: int = 0) -> int:
         """Bytes of about the largest value that a row group has in the columns.
+
+        Args:
+            group: The row group.
+            shared: Columns of which a value is in memory once, in however many rows it stands.
+            most: The bytes of a dictionary of these whose values may be there all at once.
 
         Raises:
             DataError: A page would take too much memory, or has no header that can be read.
@@ -87,7 +92,9 @@ class PageSizes:
             for index, chunk in self._groups[group].items():
                 for page in _pages(self._source, stream, chunk):
                     self._check(page, self._columns[index])
-                    largest = max(largest, page.value_bytes)
+                    once = page.dictionary and self._columns[index].path in shared
+                    if not once or page.unpacked > most:
+                        largest = max(largest, page.value_bytes)
         return largest
 
     def _check(self, page: Page, column: parquet.ColumnSchema) -> None:

@@ -24,6 +24,8 @@ _BATCH_ROWS = 1024
 _BUFFER_BYTES = 1 << 20
 # The bytes of a batch of values, which are in memory twice: in Arrow, and in Python.
 _BATCH_BYTES = 1 << 25
+# Values of a dictionary are read at once with those between them, if these are so many for each.
+_MOST_BETWEEN = 8
 # What pyarrow raises at a value that Python has not: a date, a time zone, bytes that are no text.
 _NO_VALUE = (ArithmeticError, LookupError, ValueError)
 _BYTES = "bytes"
@@ -67,7 +69,7 @@ def read_parquet(source: str, wanted: Wanted) -> Iterator[Record | BadRecord]:
             source, buffer_size=_BUFFER_BYTES, read_dictionary=shared
         )
     decode = wanted.modality == TEXT and not _is_text(found)
-    return peeked(source, _records(source, file, columns, names, decode, wanted.limits))
+    return peeked(source, _records(source, file, columns, names, shared, decode, wanted.limits))
 
 
 def _stored(kind: pa.DataType) -> pa.DataType:
@@ -103,23 +105,32 @@ def _records(
     file: parquet.ParquetFile,
     columns: Columns,
     names: set[str],
+    shared: list[str],
     decode: bool,
     limits: Limits,
 ) -> Iterator[Record | BadRecord]:
     own = set(file.schema_arrow.names)
     # Only the fields of a struct that are in use are read.
     tops = {name if name in own else name.partition(".")[0] for name in names}
-    done = 0
+    done, most = 0, limits.line_bytes
     with reading_parquet(source), file:
         sizes = PageSizes(source, file, names, limits)
         for group in range(file.num_row_groups):
-            rows = max(1, min(_BATCH_ROWS, _BATCH_BYTES // sizes.largest_value(group)))
+            largest = sizes.largest_value(group, shared, _BATCH_BYTES)
+            rows = max(1, min(_BATCH_ROWS, _BATCH_BYTES // largest))
             for batch in file.iter_batches(rows, row_groups=[group], columns=sorted(names)):
                 values = {name: values_of(batch.column(name)) for name in tops}
-                for row in zip(*values.values(), strict=True):
+                readable = not any(
+                    Unreadable in set(map(type, column)) for column in values.values()
+                )
+                for fields in zip(*values.values(), strict=True):
                     done += 1
-                    record = _record(done, dict(zip(values, row, strict=True)), columns, decode)
-                    yield _checked(record, columns.value, limits)
+                    row = dict(zip(values, fields, strict=True))
+                    value = row.get(columns.value)
+                    if readable and type(value) is str and len(value) <= most:  # nearly every one
+                        yield columns.record(done, row)
+                    else:
+                        yield _checked(_record(done, row, columns, decode), columns.value, limits)
 
 
 def _checked(record: Record | BadRecord, name: str, limits: Limits) -> Record | BadRecord:
@@ -161,19 +172,27 @@ def values_of(array: pa.Array) -> list[object]:
     """Return the values of ``array``; one bad value does not spoil the others."""
     if pyarrow().types.is_dictionary(array.type):
         places = array.indices.to_pylist()
-        # Not by take, for which pyarrow would import all that computes.
-        size = len(array.dictionary)
-        found = {
-            place: _value(array.dictionary[place])
-            if 0 <= place < size
-            else Unreadable("beyond its column's dictionary")
-            for place in set(places) - {None}
-        }
+        found = _looked_up(array.dictionary, set(places) - {None})
         return [None if place is None else found[place] for place in places]
     try:
         return list(array.to_pylist())
     except _NO_VALUE:
         return [_value(scalar) for scalar in array]
+
+
+def _looked_up(dictionary: pa.Array, places: set[int]) -> dict[int, object]:
+    """Some values of a dictionary, by their places."""
+    found: dict[int, object] = {}
+    inside = sorted(place for place in places if 0 <= place < len(dictionary))
+    part = dictionary[inside[0] : inside[-1] + 1] if inside else dictionary[:0]
+    if len(part) <= _MOST_BETWEEN * len(inside) and part.nbytes <= _BATCH_BYTES:
+        found.update(enumerate(values_of(part), inside[0] if inside else 0))
+    else:
+        # Not by take, for which pyarrow would import all that computes.
+        found.update((place, _value(dictionary[place])) for place in inside)
+    for place in places - found.keys():
+        found[place] = Unreadable("beyond its column's dictionary")
+    return found
 
 
 def _value(scalar: pa.Scalar) -> object:

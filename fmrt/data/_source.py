@@ -16,7 +16,7 @@ from typing import IO, TypeVar, cast
 from fmrt.data._text import NotTextError, as_utf8, unpacked
 from fmrt.errors import DataError
 from fmrt.system.file_kind import unusual_kind
-from fmrt.system.limits import DEFAULT, HINT, SMALL_LINE, Limits, megabytes, structure_problem
+from fmrt.system.limits import DEFAULT, HINT, Limits, megabytes, structure_problem
 from fmrt.words import STDIN, one_line, shown
 
 GZIP = b"\x1f\x8b"
@@ -116,8 +116,6 @@ def _allowed(line: bytes, most: int) -> bytes:
 
 def line_problem(line: bytes, limits: Limits) -> str | None:
     """Why a line of JSON or CSV cannot be read; None if it can."""
-    if len(line) < SMALL_LINE and not isinstance(line, LongLine):
-        return None
     return line.decode() if isinstance(line, LongLine) else structure_problem(line, limits)
 
 

@@ -90,7 +90,7 @@ class Postprocess(NamedTuple):
 
     def shape(self, vectors: Vectors) -> Vectors:
         """The cut and normalized vectors, still float32."""
-        cut = vectors[..., : self.dim]
+        cut = vectors if vectors.shape[-1] == self.dim else vectors[..., : self.dim]
         if not self.normalize:
             return cut
         # 1e-12 is torch.nn.functional.normalize's guard against a zero vector.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from fmrt.bundle.bundle import Bundle
 from fmrt.bundle.manifest import TextInput, Tower
@@ -76,11 +76,19 @@ def prompt_text(tower: Tower, options: EmbedOptions) -> str:
     return tower.input.prompts[name]
 
 
-def with_prompt(bundle: Bundle, options: EmbedOptions, names: tuple[str, ...]) -> EmbedOptions:
-    """Options with the first of some prompts that the model has, where they name none."""
-    if options.prompt is not None or options.prompt_name is not None:
-        return options
-    return dataclasses.replace(options, prompt_name=first_prompt(bundle, names))
+def for_texts(
+    bundle: Bundle, options: EmbedOptions, changes: Mapping[str, Any], names: tuple[str, ...]
+) -> EmbedOptions:
+    """Options for texts, with the first of some prompts that the model has, where they name none.
+
+    Raises:
+        OptionError: A value of the changes is wrong, or the model takes no texts.
+        TypeError: There is no option of that name.
+    """
+    asked = {"modality": "text", **changes}
+    if all(asked.get(name, getattr(options, name)) is None for name in ("prompt", "prompt_name")):
+        asked["prompt_name"] = first_prompt(bundle, names)
+    return options.but(asked)
 
 
 def first_prompt(bundle: Bundle, names: tuple[str, ...]) -> str | None:

@@ -37,6 +37,8 @@ Calls = list[Callable[[], None]]
 
 # Items of a device's first window: some batches, which it computes while the next is prepared.
 FIRST_WINDOW = 256
+# Most components that are multiplied to see whether all are finite; BLAS takes threads for more.
+MOST_MULTIPLIED = 8192
 NOT_FINITE = "the model gives NaN or infinity for it; leave it out, or try another variant"
 
 
@@ -117,10 +119,9 @@ class Truncation:
     def add(self, encoded: Encoded) -> None:
         """Count one window."""
         self.items += len(encoded.lengths)
-        cut = encoded.untruncated > encoded.lengths
-        if cut.any():
-            self.cut += int(cut.sum())
-            self.longest = max(self.longest, int(encoded.untruncated[cut].max()))
+        if encoded.cut:
+            self.cut += len(encoded.cut)
+            self.longest = max(self.longest, *encoded.cut)
             self.counted = self.counted and encoded.counted
 
     def message(self, preprocess: Preprocessor) -> str:
@@ -157,7 +158,7 @@ class _Window(NamedTuple, Generic[T]):
         """
         vectors = self.deduplication.spread(self.vectors)
         entries, failure = self.entries, None
-        if not np.isfinite(vectors).all():
+        if not _all_finite(vectors):
             finite = np.array([np.isfinite(vector).all() for vector in vectors])
             errors = {int(row): InputError(NOT_FINITE) for row in np.flatnonzero(~finite)}
             end, failure = _reject_all(entries, errors, self.reject)
@@ -233,8 +234,11 @@ class Stream(Generic[T]):
     def _only(self, items: Sequence[T]) -> Iterator[_Window[T]]:
         """The only window of a stream, computed by this thread, however long its item is."""
         self._budget = max(self._budget, MOST_TOKENS)
-        loaded = list(self._loaded(items, map))
-        for window, calls in self._jobs([loaded] if loaded else []):
+        loaded = self._load((0, items[0]))
+        if not isinstance(loaded, _Item):
+            self._reject(*loaded)
+            return
+        for window, calls in self._jobs([[loaded]]):
             for call in calls:
                 call()
             yield window
@@ -276,11 +280,11 @@ class Stream(Generic[T]):
         for window in cut:
             loaded = [entry.loaded for entry in window]
             encoded = self._parts.preprocess.encode(loaded, self._prompt, self._on_too_long)
-            end, failure = _reject_all(window, encoded.errors, self._reject)
-            self._truncation.add(encoded)
-            good = np.arange(end)
+            good, failure = np.arange(len(window)), None
             if encoded.errors:
-                good = np.delete(good, [row for row in encoded.errors if row < end])
+                end, failure = _reject_all(window, encoded.errors, self._reject)
+                good = np.delete(good[:end], [row for row in encoded.errors if row < end])
+            self._truncation.add(encoded)
             yield self._job(window, encoded, good)
             if failure is not None:
                 raise failure
@@ -305,7 +309,7 @@ class Stream(Generic[T]):
             )
             return [partial(batch, session, places) for places in plan]
 
-        few = int(lengths.sum()) <= self._budget
+        few = len(lengths) == 1 or int(lengths.sum()) <= self._budget
         first = self._may_use_all_cores and window[0].position == 0
         left = self._few(calls) if few and first else calls(parts.session, parts.workers.count)
         if len(good) < len(window):
@@ -336,13 +340,17 @@ class Stream(Generic[T]):
         parts = self._parts
         if parts.all_cores is None:
             return calls(parts.session, parts.workers.count)
-        with parts.all_cores.session() as session:
+        session = parts.all_cores.take()
+        try:
             found = calls(session or parts.session, 1 if session else parts.workers.count)
             if session is None and len(found) > 1:
                 return found
             for call in found:
                 call()
             return []
+        finally:
+            if session is not None:
+                parts.all_cores.give_back()
 
     def _batch(
         self,
@@ -355,7 +363,9 @@ class Stream(Generic[T]):
     ) -> None:
         """Compute ``chosen`` of what is to be computed, each into its place of ``out``."""
         feeds = {**encoded.feeds(deduplication.rows[chosen]), **constants}
-        out[deduplication.places[chosen]] = self._parts.run(session, feeds, len(chosen))
+        # An only row is found at once: by its place takes long, and a query waits for it.
+        places = ... if len(chosen) == len(out) == 1 else deduplication.places[chosen]
+        out[places] = self._parts.run(session, feeds, len(chosen))
 
 
 def _reject_all(
@@ -387,6 +397,15 @@ def _remembering(
         return [recent, *others]
 
     return caches
+
+
+def _all_finite(vectors: Vectors) -> bool:
+    """Whether no component is NaN or infinity."""
+    # One number is seen at once: it is NaN or infinity where a component is. Where it alone is, as
+    # the components are large, each is looked at.
+    if vectors.size <= MOST_MULTIPLIED and math.isfinite(np.vdot(vectors, vectors)):
+        return True
+    return bool(np.isfinite(vectors).all())
 
 
 def _raise(_: object, error: InputError) -> None:

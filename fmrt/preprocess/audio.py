@@ -89,10 +89,9 @@ class Sounds:
         return np.array(seen, np.int64)
 
     @property
-    def untruncated(self) -> NDArray[np.int64]:
-        """The same before sounds were cut, int64 ``[n]``."""
-        fixed = self.spec.max_samples if self.spec.fixed else 0
-        return np.array([max(fixed, s.samples) for s in self.sounds], np.int64)
+    def cut(self) -> Sequence[int]:
+        """Samples, before, of the sounds that were cut."""
+        return [s.samples for s in self.sounds if s.samples > self.spec.max_samples]
 
     def feeds(self, rows: NDArray[np.int64]) -> Feeds:
         """The model's main input ``[rows, ...]``, and ``attention_mask`` where there are frames.

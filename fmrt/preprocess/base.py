@@ -20,12 +20,12 @@ class Encoded(Protocol):
         """Positions that the model computes for each item, int64 ``[n]``."""
 
     @property
-    def untruncated(self) -> NDArray[np.int64]:
-        """The same before items were cut to what the model takes, int64 ``[n]``."""
+    def cut(self) -> Sequence[int]:
+        """Lengths, before, of the items that were cut to what the model takes."""
 
     @property
     def counted(self) -> bool:
-        """Whether ``untruncated`` is right of every item; else it may be less than that."""
+        """Whether ``cut`` is right of every item; else it may be less than that."""
 
     @property
     def errors(self) -> Mapping[int, InputError]:

@@ -68,7 +68,7 @@ class Images:
         """Positions of each image, all the same, int64 ``[n]``."""
         return np.full(len(self.pixels), self.spec.tokens)
 
-    untruncated = lengths
+    cut = ()
     counted = True
 
     @property

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import chain, compress, islice
+from itertools import accumulate, chain, compress, islice
+from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -41,33 +41,33 @@ COUNTED = 1024
 MISSING = frozenset({"NAType", "NaTType"})
 
 
-@dataclass(frozen=True)
-class Tokens:
+_ids_of = attrgetter("ids")
+_type_ids_of = attrgetter("type_ids")
+
+
+class Tokens(NamedTuple):
     """Token ids of some texts, unpadded.
 
     Attributes:
         ids: All texts' ids one after the other, int64 ``[sum(lengths)]``.
         type_ids: Their token types, same shape, or None when all are 0.
         lengths: Tokens of each text, int64 ``[n]``.
-        untruncated: Tokens of each text before it was cut, int64 ``[n]``; of a text that was cut
-            before it was tokenized, those of its part that are sure.
+        starts: Offset of each text's ids, int64 ``[n]``.
+        cut: Tokens that each text which was cut had before; of one that was cut before it was
+            tokenized, those of its part that are sure.
         errors: Texts that cannot be embedded, by row.
         pad_token_id: Fills ``input_ids`` after the last token.
         counted: Whether no text was cut before it was tokenized.
-        starts: Offset of each text's ids, int64 ``[n]``.
     """
 
     ids: NDArray[np.int64]
     type_ids: NDArray[np.int64] | None
     lengths: NDArray[np.int64]
-    untruncated: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    cut: Sequence[int]
     errors: Mapping[int, InputError]
     pad_token_id: int
-    counted: bool = True
-    starts: NDArray[np.int64] = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "starts", self.lengths.cumsum() - self.lengths)
+    counted: bool
 
     def feeds(self, rows: NDArray[np.int64]) -> Feeds:
         """Model inputs of some rows, right-padded, each int64 ``[rows, longest]``."""
@@ -186,7 +186,7 @@ class TextPreprocessor:
             rest = ["" if row in failed else text for row, text in enumerate(loaded)]
             with failing():
                 tokens = self._tokens(rest, prompt, on_too_long)
-            return replace(tokens, errors={**tokens.errors, **failed})
+            return tokens._replace(errors={**tokens.errors, **failed})
 
     def _failure(self, text: str, prompt: str) -> InputError | None:
         """Why the tokenizer fails for a text; None where it does not."""
@@ -206,23 +206,24 @@ class TextPreprocessor:
         for row, part in parts.items():
             texts[row] = part.text
         many = len(texts) >= MANY_TEXTS
-        groups = []
+        groups: list[_Ids] = []
+        untruncated: list[int] = []
         for rows in _groups(texts):
-            with native.running():
-                encodings = self._encoded(texts[rows.start : rows.stop], many=many)
+            part_of = texts[rows.start : rows.stop]
+            encodings = native.call(self._encoded, part_of, many=many)
             for row in rows if parts else ():
                 if row in parts:
                     encodings[row - rows.start] = self._enough(
                         encodings[row - rows.start], row, prompt, parts, errors
                     )
+            untruncated += map(self._untruncated, encodings)
             groups.append(self._gather(encodings, rows.start, errors))
-        counted = all(part.reach is None for part in parts.values())
-        tokens = _joined(groups, errors, self._spec, counted=counted)
         for row, part in parts.items():
             if row not in errors:
-                tokens.untruncated[row] -= part.unsure
-        self._check(tokens, parts, errors, on_too_long)
-        return tokens
+                untruncated[row] -= part.unsure
+        self._check(untruncated, parts, errors, on_too_long)
+        counted = not parts or all(part.reach is None for part in parts.values())
+        return _joined(groups, untruncated, errors, self._spec, counted=counted)
 
     def _parts(
         self, loaded: Sequence[str], prompt: str, errors: dict[int, InputError]
@@ -298,21 +299,22 @@ class TextPreprocessor:
 
     def _check(
         self,
-        tokens: Tokens,
+        untruncated: Sequence[int],
         parts: Mapping[int, _Part],
         errors: dict[int, InputError],
         on_too_long: str,
     ) -> None:
         """Put texts of no token, and too long ones if asked for, to ``errors``."""
         limit = self._spec.max_length
-        if not tokens.untruncated.all():
+        if 0 in untruncated:
             nothing = InputError("the tokenizer gives no tokens for it; remove the text")
-            for row in np.flatnonzero(tokens.untruncated == 0).tolist():
+            for row in (row for row, count in enumerate(untruncated) if not count):
                 errors.setdefault(row, nothing)
         if on_too_long != "error":
             return
-        for row in np.flatnonzero(tokens.untruncated > limit).tolist():
-            count = int(tokens.untruncated[row])
+        for row, count in enumerate(untruncated):
+            if count <= limit:
+                continue
             least = "at least " if row in parts and parts[row].reach is not None else ""
             errors.setdefault(
                 row,
@@ -405,22 +407,19 @@ class TextPreprocessor:
         errors: dict[int, InputError],
     ) -> _Ids:
         """The ids of texts of which the first is row ``start``."""
-        untruncated = np.array([self._untruncated(encoding) for encoding in encodings], np.int64)
-        lengths = np.minimum(untruncated, self._spec.max_length)
         if self._spec.pad_to_max_length:
-            lengths = np.full_like(lengths, self._spec.max_length)
             for encoding in encodings:
                 encoding.pad(self._spec.max_length, pad_id=self._spec.pad_token_id)
-        total = int(lengths.sum())
-        ids = np.fromiter(chain.from_iterable(e.ids for e in encodings), np.int64, total)
+        total = sum(map(len, encodings))
+        ids = np.fromiter(chain.from_iterable(map(_ids_of, encodings)), np.int64, total)
         if self.vocab_size is not None and total and int(ids.max()) >= self.vocab_size:
             for row, error in self._beyond(encodings, self.vocab_size):
                 errors.setdefault(start + row, error)
         types = None
         if self._has_types:
-            found = chain.from_iterable(e.type_ids for e in encodings)
+            found = chain.from_iterable(map(_type_ids_of, encodings))
             types = np.fromiter(found, np.int64, total)
-        return _Ids(ids, types, lengths, untruncated)
+        return _Ids(ids, types)
 
     def _beyond(self, encodings: list[Encoding], size: int) -> Iterator[tuple[int, InputError]]:
         """Texts with a token id that the graph does not know, by row."""
@@ -463,8 +462,6 @@ class _Ids(NamedTuple):
 
     ids: NDArray[np.int64]
     types: NDArray[np.int64] | None
-    lengths: NDArray[np.int64]
-    untruncated: NDArray[np.int64]
 
 
 def _groups(texts: Sequence[str]) -> Iterator[range]:
@@ -479,16 +476,27 @@ def _groups(texts: Sequence[str]) -> Iterator[range]:
 
 
 def _joined(
-    groups: Sequence[_Ids], errors: Mapping[int, InputError], spec: TextInput, *, counted: bool
+    groups: Sequence[_Ids],
+    untruncated: Sequence[int],
+    errors: Mapping[int, InputError],
+    spec: TextInput,
+    *,
+    counted: bool,
 ) -> Tokens:
-    ids, types, lengths, untruncated = groups[0]
+    ids, types = groups[0]
     if len(groups) > 1:
-        ids, lengths, untruncated = (
-            np.concatenate([group[i] for group in groups]) for i in (0, 2, 3)
-        )
+        ids = np.concatenate([group.ids for group in groups])
         found = [group.types for group in groups if group.types is not None]
         types = np.concatenate(found) if found else None
-    return Tokens(ids, types, lengths, untruncated, errors, spec.pad_token_id, counted)
+    # Lists until here: for one text, each function of NumPy would take longer than all of this.
+    limit = spec.max_length
+    cut = [count for count in untruncated if count > limit]
+    lengths = [min(count, limit) for count in untruncated] if cut else untruncated
+    if spec.pad_to_max_length:
+        lengths = [limit] * len(untruncated)
+    starts = np.fromiter(accumulate(lengths, initial=0), np.int64, len(lengths))
+    seen = np.fromiter(lengths, np.int64, len(lengths))
+    return Tokens(ids, types, seen, starts, cut, errors, spec.pad_token_id, counted)
 
 
 def check_text(text: object, start: int = 0) -> str:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from fmrt.errors import BundleCorruptError, FmrtError, said
 
 
@@ -12,19 +9,27 @@ class TokenizerFailedError(BundleCorruptError):
     """The tokenizer fails, for one text or for all."""
 
 
-@contextmanager
-def failing() -> Iterator[None]:
-    """Raise ours for what the library raises.
+class _Failing:
+    """See `failing`; a generator would take longer than what a query does here."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if error is None or isinstance(error, FmrtError | MemoryError):
+            return
+        # A panic in Rust is a BaseException that cannot be imported.
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+            raise TokenizerFailedError(f"the tokenizer fails: {said(error)}") from error
+
+
+_FAILING = _Failing()
+
+
+def failing() -> _Failing:
+    """Raise ours for what the library raises, in a ``with`` statement.
 
     Raises:
         TokenizerFailedError: The library failed; holds what it said.
     """
-    try:
-        yield
-    except (FmrtError, MemoryError):
-        raise
-    except BaseException as e:
-        # A panic in Rust is a BaseException that cannot be imported.
-        if isinstance(e, Exception) or type(e).__name__ == "PanicException":
-            raise TokenizerFailedError(f"the tokenizer fails: {said(e)}") from e
-        raise
+    return _FAILING

@@ -78,8 +78,9 @@ def create(
         ProviderError: The session did not get its provider.
     """
     try:
-        with native.running(), silent():
-            session = ort.InferenceSession(
+        with silent():
+            session = native.call(
+                ort.InferenceSession,
                 _source(path, options),
                 options,
                 providers=[(name, dict(values)) for name, values in given] or None,

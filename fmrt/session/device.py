@@ -159,8 +159,8 @@ class _Stream:
         for name, array in feeds.items():
             np.copyto(bound.staging[name], array)
             bound.inputs[name].update_inplace(bound.staging[name])
-        with native.running():
-            self._session.run_with_iobinding(bound.binding, self._options(bound.graph))
+        options = self._options(bound.graph)
+        native.call(self._session.run_with_iobinding, bound.binding, options)
         if bound.output is not None:
             return np.array(bound.output.numpy(), np.float32)
         return np.array(bound.binding.copy_outputs_to_cpu()[0], np.float32)

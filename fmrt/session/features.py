@@ -55,10 +55,9 @@ class FeatureSession:
         Raises:
             DeviceMemoryError: The batch does not fit the memory.
         """
-        used = {name: feeds[name] for name in self._inputs & feeds.keys()}
+        used = {name: array for name, array in feeds.items() if name in self._inputs}
         try:
-            with native.running():
-                values = self._session.run(list(outputs), used)
+            values = native.call(self._session.run, list(outputs), used)
         except Exception as e:
             if not is_out_of_memory(e):
                 raise not_run(e) from e

@@ -53,8 +53,7 @@ class BatchHalver:
         Raises:
             DeviceMemoryError: One row alone does not fit.
         """
-        rows = _rows(feeds)
-        if self._limit is None or rows == 1 or _size(feeds) <= self._limit:
+        if self._limit is None or _rows(feeds) == 1 or _size(feeds) <= self._limit:
             try:
                 return compute(feeds)
             except Exception as e:
@@ -63,7 +62,7 @@ class BatchHalver:
                 self._failed(feeds, e)
             if recover is not None:
                 recover()
-        halves = _halves(feeds, rows)
+        halves = _halves(feeds, _rows(feeds))
         return np.concatenate([self.run(compute, half, recover) for half in halves])
 
     def _failed(self, feeds: Feeds, error: Exception) -> None:

@@ -52,7 +52,7 @@ class HostSession:
 
     def run(self, feeds: Feeds) -> NDArray[np.float32]:
         """The embedding of one batch, float32 ``[batch, dim]``; unknown feeds are dropped."""
-        used = {name: feeds[name] for name in self._inputs & feeds.keys()}
+        used = {name: array for name, array in feeds.items() if name in self._inputs}
         try:
             return self._halver.run(self._run, used)
         except FmrtError:
@@ -77,8 +77,7 @@ class HostSession:
         return session
 
     def _run(self, feeds: Feeds) -> NDArray[np.float32]:
-        with native.running():
-            values = self._session.run([self._output], dict(feeds))
+        values = native.call(self._session.run, [self._output], dict(feeds))
         return np.asarray(values[0], np.float32)
 
 

@@ -14,11 +14,14 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable
 from concurrent.futures import thread as thread_pools
-from contextlib import contextmanager
+from typing import ParamSpec, TypeVar
 
 from fmrt.errors import ProcessError
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 POLL_SECONDS = 0.001
 # Of mallopt(3): blocks of this size and more are mapped, and go back to the system when freed.
@@ -53,22 +56,21 @@ _state = _State()
 _bound: weakref.WeakSet[object] = weakref.WeakSet()
 
 
-@contextmanager
-def running() -> Iterator[None]:
-    """A call into native code; a fork, or the end of the process, waits for its end."""
-    call = object()
+def call(function: Callable[P, R], *arguments: P.args, **named: P.kwargs) -> R:
+    """What a function of native code returns; a fork, or the process's end, waits for its end."""
+    entry = object()
     calls, may_run = _state.running, _state.may_run
     try:  # from the first, as an interrupt may come anywhere
-        calls.append(call)
+        calls.append(entry)
         # Looked at after the entry, as a fork looks in the other order.
         while not may_run.is_set() and threading.current_thread() is not _state.last:
-            calls.remove(call)
+            calls.remove(entry)
             may_run.wait()
-            calls.append(call)
-        yield
+            calls.append(entry)
+        return function(*arguments, **named)
     finally:
-        if call in calls:
-            calls.remove(call)
+        if entry in calls:
+            calls.remove(entry)
 
 
 def ending() -> bool:

@@ -10,15 +10,16 @@ class Progress:
 
     Args:
         total: Items to come, or None when nobody knows.
-        show: True or False, or None for only on a terminal.
+        show: True or False, or None for only on a terminal, of more than one item.
         unit: The word for an item.
     """
 
     def __init__(self, total: int | None, show: bool | None = None, unit: str = "text") -> None:
         self._bar = None
-        # Without standard error (a service, pythonw) there is nowhere to show anything.
-        terminal = sys.stderr is not None and sys.stderr.isatty()
-        if terminal if show is None else show:
+        if show is None:
+            # Without standard error (a service, pythonw) there is nowhere to show anything.
+            show = total != 1 and sys.stderr is not None and sys.stderr.isatty()
+        if show:
             from tqdm import tqdm
 
             self._bar = tqdm(total=total, unit=unit, unit_scale=True, smoothing=0.1)

@@ -616,6 +616,7 @@ def test_images_and_sounds_take_the_same_schemes(modality: str, tmp_path: Path) 
     assert np.abs(together - alone).max() <= 1e-5 * max(1.0, np.abs(alone).max())
 
 
+@pytest.mark.slow
 def test_a_refusal_names_the_sound_that_pytorch_makes_zero(tmp_path: Path) -> None:
     """A random HuBERT has no biases: silence is zero in PyTorch and in fp16, but not in int8."""
     hubert = next(tiny for tiny in AUDIO if tiny.name == "hubert")

@@ -19,10 +19,10 @@ TEXTS = 20_000
 
 
 class Encoded:
-    counted, errors = True, {}
+    counted, errors, cut = True, {}, ()
 
     def __init__(self, lengths):
-        self.lengths = self.untruncated = np.array(lengths)
+        self.lengths = np.array(lengths)
 
     def feeds(self, rows):
         return {"lengths": self.lengths[rows]}

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 # The modules of fmrt that it needs. One more is some milliseconds for each command and each process
 # of a service: put it here where it is needed, and else import it in the function that uses it.
 NEEDED = {
@@ -69,3 +71,28 @@ def test_a_process_that_embeds_a_text_imports_what_it_needs_alone(tiny_bundle: P
     assert set(at_end) <= NEEDED | OF_TEXTS
     assert not NEVER & set(everything)
     assert not {name for name in everything if name.startswith("importlib.metadata")}
+
+
+COMMAND = """
+import sys
+from fmrt.cli import main
+try:
+    main(sys.argv[1:])
+except SystemExit:
+    pass
+print(*sys.modules)
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "not_needed"),
+    [
+        (["--help"], {"numpy", "onnxruntime", "tokenizers", "fmrt.embedder", "fmrt.data"}),
+        (["info"], {"fmrt.embedder", "fmrt.embedding", "fmrt.data", "tokenizers"}),
+    ],
+)
+def test_a_command_imports_what_it_needs_alone(tiny_bundle: Path, arguments, not_needed) -> None:
+    bundle = [str(tiny_bundle)] if arguments == ["info"] else []
+    command = [sys.executable, "-c", COMMAND, *arguments, *bundle]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert not not_needed & set(done.stdout.splitlines()[-1].split())

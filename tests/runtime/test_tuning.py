@@ -95,12 +95,12 @@ def test_two_callers_do_not_share_the_cores() -> None:
     session = object()
     all_cores = AllCores(lambda: session)
     for _ in range(2):
-        with all_cores.session() as got:
-            assert got is None or got is session
+        assert all_cores.take() is None
     all_cores.wait()
-    with all_cores.session() as first, all_cores.session() as second:
-        assert first is session
-        assert second is None
+    assert all_cores.take() is session
+    assert all_cores.take() is None
+    all_cores.give_back()
+    assert all_cores.take() is session
 
 
 def test_a_session_that_cannot_be_opened_is_an_error_and_not_slowness() -> None:
@@ -108,8 +108,8 @@ def test_a_session_that_cannot_be_opened_is_an_error_and_not_slowness() -> None:
         raise OptionError("no memory")
 
     all_cores = AllCores(fail)
-    with all_cores.session() as first:
-        assert first is None
-    all_cores._start().exception()
-    with pytest.raises(OptionError, match="no memory"), all_cores.session():
-        pass
+    for _ in range(2):
+        assert all_cores.take() is None
+    all_cores.wait()
+    with pytest.raises(OptionError, match="no memory"):
+        all_cores.take()

@@ -114,8 +114,8 @@ class _Graph:
                 "directory of it with fmrt package FILE DIR"
             )
         try:
-            with native.running():
-                self._compiled = openvino.Core().compile_model(str(path), device, dict(options))
+            compiling = openvino.Core().compile_model
+            self._compiled = native.call(compiling, str(path), device, dict(options))
         except Exception as e:  # the library's own errors
             raise BundleCorruptError(f"OpenVINO cannot load {path}: {said(e)}") from e
         native.bind(self._compiled)
