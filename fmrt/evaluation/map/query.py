@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fmrt.bundle.bundle import Bundle, Reference
 from fmrt.bundle.manifest import TextInput, Variant
 from fmrt.embed_options import DEFAULTS
-from fmrt.embedding.request import prompt_text, with_prompt
+from fmrt.embedding.request import for_texts, prompt_text
 from fmrt.encode import QUERY
 from fmrt.errors import DataError, OptionError
 from fmrt.verify import QUICK_TOKENS, TOLERANCES
@@ -103,7 +103,7 @@ def _about(bundle: Bundle, variant: Variant, reference: Reference) -> dict[str, 
     tower = bundle.manifest.tower("text")
     spec = tower.input
     assert isinstance(spec, TextInput)  # noqa: S101  # the tower of texts
-    prompt = prompt_text(tower, with_prompt(bundle, DEFAULTS, QUERY))
+    prompt = prompt_text(tower, for_texts(bundle, DEFAULTS, {}, QUERY))
     if prompt and not spec.include_prompt:
         raise OptionError(
             f"package={str(bundle.path)!r}; its model leaves the prompt of a query out of pooling, "
