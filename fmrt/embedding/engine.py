@@ -29,7 +29,6 @@ from fmrt.preprocess import make_preprocessor
 from fmrt.session import (
     AllCores,
     DeviceOptions,
-    Graphed,
     Session,
     Target,
     open_session,
@@ -286,6 +285,8 @@ class Engine:
         """A session for few items that records CUDA graphs, where they may be."""
         if self._graphs is None:
             return None
+        from fmrt.session.graphed import Graphed  # start-up stays quick
+
         return AllCores(partial(Graphed, partial(self._open, 1, self._graphs), plain))
 
 

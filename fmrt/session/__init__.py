@@ -1,14 +1,14 @@
 """ONNX Runtime sessions: providers, devices, memory, and no silent fallback.
 
 Nothing outside this package imports ONNX Runtime. What embedding needs is imported here; what
-measures and segments is in modules of its own: `features`, `flops`, `placement`, `product`.
+measures and segments, and what a GPU alone needs, is in modules of its own: `features`, `flops`,
+`graphed`, `placement`, `product`.
 """
 
 from fmrt.session.all_cores import AllCores
 from fmrt.session.base import Session
 from fmrt.session.creation import built_in_providers, runtime_version
 from fmrt.session.device_options import DeviceOptions
-from fmrt.session.graphed import Graphed
 from fmrt.session.opening import open_session
 from fmrt.session.providers import (
     CPU,
@@ -27,7 +27,6 @@ __all__ = [
     "SLOW_CPU_FUSIONS",
     "AllCores",
     "DeviceOptions",
-    "Graphed",
     "Provider",
     "Session",
     "Target",
