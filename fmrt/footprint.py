@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 import statistics
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fmrt.errors import BundleError
+from fmrt.system.memory import peak_memory
 
 RUNS = 30
 MOST_SECONDS = 600
@@ -90,14 +90,3 @@ def answer() -> None:
             times.append(time.perf_counter() - before)
         found = Footprint(peak_memory(), first, statistics.median(times) * 1e3)
     print(json.dumps(asdict(found)))
-
-
-def peak_memory() -> int | None:
-    """Most bytes that were resident in this process; None where the system does not say."""
-    try:
-        # Not getrusage: its number starts, after a fork, at the parent's.
-        status = Path("/proc/self/status").read_text(encoding="ascii")
-    except OSError:
-        return None
-    found = re.search(r"VmHWM:\s+(\d+) kB", status)
-    return int(found[1]) * 1024 if found else None

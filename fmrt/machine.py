@@ -5,22 +5,20 @@ ONNX Runtime is imported only when it is asked for, so that one that does not lo
 
 from __future__ import annotations
 
-import ctypes
 import os
 import platform
 import re
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fmrt._version import __version__
 from fmrt.system.cache_directory import cache_directory
-from fmrt.system.cores import CGROUP, available_cores, cgroup_quota, cpu_name
+from fmrt.system.cores import available_cores, cgroup_quota, cpu_flags, cpu_name
+from fmrt.system.memory import Memory, main_memory
 
 # Variables that choose the kernels of NumPy, OpenBLAS, MKL, BLIS and oneDNN.
 KERNEL_VARIABLES = (
@@ -39,22 +37,6 @@ INSTRUCTION_SETS = (
     *("avx512_fp16", "amx_tile", "amx_int8", "amx_bf16"),
     *("asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2", "sme"),
 )
-_CPUINFO, _MEMINFO = Path("/proc/cpuinfo"), Path("/proc/meminfo")
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Main memory in bytes; None where the system does not tell it.
-
-    Attributes:
-        total: The machine's memory.
-        available: The memory that new work can have now.
-        limit: The limit of this process's cgroup, if that is less than ``total``.
-    """
-
-    total: int | None
-    available: int | None = None
-    limit: int | None = None
 
 
 @dataclass(frozen=True)
@@ -139,7 +121,7 @@ def describe() -> Machine:
         cores=available_cores(),
         logical_cores=os.cpu_count(),
         quota=cgroup_quota(),
-        memory=_memory(),
+        memory=main_memory(),
         onnxruntime=_runtime(),
         packages=_packages(),
         environment=kernel_environment(),
@@ -166,52 +148,12 @@ def kernel_environment() -> dict[str, str]:
 
 def _instruction_sets() -> list[str]:
     """The CPU's instruction sets, by Linux's names on Linux, and elsewhere by NumPy's levels."""
-    text = _read(_CPUINFO)
-    if text is None:
+    has = cpu_flags()
+    if has is None:
         extensions: dict[str, Any] = np.show_config(mode="dicts")  # type: ignore[assignment]  # dicts give one
         found = extensions.get("SIMD Extensions", {})
         return [*found.get("baseline", ()), *found.get("found", ())]
-    flags = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
-    has = set(flags[1].split()) if flags else set()
     return [name for name in INSTRUCTION_SETS if name in has]
-
-
-def _memory() -> Memory:
-    text = _read(_MEMINFO)
-    if text is not None:
-        known = {name: 1024 * int(kib) for name, kib in re.findall(r"(\w+):\s+(\d+) kB", text)}
-        total = known.get("MemTotal")
-        limit = _memory_limit()
-        held = limit if limit is not None and limit < (total or limit + 1) else None
-        return Memory(total, known.get("MemAvailable"), held)
-    if sys.platform == "win32":
-        return _windows_memory()
-    return Memory(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-
-
-def _memory_limit() -> int | None:
-    """Bytes that the cgroup allows, of version 2 or 1; None without a limit."""
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):
-        text = _read(CGROUP / name)
-        if text is not None:
-            return int(text) if text.strip().isdigit() else None
-    return None
-
-
-def _windows_memory() -> Memory:
-    class Status(ctypes.Structure):
-        """MEMORYSTATUSEX of sysinfoapi.h."""
-
-        _fields_ = (
-            ("length", ctypes.c_uint32),
-            ("load", ctypes.c_uint32),
-            *((name, ctypes.c_uint64) for name in ("total", "available", *"abcde")),
-        )
-
-    status = Status(length=ctypes.sizeof(Status))
-    if not ctypes.CDLL("kernel32").GlobalMemoryStatusEx(ctypes.byref(status)):
-        return Memory(None)
-    return Memory(status.total, status.available)
 
 
 def _runtime() -> Runtime:
@@ -244,11 +186,4 @@ def _version(name: str) -> str | None:
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
-        return None
-
-
-def _read(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
         return None

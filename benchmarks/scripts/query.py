@@ -16,8 +16,8 @@ import fmrt
 from benchmarks.measuring.turns import session
 from fmrt.measure.calibration import ratios
 from fmrt.session import SLOW_CPU_FUSIONS
-from fmrt.session.huge_pages import huge_pages
 from fmrt.system.cores import available_cores
+from fmrt.system.huge_pages import huge_pages
 
 QUERY = "how do I read a file line by line"
 ROUNDS = 50

@@ -17,9 +17,9 @@ from fmrt.embedder import Embedder
 from fmrt.errors import InputError, OptionError
 from fmrt.evaluation.dataset import Dataset, Side
 from fmrt.evaluation.neighbours import Vectors
-from fmrt.evaluation.peak_memory import PeakMemory
 from fmrt.evaluation.segments import overlaps
 from fmrt.segmenter import Segmenter
+from fmrt.system.memory import PeakMemory
 
 # Types of vectors whose cosine can be computed.
 _PRECISIONS = ("float32", "float16", "int8")

@@ -6,8 +6,8 @@ import threading
 from collections.abc import Callable
 
 from fmrt.session.base import Session
-from fmrt.session.huge_pages import huge_pages
 from fmrt.system import native
+from fmrt.system.huge_pages import huge_pages
 
 
 class AllCores:

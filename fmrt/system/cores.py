@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import platform
+import re
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
@@ -24,13 +25,22 @@ def available_cores() -> int:
 
 def cpu_name() -> str:
     """The processor's own name where the system tells it, else its architecture."""
+    name = re.search(r"^model name\s*:(.*)$", _cpuinfo() or "", re.MULTILINE)
+    return name[1].strip() if name else platform.processor() or platform.machine()
+
+
+def cpu_flags() -> set[str] | None:
+    """Linux's names of what the processor can do; None on other systems."""
+    text = _cpuinfo()
+    flags = re.search(r"^(?:flags|Features)\s*:(.*)$", text or "", re.MULTILINE)
+    return None if text is None else set(flags[1].split() if flags else ())
+
+
+def _cpuinfo() -> str | None:
     try:
-        for line in _CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+        return _CPUINFO.read_text(encoding="utf-8", errors="replace")
     except OSError:
-        pass
-    return platform.processor() or platform.machine()
+        return None
 
 
 def cgroup_quota() -> float | None:

@@ -39,7 +39,9 @@ PIECES = [
     "ADDED",
     "12",
 ]
-ALL = [chr(c) for c in range(1, sys.maxunicode + 1) if not 0xD800 <= c < 0xE000 and c != ord("\n")]
+# The planes that have characters, and the first of those that have none.
+ALL = [chr(c) for c in (*range(1, 0xD800), *range(0xE000, 0x32400), *range(0xE0000, 0xE0200))]
+ALL.remove("\n")
 TOGETHER = 64
 pytestmark = [
     pytest.mark.slow,
@@ -91,28 +93,26 @@ def mixed(count: int) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", ["minilm", "roberta"])
-@pytest.mark.parametrize("packed", [False, True], ids=["folder", "file"])
 def test_ids_and_vectors_are_those_of_fmrt(
-    program: Path, kind: str, packed: bool, request: pytest.FixtureRequest, tmp_path: Path
+    program: Path, kind: str, request: pytest.FixtureRequest
 ) -> None:
     bundle: Path = request.getfixturevalue(kind)
-    texts = [*TEXTS, *mixed(200)][: 60 if packed else None]
+    _compare(program, bundle, [*TEXTS, *mixed(200)])
+
+
+def test_a_package_needs_no_unpacking(program: Path, roberta: Path, tmp_path: Path) -> None:
+    made = package_bundle(roberta, tmp_path / "model.fmrt", single_file=True, variant="fp32-cpu")
+    assert list(made.variants[0].external), "the weights are in the graph"
+    _compare(program, tmp_path / "model.fmrt", [*TEXTS, *mixed(20)])
+
+
+def _compare(program: Path, bundle: Path, texts: list[str]) -> None:
     with Embedder(bundle, variant="fp32-cpu") as embedder:
         expected = embedder.embed(texts, on_too_long="truncate")
         most = embedder.max_length
-    if packed:
-        whole, bundle = bundle, tmp_path / "model.fmrt"
-        package_bundle(whole, bundle, single_file=True, variants=["fp32-cpu"], all_tokens=True)
-        assert any(file.suffix == ".onnx_data" for file in _names(bundle)), "no external weights"
     found = run(program, bundle, "--truncate", texts=texts)
     assert [line["ids"] for line in found] == _ids(_tokenizer(bundle), texts, most)
     assert np.abs(np.array([line["vector"] for line in found]) - expected).max() < 1e-5
-
-
-def _names(archive: Path) -> list[Path]:
-    from zipfile import ZipFile
-
-    return [Path(name) for name in ZipFile(archive).namelist()]
 
 
 def _tokenizer(bundle: Path) -> Tokenizer:
@@ -158,10 +158,8 @@ def _bpe(prefix: bool = False, unknown: str | None = None, few: bool = False) ->
     "tokenizer",
     [
         pytest.param(_bert, id="bert"),
-        pytest.param(lambda: _bert(lowercase=False), id="cased"),
         pytest.param(lambda: _bert(strip_accents=False, clean_text=False), id="accents"),
         pytest.param(_bert_with_added, id="added"),
-        pytest.param(_bpe, id="bpe"),
         pytest.param(lambda: _bpe(prefix=True, few=True), id="missing"),
         pytest.param(lambda: _bpe(few=True, unknown="<unk>"), id="unknown"),
     ],
@@ -176,7 +174,7 @@ def test_every_code_point_has_the_ids_of_the_library(
     manifest["towers"][0]["input"]["max_length"] = most = 1 << 20
     (tmp_path / "fmrt.json").write_text(json.dumps(manifest))
     parts = [ALL[first : first + TOGETHER] for first in range(0, len(ALL), TOGETHER)]
-    texts = ["".join(f"a{c}b {c} 1{c}2 .{c}," for c in part) for part in parts]
+    texts = ["".join(f"a{c}b {c}1.{c} " for c in part) for part in parts]
     texts += [*TEXTS, *mixed(500)]
     found = run(program, tmp_path, "--ids", texts=texts)
     assert [line["ids"] for line in found] == _ids(made, texts, most)

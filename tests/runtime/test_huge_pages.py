@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fmrt.session import huge_pages
-from fmrt.session.huge_pages import _blocks, _huge_page_size
+from fmrt.system import huge_pages
+from fmrt.system.huge_pages import _blocks, _huge_page_size
 
 KERNEL = tuple(map(int, re.findall(r"\d+", platform.release())[:2]))
 KIB = re.compile(r"AnonHugePages:\s+(\d+) kB")

@@ -16,7 +16,7 @@ import pytest
 import fmrt
 from fmrt import machine
 from fmrt.cli import main
-from fmrt.system import cores
+from fmrt.system import cores, memory
 
 
 def test_info_describes_this_machine(
@@ -59,7 +59,7 @@ def test_an_onnx_runtime_that_does_not_load_is_reported(tmp_path: Path) -> None:
 
 def test_instruction_sets_are_the_processors(tmp_path: Path, monkeypatch) -> None:
     file = tmp_path / "cpuinfo"
-    monkeypatch.setattr(machine, "_CPUINFO", file)
+    monkeypatch.setattr(cores, "_CPUINFO", file)
     file.write_text("processor : 0\nflags\t\t: fpu avx2 amx_int8 sse\n\nflags : avx\n")
     assert machine.describe().instruction_sets == ["avx2", "amx_int8"]
     file.write_text("processor : 0\nFeatures\t: fp asimd i8mm\n")
@@ -71,11 +71,11 @@ def test_instruction_sets_are_the_processors(tmp_path: Path, monkeypatch) -> Non
 def test_a_cgroups_memory_counts_where_it_is_less(tmp_path: Path, monkeypatch) -> None:
     info = tmp_path / "meminfo"
     info.write_text("MemTotal:  1000 kB\nMemAvailable:  600 kB\n")
-    monkeypatch.setattr(machine, "_MEMINFO", info)
-    monkeypatch.setattr(machine, "CGROUP", tmp_path)
+    monkeypatch.setattr(memory, "_MEMINFO", info)
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
     for text, limit in {"max": None, "512000": 512000, "9223372036854771712": None}.items():
         (tmp_path / "memory.max").write_text(text + "\n")
-        assert machine.describe().memory == machine.Memory(1024000, 614400, limit)
+        assert machine.describe().memory == memory.Memory(1024000, 614400, limit)
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import fmrt
+from fmrt import machine
+from fmrt.system import cores, huge_pages, memory
 
 # Modules that Windows' Python lacks, and names of modules that it has.
 POSIX_ONLY = (
@@ -32,7 +37,11 @@ for name, gone in {names!r}.items():
     for one in gone:
         if hasattr(sys.modules[name], one):
             delattr(sys.modules[name], one)
+import pytest
+
 import fmrt
+from fmrt import machine
+from fmrt.system import cores, huge_pages, memory
 for found in pkgutil.walk_packages(fmrt.__path__, "fmrt."):
     # mteb itself needs more than a platform without POSIX has here.
     if not found.name.startswith(("fmrt.export", "fmrt.__main__", "fmrt.evaluation.mteb")):
@@ -46,6 +55,40 @@ def test_the_runtime_imports_without_posix() -> None:
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.split()) == (0, ["True"]), done.stderr
+
+
+# What only Linux, or only POSIX, has: fmrt/system asks for it, with something else where it is not.
+LINUX_ONLY = re.compile(
+    r"/proc/|/sys/|madvise|mallopt|malloc_trim|sched_[gs]et|os\.name\b|fcntl|os\.sysconf|getrusage"
+)
+
+
+def test_what_is_specific_to_linux_is_in_one_place() -> None:
+    package = Path(fmrt.__file__).parent
+    files = [file for file in package.rglob("*.py") if file.parent != package / "system"]
+    lines = [(f, line) for f in files for line in f.read_text(encoding="utf-8").splitlines()]
+    assert len(lines) > 10_000
+    assert not [f"{f}: {line}" for f, line in lines if LINUX_ONLY.search(line)]
+
+
+def test_without_linux_the_machine_is_described_and_nothing_is_measured(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    none = tmp_path / "none"
+    for module in (cores, huge_pages, memory):
+        for name, value in vars(module).items():
+            if isinstance(value, Path):
+                monkeypatch.setattr(module, name, none)
+    monkeypatch.delattr("os.sched_getaffinity", raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: 3)
+    found = machine.describe()
+    assert (found.cores, found.quota, found.memory.limit) == (3, None, None)
+    assert found.cpu
+    assert found.memory.total is None or found.memory.total > 0
+    assert memory.peak_memory() is None
+    with memory.PeakMemory() as peak, huge_pages.huge_pages():
+        pass
+    assert peak.grown is None
 
 
 def test_no_module_imports_what_windows_lacks() -> None:

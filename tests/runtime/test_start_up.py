@@ -22,7 +22,7 @@ NEEDED = {
     *("preprocess", "preprocess.base"),
     *("session", "session.all_cores", "session.base", "session.creation"),
     *("session.device_options", "session.diagnosis", "session.halving", "session.host"),
-    *("session.huge_pages", "session.log", "session.multi_device", "session.onnx_files"),
+    *("session.log", "session.multi_device", "session.onnx_files"),
     *(
         "session.opening",
         "session.ort_types",
@@ -36,6 +36,7 @@ NEEDED = {
         "system.cache_directory",
         "system.cores",
         "system.extras",
+        "system.huge_pages",
         "system.limits",
     ),
     *("system.native", "system.progress", "system.user_warning", "system.whole_file"),
