@@ -8,7 +8,8 @@ from collections.abc import Mapping
 
 from fmrt.cli._say import print_json, show
 from fmrt.cli._text import table
-from fmrt.machine import Availability, Machine, Memory, Runtime, availabilities, describe
+from fmrt.machine import Availability, Machine, Runtime, availabilities, describe
+from fmrt.system.memory import Memory
 
 
 def machine(args: argparse.Namespace) -> None:

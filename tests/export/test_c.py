@@ -102,7 +102,7 @@ def test_ids_and_vectors_are_those_of_fmrt(
 
 def test_a_package_needs_no_unpacking(program: Path, roberta: Path, tmp_path: Path) -> None:
     made = package_bundle(roberta, tmp_path / "model.fmrt", single_file=True, variant="fp32-cpu")
-    assert list(made.variants[0].external), "the weights are in the graph"
+    assert list(made.manifest.variants[0].external), "the weights are in the graph"
     _compare(program, tmp_path / "model.fmrt", [*TEXTS, *mixed(20)])
 
 

@@ -18,8 +18,9 @@ from conformance.scope import model_types
 from fmrt.bundle.manifest import Parity
 from fmrt.export.quiet import quiet
 from fmrt.export.vision.image_processor import ImageProcessor
-from fmrt.machine import Availability, Machine, Memory, Runtime
+from fmrt.machine import Availability, Machine, Runtime
 from fmrt.measure import Bench
+from fmrt.system.memory import Memory
 from tests.export.reference import assert_parity
 from tests.export.test_towers import save
 from tests.export.test_vision import photographs
