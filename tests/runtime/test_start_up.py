@@ -89,7 +89,7 @@ print(*sys.modules)
     ("arguments", "not_needed"),
     [
         (["--help"], {"numpy", "onnxruntime", "tokenizers", "fmrt.embedder", "fmrt.data"}),
-        (["info"], {"fmrt.embedder", "fmrt.embedding", "fmrt.data", "tokenizers"}),
+        (["info"], {"fmrt.embedder", "fmrt.embedding.engine", "fmrt.data", "tokenizers"}),
     ],
 )
 def test_a_command_imports_what_it_needs_alone(tiny_bundle: Path, arguments, not_needed) -> None:
