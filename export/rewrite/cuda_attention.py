@@ -9,7 +9,7 @@ whose bias it adds where it takes the three apart; or what there was before. Whi
 and fast differs by GPU, by precision and by ONNX Runtime's version, so a variant has a graph of
 each, and ``fmrt tune`` chooses on the GPU. `safest_first` says which one goes first until then:
 ``MultiHeadAttention`` where it was right on an H100 with ONNX Runtime 1.31.1 (`_PROVEN`), and else
-the plain operators, which were right everywhere there. The forms leave the choice of a fused
+the plain operators, which were right in fp32 there. The forms leave the choice of a fused
 kernel to ONNX Runtime:
 
 - without a mask (images): flash attention;
