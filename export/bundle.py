@@ -73,6 +73,7 @@ def export_model(
     checked(report=report)
     asked = ExportOptions(**options)
     check_target(target, asked.overwrite)
+    exporter(asked.exporter)  # before a model is fetched and loaded
     say = report or (lambda _: None)
     loaded = _loaded(str(model), asked, say)
     _export(loaded, target, asked, say)
@@ -93,7 +94,7 @@ def _export(loaded: Loaded, target: Path, asked: ExportOptions, say: Report) -> 
         say(f"  {choice}")
     with placed(target) as unfinished:
         with full_precision():
-            _write(loaded, unfinished, asked.opset, say, cuda=asked.cuda)
+            _write(loaded, unfinished, asked, say)
         copy_licences(loaded.origin.path, unfinished)
         write_card(Bundle.open(unfinished), stated)
 
@@ -115,7 +116,7 @@ def _quantized(target: Path, asked: ExportOptions, say: Report) -> Bundle:
         ) from None
 
 
-def _write(loaded: Loaded, directory: Path, opset: int | None, say: Report, *, cuda: bool) -> None:
+def _write(loaded: Loaded, directory: Path, asked: ExportOptions, say: Report) -> None:
     say("embedding the reference items in PyTorch")
     with _refusing(f"a {loaded.model_type} model does not run on its main input alone"):
         parts, heads = loaded.parts(), loaded.heads()
@@ -127,14 +128,14 @@ def _write(loaded: Loaded, directory: Path, opset: int | None, say: Report, *, c
     )
     if loaded.adapters:
         merge(loaded.backbone)
-    by = exporter()
+    by = exporter(asked.exporter)
     say(f"converting to ONNX through {by} {version(by)}")
-    write = GraphWriter(directory, loaded.model_type, opset, cuda=cuda)
+    write = GraphWriter(directory, loaded.model_type, asked.opset, by, say, cuda=asked.cuda)
     variants = [variant for part in parts for variant in write.tower(part)]
     written = [write.head(part) for part in heads]
     loaded.write_configuration(directory, [*variants, *(v for h in written for v in h.variants)])
     remove_local_paths(directory)
-    manifest = _manifest(loaded, parts, directory, variants)
+    manifest = _manifest(loaded, parts, directory, variants, by)
     bundle = Bundle(directory, dataclasses.replace(manifest, heads=tuple(written)))
     bundle.manifest.write(directory)
     verified(bundle, say).write(directory)
@@ -152,7 +153,11 @@ def _refusing(why: str) -> Iterator[None]:
 
 
 def _manifest(
-    loaded: Loaded, parts: Sequence[TowerPart], directory: Path, variants: Sequence[Variant]
+    loaded: Loaded,
+    parts: Sequence[TowerPart],
+    directory: Path,
+    variants: Sequence[Variant],
+    by: str,
 ) -> Manifest:
     (dim,) = {part.reference.embeddings.shape[-1] for part in parts}
     return Manifest(
@@ -163,7 +168,7 @@ def _manifest(
             adapters=tuple(adapter.record() for adapter in loaded.adapters),
             remote_code=loaded.remote_code,
         ),
-        packages={name: version(name) for name in dict.fromkeys((*PACKAGES, exporter()))},
+        packages={name: version(name) for name in dict.fromkeys((*PACKAGES, by))},
         model_type=loaded.model_type,
         dim=dim,
         matryoshka_dims=loaded.matryoshka_dims,
@@ -171,4 +176,5 @@ def _manifest(
         files={name: record_of(directory / name) for name in (*loaded.files, REFERENCE_FILE)},
         variants=tuple(variants),
         fmrt_version=__version__,
+        exporter=by,
     )

@@ -9,11 +9,14 @@ from pathlib import Path
 import onnx_ir as ir
 
 from fmrt.bundle.manifest import TaskHead, Variant
+from fmrt.export.choices import Report
 from fmrt.export.graph_file import add_form, unwritten, write_graph
 from fmrt.export.part import HeadPart, Part, TowerPart
 from fmrt.export.rewrite import graphs_for_cuda, optimize_for_cpu
 from fmrt.export.rewrite.half import HALF_TYPES, to_half
-from fmrt.export.trace import trace
+from fmrt.export.trace import TRANSFORMERS, trace
+
+NOT_REWRITTEN = "no graph pass finds its pattern: the portable graph is left for the CPU"
 
 
 @dataclass(frozen=True)
@@ -24,12 +27,16 @@ class GraphWriter:
         directory: The directory of the bundle.
         model_type: The model type for messages.
         opset: ONNX opset version, or None for the converter's own default.
+        exporter: The package that converts.
+        say: Takes lines for the user.
         cuda: Whether towers get graphs for GPUs.
     """
 
     directory: Path
     model_type: str
     opset: int | None
+    exporter: str
+    say: Report
     cuda: bool
 
     def tower(self, part: TowerPart) -> list[Variant]:
@@ -38,9 +45,17 @@ class GraphWriter:
         Raises:
             ExportError: It cannot be converted.
         """
-        graph = trace(part, self.model_type, self.opset)
+        graph = trace(part, self.model_type, self.opset, self.exporter)
         written = [self._portable(graph, part), *(self._for_cuda(graph, part) if self.cuda else ())]
-        optimize_for_cpu(graph, part.tower.embedding_output, part.tower.longest_text)
+        found = optimize_for_cpu(graph, part.tower.embedding_output, part.tower.longest_text)
+        if self.exporter == TRANSFORMERS:
+            return [*written, self._for_cpu(graph, part)]
+        # The passes were made for the graphs of the other exporter.
+        applied = [name for name, count in found.items() if count]
+        if not applied:
+            self.say(NOT_REWRITTEN)
+            return written
+        self.say(f"rewritten for the CPU: {', '.join(applied)}")
         return [*written, self._for_cpu(graph, part)]
 
     def head(self, part: HeadPart) -> TaskHead:
@@ -49,7 +64,7 @@ class GraphWriter:
         Raises:
             ExportError: It cannot be converted.
         """
-        graph = trace(part, self.model_type, self.opset)
+        graph = trace(part, self.model_type, self.opset, self.exporter)
         part.finish(graph)
         portable = self._portable(graph, part)
         optimize_for_cpu(graph)

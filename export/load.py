@@ -34,14 +34,13 @@ from fmrt.export.loading.fetching import Origin, fetch
 from fmrt.export.loading.pretrained import first_line
 from fmrt.export.part import Loaded
 from fmrt.export.segmentation.sam import FAMILIES
-from fmrt.export.trace import OPTIMUM, exporter
 from fmrt.system.extras import needing
 
 # Module and function of a loader; imported when a model of its kind comes, as its packages are an
 # extra of its modality.
 Loader = tuple[str, str]
 TEXT: Loader = ("text.tower", "load_text")
-TEXTS = (TEXT, ("text.static", "load_static"))
+STATIC: Loader = ("text.static", "load_static")
 VISION: Loader = ("vision.tower", "load_vision")
 AUDIO: Loader = ("audio.tower", "load_audio")
 LOADERS: dict[str, Loader] = {
@@ -146,11 +145,6 @@ def _with_adapters(loaded: Loaded, files: Sequence[AdapterFiles]) -> Loaded:
 def _load(loader: Loader, origin: Origin, device: str, overrides: Overrides) -> Loaded:
     if overrides.output == PATCH and loader != VISION:
         raise OptionError("output 'patch' is for models of images alone")
-    if loader not in TEXTS and exporter() == OPTIMUM:
-        raise ExportError(
-            f"{origin.name} is no model of texts alone, and fmrt exports no other through "
-            f'{OPTIMUM}; install transformers 5 for it: pip install "fmrt[export]"'
-        )
     with needing("Exporting this model", "export"):
         module, function = loader
         load: Callable[..., Loaded] = getattr(import_module(f"fmrt.export.{module}"), function)
@@ -177,7 +171,7 @@ def _loader_of_modules(path: Path, modules: Sequence[Module], trust: bool) -> Lo
     """The loader of a sentence-transformers directory, by its first module."""
     first = path / modules[0].path
     if modules[0].kind == "StaticEmbedding":
-        return TEXTS[1]
+        return STATIC
     # Below trust, a module of the author's own may read its folder in a way of its own.
     known = modules[0].package.startswith("sentence_transformers.")
     known = known and (first / CONFIG_FILE).is_file() and not (first / ADAPTER_CONFIG).is_file()

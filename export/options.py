@@ -10,7 +10,7 @@ from pathlib import Path
 from fmrt.errors import OptionError, quoted
 from fmrt.export.choices import PATCH, POOLED, Overrides
 from fmrt.export.quantize import MIN_COSINE, check_quality, named_schemes
-from fmrt.export.trace import OPSETS
+from fmrt.export.trace import NAMES, OPSETS
 from fmrt.options import checked, file_path, number
 
 Adapters = str | Path | Sequence[tuple[str | Path, float]]
@@ -42,6 +42,8 @@ class ExportOptions:
         adapter: A PEFT adapter's directory or hub id to merge into the weights, or several with
             the weight of each: the changes add up.
         opset: ONNX opset version; default the converter's own.
+        exporter: ``transformers`` for transformers' own exporter, of transformers 5, or ``optimum``
+            for optimum-onnx, with transformers 4; default the one that is installed.
         revision: Branch, tag or commit of a hub model.
         device: torch device of the conversion, e.g. ``cuda``.
         quantize: Schemes of quantized variants to add, as for `quantize_bundle`; the bundle is at
@@ -65,6 +67,7 @@ class ExportOptions:
     max_length: int | None = None
     adapter: Adapters = ()
     opset: int | None = None
+    exporter: str | None = None
     revision: str | None = None
     device: str = "cpu"
     quantize: str | Sequence[str] = ()
@@ -93,6 +96,8 @@ class ExportOptions:
             raise OptionError(
                 f"opset {self.opset}; choose from {OPSETS.start} to {OPSETS.stop - 1}"
             )
+        if self.exporter not in (None, *NAMES):
+            raise OptionError(f"exporter {quoted(self.exporter)}; choose from: {', '.join(NAMES)}")
         if self.output not in OUTPUTS:
             raise OptionError(f"output {self.output!r}; choose from: {', '.join(OUTPUTS)}")
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 import torch
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import ModelOutput
 
 from fmrt.bundle.bundle import HeadReference, Reference
@@ -18,6 +22,15 @@ from fmrt.bundle.manifest import TaskHead, Tower, Variant
 from fmrt.export.choices import Choice
 from fmrt.export.loading.adapter import AdapterFiles
 from fmrt.export.loading.fetching import Origin
+
+# Whether ``get_text_features`` and its like give the vector without the states: in transformers 4.
+VECTOR_ALONE = find_spec("transformers.exporters") is None
+# Names of the part of a model that is a tower.
+TOWERS = {
+    "text": ("text_model",),
+    "image": ("vision_model", "image_model"),
+    "audio": ("audio_model",),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,25 +95,50 @@ class HeadPart(Part):
         return self.head.modality
 
 
+def features(model: PreTrainedModel, modality: str) -> Callable[..., ModelOutput]:
+    """What gives ``last_hidden_state`` of a tower, and its projected vector as ``pooler_output``.
+
+    Args:
+        model: A transformers model of two towers.
+        modality: ``text``, ``image`` or ``audio``.
+    """
+    method: Callable[..., Any] = getattr(model, f"get_{modality}_features")
+    return partial(_with_states, method, model, modality) if VECTOR_ALONE else method
+
+
+def _with_states(
+    method: Callable[..., Tensor], model: PreTrainedModel, modality: str, **inputs: Tensor
+) -> ModelOutput:
+    """The vector that a method gives, with the states that the tower below it gave."""
+    tower = next(part for name in TOWERS[modality] if (part := getattr(model, name, None)))
+    given: list[ModelOutput] = []
+    hook = tower.register_forward_hook(lambda _, __, output: given.append(output))
+    try:
+        vector = method(**inputs)
+    finally:
+        hook.remove()
+    return BaseModelOutputWithPooling(given[-1].last_hidden_state, vector)
+
+
 class TowerModel(torch.nn.Module):
     """One tower of a model of two as a model of its own.
 
     Args:
         model: A transformers model.
-        method: Its method that gives the tower's output.
+        modality: The modality of the tower.
         config: The config of the tower.
     """
 
-    def __init__(self, model: PreTrainedModel, method: str, config: PretrainedConfig) -> None:
+    def __init__(self, model: PreTrainedModel, modality: str, config: PretrainedConfig) -> None:
         super().__init__()
         self.model = model
-        self.method = method
+        self.modality = modality
         self.config = config
         self.device = model.device
 
     def forward(self, **inputs: Tensor) -> ModelOutput:
-        """Run the method."""
-        return getattr(self.model, self.method)(**inputs)
+        """Run the tower, up to its projection."""
+        return features(self.model, self.modality)(**inputs)
 
 
 @dataclass(frozen=True)

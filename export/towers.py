@@ -29,7 +29,7 @@ from fmrt.export.loading.tokenizer import (
     check_tokenizer,
     load_tokenizer,
 )
-from fmrt.export.part import Loaded, OtherTower, TowerPart
+from fmrt.export.part import Loaded, OtherTower, TowerPart, features
 from fmrt.export.text.reference import PARAGRAPH, SENTENCES, embed_references, token_counter
 from fmrt.export.untouched import check_original, load_original
 from fmrt.export.writing.configuration import save_tokenizer, write_config
@@ -51,7 +51,7 @@ class TowerText(torch.nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> dict[str, Tensor]:
         """Embed a batch; both inputs are int64 ``[batch, sequence]``."""
-        output = self.model.get_text_features(input_ids=input_ids, attention_mask=attention_mask)
+        output = features(self.model, "text")(input_ids=input_ids, attention_mask=attention_mask)
         vectors = output.pooler_output
         if self.unit:
             vectors = normalize(vectors, dim=-1)
@@ -179,7 +179,7 @@ def _check(source: TowersSource, path: Path, original: PreTrainedModel, trust: b
         batch = tokenizer(text, truncation=True, max_length=length, return_tensors="pt", **full)
         names = ("input_ids", "attention_mask") if source.masked else ("input_ids",)
         inputs = {name: batch[name].to(original.device) for name in names}
-        vectors: Tensor = original.get_text_features(**inputs).pooler_output[0]
+        vectors: Tensor = features(original, "text")(**inputs).pooler_output[0]
         return vectors
 
     check_original("text", (*SENTENCES, PARAGRAPH * 4), ours, theirs, unit=source.unit)

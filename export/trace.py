@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.metadata import version
 from importlib.util import find_spec
 
 import onnx_ir as ir
@@ -10,7 +11,7 @@ import torch
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from torch.export import Dim
 
-from fmrt.errors import ExportError, MissingExtraError
+from fmrt.errors import ExportError, MissingExtraError, OptionError
 from fmrt.export.exact_rules import take_constants_exactly
 from fmrt.export.loading.pretrained import first_line
 from fmrt.export.optimum_trace import convert_by_optimum
@@ -19,6 +20,10 @@ from fmrt.export.quiet import quiet
 
 # Packages that convert; the second, where transformers is held at 4.
 TRANSFORMERS, OPTIMUM = "transformers", "optimum-onnx"
+# What ``--exporter`` calls them, with the extra that brings each.
+NAMES = {"transformers": TRANSFORMERS, "optimum": OPTIMUM}
+EXTRAS = {TRANSFORMERS: "export", OPTIMUM: "optimum"}
+NEEDS = {TRANSFORMERS: "transformers 5", OPTIMUM: "optimum-onnx with transformers 4"}
 # Below 18 torch's converter has no operators; ONNX Runtime of our range runs up to 24.
 OPSETS = range(18, 25)
 # Words in torch's messages, and what they mean to a user.
@@ -33,25 +38,30 @@ REASONS = (
 )
 
 
-def trace(part: Part, model_type: str, opset: int | None) -> ir.Model:
+def trace(part: Part, model_type: str, opset: int | None, by: str | None = None) -> ir.Model:
     """Convert to a portable graph whose varying axes are free.
 
     Args:
         part: The tower or head.
         model_type: The model type for messages.
         opset: ONNX opset version, or None for the converter's own default.
+        by: The package that converts, as `exporter` gives it; default the one that is installed.
 
     Raises:
         ExportError: The converter cannot convert this architecture.
     """
-    convert = EXPORTERS[exporter()]
+    by = by or exporter()
+    convert = EXPORTERS[by]
     try:
         with quiet(), torch.no_grad():
             program = convert(part, opset)
     except Exception as e:  # whatever torch.export or the converter raise
         text = f"{e} {e.__cause__}"
         reason = next((why for words, why in REASONS if words in text), first_line(e))
-        raise ExportError(f"torch cannot convert a {model_type} model to ONNX: {reason}") from e
+        through = "" if by == TRANSFORMERS else f" through {by}"
+        raise ExportError(
+            f"torch cannot convert a {model_type} model to ONNX{through}: {reason}"
+        ) from e
     # The converter notes at each node which lines of which files it comes from.
     ClearMetadataAndDocStringPass()(program)
     for name in part.optional:
@@ -59,17 +69,38 @@ def trace(part: Part, model_type: str, opset: int | None) -> ir.Model:
     return program
 
 
-def exporter() -> str:
-    """The exporter that is installed: transformers' own, or optimum-onnx with transformers 4.
+def exporter(asked: str | None = None) -> str:
+    """The package that converts: transformers itself, or optimum-onnx with transformers 4.
+
+    Args:
+        asked: One of `NAMES`; default the one that is installed.
 
     Raises:
-        MissingExtraError: Neither is.
+        MissingExtraError: None is installed.
+        OptionError: The one that is asked for is not.
     """
-    if find_spec("transformers.exporters") is not None:
-        return TRANSFORMERS
-    if find_spec("optimum") is not None and find_spec("optimum.exporters.onnx") is not None:
-        return OPTIMUM
-    raise MissingExtraError("Exporting with this version of transformers", "optimum")
+    installed = [name for name, found in _INSTALLED.items() if found()]
+    if asked is None:
+        if not installed:
+            raise MissingExtraError("Exporting with this version of transformers", "optimum")
+        return installed[0]
+    wanted = NAMES[asked]
+    if wanted not in installed:
+        raise OptionError(
+            f"exporter {asked!r} needs {NEEDS[wanted]}, and transformers {version('transformers')} "
+            f'is installed: pip install "fmrt[{EXTRAS[wanted]}]" in an environment of its own'
+        )
+    return wanted
+
+
+def _has_optimum() -> bool:
+    return find_spec("optimum") is not None and find_spec("optimum.exporters.onnx") is not None
+
+
+_INSTALLED: dict[str, Callable[[], bool]] = {
+    TRANSFORMERS: lambda: find_spec("transformers.exporters") is not None,
+    OPTIMUM: _has_optimum,
+}
 
 
 def _by_transformers(part: Part, opset: int | None) -> ir.Model:

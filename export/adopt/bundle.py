@@ -40,6 +40,7 @@ from fmrt.export.adopt.source import (
 from fmrt.export.bundle import PACKAGES
 from fmrt.export.choices import Choice, Overrides, Report, yes_or_no
 from fmrt.export.graph_file import unwritten, write_graph
+from fmrt.export.graphs import NOT_REWRITTEN
 from fmrt.export.loading.directory import MODULES_FILE
 from fmrt.export.loading.fetching import Origin, fetch
 from fmrt.export.precision import full_precision
@@ -298,7 +299,7 @@ class _Adoption:
         found = optimize_for_cpu(graph.model, EMBEDDING, tower.longest_text)
         applied = [name for name, count in found.items() if count]
         if not applied:
-            self.say("no graph pass finds its pattern: the portable graph is left for the CPU")
+            self.say(NOT_REWRITTEN)
             return
         self.say(f"rewritten for the CPU: {', '.join(applied)}")
         blank = unwritten(f"{FP32}-cpu", "model", "_cpu", "cpu", "text")

@@ -30,7 +30,7 @@ from fmrt.export.choices import Choice, Overrides, normalize_choice
 from fmrt.export.loading.backbone import load_backbone
 from fmrt.export.loading.checkpoint import check_missing
 from fmrt.export.loading.fetching import Origin
-from fmrt.export.part import Loaded, OtherTower, TowerModel, TowerPart
+from fmrt.export.part import Loaded, OtherTower, TowerModel, TowerPart, features
 from fmrt.export.quiet import quiet
 from fmrt.export.untouched import check_original, load_original
 from fmrt.export.writing.configuration import write_config
@@ -352,10 +352,10 @@ def other_tower(
 ) -> OtherTower:
     """The audio tower of a model that has one of texts too; ``original`` is as users load it."""
     extractor = FeatureExtractor(path)
-    backbone = TowerModel(model, "get_audio_features", model.config.audio_config)
+    backbone = TowerModel(model, "audio", model.config.audio_config)
     sounds = AudioEmbedding(backbone, extractor.input_name, "pooler", unit).eval()
     source = AudioSource(sounds, extractor, extractor.spec(1, None))
-    _check(source, path, original.get_audio_features)
+    _check(source, path, features(original, "audio"))
     part = partial(audio_part, source, "audio_model")
     return OtherTower(part, source.write_configuration, source.files)
 

@@ -40,9 +40,24 @@ def simplify_attention(model: ir.Model) -> int:
     rows = [_MaskedRows.rule(), _LowRows.rule()]
     count = int(RewriteRuleSet([*keys, _KeysAtOnce.rule(), *rows]).apply_to_model(model))
     IdentityEliminationPass()(model)
+    _return_own_values(model)
     _drop_same_reshapes(model)
     RemoveUnusedNodesPass()(model)
     return count
+
+
+def _return_own_values(model: ir.Model) -> None:
+    """Copy what a branch returns from outside, which ONNX Runtime does not take as it is."""
+    for node in list(model.graph.all_nodes()):
+        for attribute in node.attributes.values():
+            if attribute.type == ir.AttributeType.GRAPH:
+                branch = attribute.as_graph()
+                own = {*branch, None}
+                for place, value in enumerate(branch.outputs):
+                    if value.producer() not in own:
+                        copy = ir.node("Identity", [value])
+                        branch.append(copy)
+                        branch.outputs[place] = copy.outputs[0]
 
 
 def _drop_same_reshapes(model: ir.Model) -> None:

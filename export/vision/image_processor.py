@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 from torch.nn.functional import interpolate
-from transformers import AutoImageProcessor, BaseImageProcessor, ViTImageProcessorPil
+from transformers import AutoImageProcessor, BaseImageProcessor
 from transformers.image_utils import load_image
 
 from fmrt.bundle.manifest import ImageInput
@@ -24,6 +24,17 @@ from fmrt.export.loading.pretrained import load_pretrained
 from fmrt.export.quiet import quiet
 from fmrt.export.vision.timm_transforms import FILE, is_timm, timm_input
 from fmrt.preprocess.image import ImagePreprocessor
+
+try:
+    from transformers import ViTImageProcessorPil
+except ImportError:  # transformers 4
+    from transformers import ViTImageProcessor as ViTImageProcessorPil
+
+    PILLOW: dict[str, Any] = {"use_fast": False}
+    # It guesses where the channels are, and takes an image of one pixel for one of one channel.
+    CHANNELS: dict[str, Any] = {"input_data_format": "channels_last"}
+else:
+    PILLOW, CHANNELS = {"backend": "pil"}, {}
 
 CONFIG = "preprocessor_config.json"
 # The file of an image processor together with what else prepares a model's inputs.
@@ -88,10 +99,7 @@ class ImageProcessor:
         image = load_image(Image.open(io.BytesIO(data)))
         if self._float:
             return _float_pixels(np.asarray(image), self.processor)
-        with quiet():
-            # timm's gives tensors alone.
-            batch = self.processor(images=image, return_tensors="pt" if self._timm else "np")
-        pixels: Pixels = np.asarray(batch["pixel_values"][0])
+        pixels: Pixels = pixels_of(self.processor, image).numpy()
         return pixels
 
     def spec(self, tokens: int, images: Sequence[bytes]) -> ImageInput:
@@ -195,7 +203,17 @@ def load_processor(path: Path, *, plain: bool = False) -> BaseImageProcessor:
     what = f"the image processor of {path}"
     if plain:
         return load_pretrained(ViTImageProcessorPil.from_pretrained, path, what)
-    return load_pretrained(AutoImageProcessor.from_pretrained, path, what, backend="pil")
+    return load_pretrained(AutoImageProcessor.from_pretrained, path, what, **PILLOW)
+
+
+def pixels_of(processor: BaseImageProcessor, image: Image.Image) -> torch.Tensor:
+    """What a processor makes of an image in RGB, ``[3, height, width]``."""
+    options = {} if type(processor).__name__.startswith("Timm") else CHANNELS
+    with quiet():
+        # timm's gives tensors alone.
+        batch = processor(images=image, return_tensors="pt", **options)
+    pixels: torch.Tensor = batch["pixel_values"][0]
+    return pixels
 
 
 def _float_pixels(image: NDArray[np.uint8], p: BaseImageProcessor) -> Pixels:

@@ -24,10 +24,15 @@ from fmrt.export.choices import PATCH, Choice, Overrides, normalize_choice
 from fmrt.export.loading.backbone import load_backbone
 from fmrt.export.loading.checkpoint import check_missing
 from fmrt.export.loading.fetching import Origin
-from fmrt.export.part import Loaded, OtherTower, TowerModel, TowerPart
+from fmrt.export.part import Loaded, OtherTower, TowerModel, TowerPart, features
 from fmrt.export.quiet import quiet
 from fmrt.export.untouched import check_original, load_original
-from fmrt.export.vision.image_processor import ImageProcessor, load_processor, reference_images
+from fmrt.export.vision.image_processor import (
+    ImageProcessor,
+    load_processor,
+    pixels_of,
+    reference_images,
+)
 from fmrt.export.vision.patches import Patches, find_patches, needed
 from fmrt.export.writing.configuration import write_config
 
@@ -212,8 +217,8 @@ def _check(
         return vectors
 
     def theirs(data: bytes) -> Tensor:
-        batch = processor(images=load_image(Image.open(io.BytesIO(data))), return_tensors="pt")
-        return pooled(original(pixel_values=batch["pixel_values"].to(device)))[0]
+        pixels = pixels_of(processor, load_image(Image.open(io.BytesIO(data))))
+        return pooled(original(pixel_values=pixels[None].to(device)))[0]
 
     check_original("image", reference_images(), ours, theirs, unit=module.unit)
 
@@ -317,9 +322,9 @@ def other_tower(
     model: PreTrainedModel, path: Path, unit: bool, original: PreTrainedModel
 ) -> OtherTower:
     """The image tower of a model that has one of texts too; ``original`` is as users load it."""
-    backbone = TowerModel(model, "get_image_features", model.config.vision_config)
+    backbone = TowerModel(model, "image", model.config.vision_config)
     source = VisionSource(ImageEmbedding(backbone, "pooler", unit).eval(), ImageProcessor(path))
-    _check(source, path, original.get_image_features, AS_USERS_POOL["pooler"])
+    _check(source, path, features(original, "image"), AS_USERS_POOL["pooler"])
     return OtherTower(partial(image_part, source, "vision_model"), source.write_configuration)
 
 

@@ -376,6 +376,7 @@ class Manifest:
         heads: Further graphs, one a task.
         reference: Whose the reference vectors are: ``pytorch``; ``graph`` for those of an adopted
             fp32 graph itself; ``none`` where there are none, and so nothing was verified.
+        exporter: The package that converted the model to ONNX; None for graphs that were adopted.
     """
 
     source: Source
@@ -390,6 +391,7 @@ class Manifest:
     schema_version: Annotated[int, Range(0, SCHEMA_VERSION)] = field(default=SCHEMA_VERSION)
     heads: tuple[TaskHead, ...] = ()
     reference: Annotated[str, OneOf((PYTORCH, OWN_GRAPH, NOBODY))] = PYTORCH
+    exporter: Name | None = None
 
     def contradictions(self) -> Contradictions:
         """Fields that do not go together, with the reason."""

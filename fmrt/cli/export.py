@@ -28,6 +28,12 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("out", metavar="OUT", help="directory of the bundle")
     _add_choices(parser)
     parser.add_argument("--opset", metavar="N", type=positive, help="ONNX opset version")
+    parser.add_argument(
+        "--exporter",
+        metavar="E",
+        help="what converts to ONNX: transformers, which is 5 then, or optimum with transformers 4 "
+        "(default: the one that is installed)",
+    )
     parser.add_argument("--revision", metavar="R", help="branch, tag or commit of a hub model")
     parser.add_argument(
         "--device", metavar="D", default="cpu", help="torch device of the conversion (default: cpu)"
@@ -134,6 +140,7 @@ def _exported(args: argparse.Namespace) -> Bundle:
         max_length=args.max_length,
         adapter=args.adapter,
         opset=args.opset,
+        exporter=args.exporter,
         revision=args.revision,
         device=args.device,
         quantize=args.quantize,

@@ -146,6 +146,7 @@ def _facts(bundle: Bundle) -> list[tuple[str, str]]:
         *([("verified", manifest.unverified)] if manifest.unverified else []),
         *((f"chosen for {name}s", _choice(v)) for name, v in _choices(bundle).items()),
         ("made by", f"fmrt {manifest.fmrt_version}, {packages or 'unknown packages'}"),
+        *([("converted by", manifest.exporter)] if manifest.exporter else []),
         ("total size", size(total)),
         ("manifest", f"SHA-256 {bundle.manifest_sha256}"),
     ]

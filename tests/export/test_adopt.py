@@ -21,6 +21,7 @@ from fmrt.cli import main
 from fmrt.errors import ExportError, OptionError, UnverifiedWarning, VerificationError
 from fmrt.export.adopt.joining import make_head
 from fmrt.export.quiet import quiet
+from fmrt.export.rewrite import optimize_for_cpu
 from fmrt.export.text.pooling import POOLINGS, make_pooling, pool
 from tests.export.models import ENCODERS, save_tiny
 from tests.export.test_heads import Backbone
@@ -290,6 +291,41 @@ def test_options_that_make_no_sense(model: Path, graph, exported: Path, tmp_path
         fmrt.adopt_onnx(place, tmp_path / "out", model=model, record_reference=True)
     with pytest.raises(OptionError, match="pooling 'best'"):
         fmrt.adopt_onnx(place, tmp_path / "out", pooling="best")
+
+
+@pytest.mark.parametrize("asked", ["optimum", "best"])
+def test_an_exporter_that_cannot_be_had_is_one_line(
+    asked: str, model: Path, tmp_path: Path
+) -> None:
+    reasons = {
+        "optimum": "needs optimum-onnx with transformers 4, and transformers 5",
+        "best": "choose",
+    }
+    with pytest.raises(OptionError, match=f"exporter '{asked}'.*{reasons[asked]}"):
+        fmrt.export_model(model, tmp_path / "out", exporter=asked)
+
+
+def test_the_manifest_says_which_exporter_ran(exported: Path) -> None:
+    assert fmrt.Bundle.open(exported).manifest.exporter == "transformers"
+
+
+def test_a_branch_may_not_return_a_value_from_outside(tmp_path: Path) -> None:
+    """As torch's converter of traces writes a squeeze."""
+    model = onnx.parser.parse_model("""
+        <ir_version: 9, opset_import: ["": 18]>
+        g (float[n, 3] x, bool c) => (float[n, 3] y) {
+            z = Relu(x)
+            y = If (c) <
+                then_branch = t () => (float[n, 3] a) { a = Identity(z) },
+                else_branch = e () => (float[n, 3] b) { b = Neg(z) }
+            >
+        }""")
+    rewritten = ir.from_proto(model)
+    optimize_for_cpu(rewritten)
+    ir.save(rewritten, tmp_path / "model.onnx")
+    session = ort.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    x = np.ones((2, 3), np.float32)
+    assert np.array_equal(session.run(None, {"x": x, "c": np.array(True)})[0], x)
 
 
 @pytest.mark.parametrize("opset", [11, 13, 14, 17, 18, 20])

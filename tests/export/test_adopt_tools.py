@@ -14,6 +14,9 @@ import pytest
 import fmrt
 from dev import ROOT, python
 from fmrt.errors import ExportError
+from fmrt.export.audio.feature_extractor import reference_sounds
+from fmrt.export.graphs import NOT_REWRITTEN
+from fmrt.export.vision.image_processor import reference_images
 from tests.export.models import MINILM
 from tests.wheel.environments import link, required, site_packages
 
@@ -24,7 +27,7 @@ TOOLS = ("optimum-onnx==0.1.0", "transformers==4.57.*", "sentence-transformers>=
 OTHERS = {"transformers", "huggingface_hub", "tokenizers", "sentence-transformers"}
 SHARED = (
     *("torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "safetensors", "shtab"),
-    *("accelerate", "scikit-learn", "sentencepiece"),
+    *("accelerate", "scikit-learn", "sentencepiece", "pillow", "soundfile", "soxr"),
 )
 TEXTS = ["a short text", "How do I reset my password?", "日本語の文章", "words " * 300]
 LAYOUTS = ("optimum/plain", "sentence-transformers", "transformers.js", "fastembed")
@@ -106,17 +109,82 @@ def test_a_cache_of_several_models_asks_for_one(files: Path, tmp_path: Path) -> 
         fmrt.adopt_onnx(tmp_path / "cache", tmp_path / "out")
 
 
+@pytest.fixture(scope="module")
+def kinds(environment: Path) -> tuple[Path, str]:
+    """A folder with a model of each kind and its bundle through optimum-onnx; what was said."""
+    script, out = Path(__file__).with_name("tiny_kinds.py"), environment.with_name("kinds")
+    return out, _run(environment, str(script), str(MINILM), str(out), cwd=out.parent)
+
+
+def _run(environment: Path, *arguments: str, cwd: Path) -> str:
+    settings = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [python(environment), *arguments],
+        env=settings,
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
 def test_both_exporters_give_the_same_vectors(
     environment: Path, minilm: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    settings = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    command = [python(environment), "-m", "fmrt", "export", str(MINILM), str(out)]
-    done = subprocess.run(
-        command, check=True, env=settings, cwd=tmp_path, capture_output=True, text=True
-    )
-    assert "converting to ONNX through optimum-onnx 0.1.0" in done.stdout
+    said = _run(environment, "-m", "fmrt", "export", str(MINILM), str(out), cwd=tmp_path)
+    assert "converting to ONNX through optimum-onnx 0.1.0" in said
     assert fmrt.Bundle.open(out).manifest.packages["optimum-onnx"] == "0.1.0"
     with fmrt.Embedder(minilm) as want, fmrt.Embedder(out) as got:
         vectors = [e.embed(TEXTS, on_too_long="truncate") for e in (want, got)]
     assert np.abs(vectors[0] - vectors[1]).max() <= 1e-5
+
+
+ITEMS = {"text": lambda: TEXTS, "image": reference_images, "audio": reference_sounds}
+
+
+@pytest.mark.parametrize("kind", ["encoder", "decoder", "image", "audio", "towers", "lora"])
+def test_each_kind_has_the_same_vectors_through_both_exporters(
+    kind: str, kinds: tuple[Path, str], tmp_path: Path
+) -> None:
+    folder, _ = kinds
+    by_optimum = fmrt.Bundle.open(folder / "bundles" / kind)
+    assert by_optimum.manifest.exporter == "optimum-onnx"
+    assert all(report.passed for report in fmrt.verify_bundle(by_optimum))
+    own = fmrt.export_model(folder / "models" / kind, tmp_path / "out", exporter="transformers")
+    assert own.manifest.exporter == "transformers"
+    assert own.manifest.towers == by_optimum.manifest.towers
+    for modality in own.manifest.modalities:
+        vectors = []
+        for bundle in (own, by_optimum):
+            with fmrt.Embedder(bundle, modality=modality) as embedder:
+                vectors.append(embedder.embed(ITEMS[modality](), on_too_long="truncate"))
+        assert np.abs(vectors[0] - vectors[1]).max() <= 1e-5
+
+
+def test_the_portable_graph_is_left_where_no_pass_finds_its_pattern(
+    kinds: tuple[Path, str],
+) -> None:
+    folder, said = kinds
+    names = [v.name for v in fmrt.Bundle.open(folder / "bundles" / "decoder").manifest.variants]
+    assert (names == ["fp32"]) == (NOT_REWRITTEN in said)
+    assert "left out" not in said.replace("head: left out", "")
+
+
+def test_an_exporter_that_is_not_installed_is_one_line(
+    environment: Path, kinds: tuple[Path, str], tmp_path: Path
+) -> None:
+    model = kinds[0] / "models" / "encoder"
+    command = [python(environment), "-m", "fmrt", "export", str(model), "out"]
+    done = subprocess.run(
+        [*command, "--exporter", "transformers"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "needs transformers 5, and transformers 4.57" in done.stderr
+    assert len(done.stderr.splitlines()) == 1

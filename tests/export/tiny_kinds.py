@@ -1,0 +1,112 @@
+"""A tiny random model of each kind, as transformers 4 writes them; runs where that is installed.
+
+python tiny_kinds.py TOKENIZER FOLDER makes a directory for each kind in FOLDER/models, and exports
+it to FOLDER/bundles.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import peft
+import torch
+import transformers
+
+import fmrt
+
+LENGTH = 24
+SMALL = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "initializer_range": 0.1,
+}
+PIXELS = {**SMALL, "image_size": 32, "patch_size": 8}
+SQUARE = {"height": 32, "width": 32}
+WAVEFORM = {
+    **SMALL,
+    "conv_dim": [16, 16, 16],
+    "conv_kernel": [10, 8, 4],
+    "conv_stride": [5, 8, 4],
+    "num_feat_extract_layers": 3,
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 4,
+}
+
+
+def text_config(tokenizer: Any) -> dict[str, Any]:
+    """The sizes of a model of texts, and its special tokens."""
+    tokens = {"pad": "pad", "bos": "cls", "eos": "sep"}
+    ids = {f"{k}_token_id": getattr(tokenizer, f"{v}_token_id") for k, v in tokens.items()}
+    return {**SMALL, **ids, "vocab_size": len(tokenizer), "max_position_embeddings": LENGTH}
+
+
+def encoder(tokenizer: Any, place: Path) -> None:
+    """BERT."""
+    transformers.BertModel(transformers.BertConfig(**text_config(tokenizer))).save_pretrained(place)
+    tokenizer.save_pretrained(place)
+
+
+def decoder(tokenizer: Any, place: Path) -> None:
+    """Llama."""
+    config = transformers.LlamaConfig(**text_config(tokenizer), num_key_value_heads=2)
+    transformers.LlamaForCausalLM(config).save_pretrained(place)
+    tokenizer.save_pretrained(place)
+
+
+def image(_: Any, place: Path) -> None:
+    """DINOv2, with its pooled output."""
+    transformers.Dinov2Model(transformers.Dinov2Config(**PIXELS)).save_pretrained(place)
+    size = {"shortest_edge": 36}
+    transformers.BitImageProcessor(size=size, crop_size=SQUARE).save_pretrained(place)
+
+
+def audio(_: Any, place: Path) -> None:
+    """wav2vec2."""
+    transformers.Wav2Vec2Model(transformers.Wav2Vec2Config(**WAVEFORM)).save_pretrained(place)
+    transformers.Wav2Vec2FeatureExtractor().save_pretrained(place)
+
+
+def towers(tokenizer: Any, place: Path) -> None:
+    """CLIP."""
+    config = transformers.CLIPConfig(
+        text_config=text_config(tokenizer), vision_config=PIXELS, projection_dim=16
+    )
+    transformers.CLIPModel(config).save_pretrained(place)
+    tokenizer.save_pretrained(place)
+    transformers.CLIPImageProcessor(size=SQUARE, crop_size=SQUARE).save_pretrained(place)
+
+
+def lora(tokenizer: Any, place: Path) -> None:
+    """An adapter next to its base."""
+    base = place.with_name(encoder.__name__)
+    config = peft.LoraConfig(r=4, lora_alpha=8, target_modules=["query", "dense"])
+    model = peft.get_peft_model(transformers.AutoModel.from_pretrained(base), config)
+    for name, value in model.named_parameters():
+        if "lora_B" in name:
+            value.data += torch.randn_like(value) * 0.2
+    model.save_pretrained(place)
+
+
+KINDS: tuple[Callable[[Any, Path], None], ...] = (encoder, decoder, image, audio, towers, lora)
+
+
+def main() -> None:
+    """Write all."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(sys.argv[1], model_max_length=LENGTH)
+    folder = Path(sys.argv[2])
+    for kind in KINDS:
+        torch.manual_seed(0)
+        directory = folder / "models" / kind.__name__
+        kind(tokenizer, directory)
+        bundle = folder / "bundles" / kind.__name__
+        bundle.parent.mkdir(exist_ok=True)
+        fmrt.export_model(directory, bundle, exporter="optimum", report=print)
+
+
+if __name__ == "__main__":
+    main()
