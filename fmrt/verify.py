@@ -55,6 +55,13 @@ TOLERANCES = {
     "int8-dynamic": Tolerance(max_abs_error=0.6, min_cosine=0.75, mean_cosine=0.9),
 }
 
+# Of an adopted graph's distance from the reference: how much of it a later check may measure.
+MARGIN = 1.5
+ROUNDING = 1e-12
+# The tolerance that is never narrowed, where it is not the precision's own: on another processor, a
+# graph in 8 or 4 bits is rounded in another way.
+LEAST = {"int4": "int8", "int8-dynamic": "int8"}
+
 # At load, rows up to this many tokens in all are checked: enough to catch a wrong graph,
 # tokenizer or pooling, and a few milliseconds of work.
 QUICK_TOKENS = 96
@@ -193,7 +200,7 @@ def check_quick(engine: Engine, bundle: Bundle, tokens: int = QUICK_TOKENS) -> N
         order = np.argsort(reference.lengths, kind="stable")
         rows = order[np.cumsum(reference.lengths[order]) <= tokens]
         reference = _rows(reference, rows if rows.size else order[:1])
-    report = check(engine, reference)
+    report = check(engine, reference, some=True)
     _refuse_failed(bundle, "vectors", [report])
 
 
@@ -276,8 +283,8 @@ def _head_report(engine: SegmentEngine, name: str, got: Vectors, expected: Vecto
     return ParityReport(engine.decoder.name, what, engine.provider, parity, items, passed)
 
 
-def check(engine: Engine, reference: Reference) -> ParityReport:
-    """Compare an engine's vectors for the reference items with PyTorch's.
+def check(engine: Engine, reference: Reference, *, some: bool = False) -> ParityReport:
+    """Compare an engine's vectors for the reference items, or some of them, with PyTorch's.
 
     Where kernels depend on a batch's shape, also in batches of many shapes, see `_shapes`.
     """
@@ -291,7 +298,7 @@ def check(engine: Engine, reference: Reference) -> ParityReport:
         what = f"reference {e}"
         return _failed(engine.variant, engine.provider, GraphError(what), len(reference.items))
     parity = measure(np.concatenate(vectors), np.concatenate(expected))
-    passed = passes(parity, engine.variant, reference.embeddings)
+    passed = passes(parity, engine.variant, reference.embeddings, some=some)
     return ParityReport(
         engine.variant.name,
         engine.tower.modality,
@@ -344,19 +351,72 @@ def measure(vectors: Vectors, expected: Vectors) -> Parity:
     return Parity(float(np.abs(a - b).max()), float(cosines.mean()), float(cosines.min()))
 
 
-def passes(parity: Parity, variant: Variant, expected: Vectors) -> bool:
-    """Whether a parity is within the tolerance of the variant's precision."""
+def passes(parity: Parity, variant: Variant, expected: Vectors, *, some: bool = False) -> bool:
+    """Whether a parity is within a variant's tolerance.
+
+    Args:
+        parity: What was measured.
+        variant: The variant; its tolerance is that of its precision, unless it has its own.
+        expected: The reference vectors, ``[n, dim]``.
+        some: Whether these are some of all: then the mean of all is no measure of theirs, and a
+            variant's own tolerance says nothing of it.
+
+    Raises:
+        BundleCorruptError: The precision is not known, or the variant's own tolerance is wider than
+            any that is recorded.
+    """
     if variant.precision not in TOLERANCES:
         raise BundleCorruptError(
             f"variant {variant.name!r} has precision {variant.precision!r}, which this fmrt does "
             f"not know; it knows: {', '.join(TOLERANCES)}"
         )
-    tolerance = TOLERANCES[variant.precision]
+    if variant.tolerance is None:
+        return _within(parity, _in_numbers(TOLERANCES[variant.precision], _scale(expected)))
+    _check_tolerance(variant, variant.tolerance)
+    own = variant.tolerance
+    return _within(parity, dataclasses.replace(own, mean_cosine=-1.0) if some else own)
+
+
+def tolerance_of(parity: Parity, precision: str, expected: Vectors) -> Parity:
+    """The tolerance of a variant of which some parity was measured over all reference items.
+
+    It is wider than the parity, so that no check on the same machine fails, of all items or some.
+    """
+    least = _in_numbers(TOLERANCES[LEAST.get(precision, precision)], _scale(expected))
+    return Parity(
+        max(least.max_abs_error, MARGIN * parity.max_abs_error),
+        min(least.mean_cosine, 1 - MARGIN * (1 - parity.mean_cosine)),
+        min(least.min_cosine, 1 - MARGIN * (1 - parity.min_cosine)),
+    )
+
+
+def _within(parity: Parity, tolerance: Parity) -> bool:
     return (
-        parity.max_abs_error <= tolerance.max_abs_error * float(np.abs(expected).max())
+        parity.max_abs_error <= tolerance.max_abs_error
         and parity.min_cosine >= tolerance.min_cosine
         and parity.mean_cosine >= tolerance.mean_cosine
     )
+
+
+def _in_numbers(tolerance: Tolerance, scale: float) -> Parity:
+    """A precision's tolerance, for reference vectors whose largest component is ``scale``."""
+    return Parity(tolerance.max_abs_error * scale, tolerance.mean_cosine, tolerance.min_cosine)
+
+
+def _scale(expected: Vectors) -> float:
+    return float(np.abs(expected).max())
+
+
+def _check_tolerance(variant: Variant, own: Parity) -> None:
+    """Raise where a variant's own tolerance is wider than what passes when it is recorded."""
+    widest = TOLERANCES[variant.precision]
+    for name in ("mean_cosine", "min_cosine"):
+        least = 1 - MARGIN * (1 - getattr(widest, name))
+        if not getattr(own, name) >= least - ROUNDING:
+            raise BundleCorruptError(
+                f"variant {variant.name!r} has the tolerance {name} {getattr(own, name)}, and "
+                f"{variant.precision} has {least:.6g} at least; adopt its graphs again"
+            )
 
 
 def _rows(reference: Reference, rows: NDArray[np.int64]) -> Reference:

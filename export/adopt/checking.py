@@ -14,7 +14,7 @@ from fmrt.errors import ExportError, said
 from fmrt.export.choices import Report
 from fmrt.export.text.reference import SENTENCES, reference_texts, token_counter
 from fmrt.export.text.source import TextSource
-from fmrt.verify import check, checking_engine, passes
+from fmrt.verify import check, checking_engine, passes, tolerance_of
 
 FP32 = "fp32"
 # Of the largest component: what batch mates may change by rounding alone.
@@ -119,7 +119,10 @@ class Checker:
             taken = dataclasses.replace(variant, precision=precision)
             if passes(parity, taken, reference.embeddings):
                 self.say(f"verified {variant.name} as {precision}: {words}")
-                return dataclasses.replace(taken, parity=parity, checked_on="cpu")
+                tolerance = tolerance_of(parity, precision, reference.embeddings)
+                return dataclasses.replace(
+                    taken, parity=parity, checked_on="cpu", tolerance=tolerance
+                )
         raise ExportError(
             f"{variant.name}: the graph does not give the vectors of {self._whose} ({words}): it "
             "was made from other weights or with another pooling, or is too coarse"

@@ -195,6 +195,8 @@ class Variant:
         form: The operators of attention that the graph has, where there are others to choose from.
         forms: The graphs with other operators for the same, by form; one of ``external`` each.
             ``fmrt tune`` finds out which is fastest on a GPU.
+        tolerance: The parity that a check must reach, for a graph that was adopted, from what was
+            measured; None for the tolerance of its precision.
     """
 
     name: Annotated[str, Printable("a short name", 200, 1)]
@@ -213,6 +215,7 @@ class Variant:
     alone: bool = False
     form: Name | None = None
     forms: Mapping[Name, FileName] = field(default_factory=dict)
+    tolerance: Parity | None = None
 
     def in_form(self, form: str | None) -> Variant:
         """The variant with the graph of another form; itself where it has none of that name."""

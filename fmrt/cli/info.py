@@ -15,7 +15,7 @@ from fmrt.errors import OptionError
 
 if TYPE_CHECKING:
     from fmrt.bundle.bundle import Bundle
-    from fmrt.bundle.manifest import AudioInput, ImageInput, TextInput, Tower
+    from fmrt.bundle.manifest import AudioInput, ImageInput, TextInput, Tower, Variant
     from fmrt.session.placement import Placement
 
     # For each variant its placement, or the reason why its graph does not load.
@@ -145,10 +145,24 @@ def _facts(bundle: Bundle) -> list[tuple[str, str]]:
         *(("can", f"{head.task} {head.modality}s") for head in manifest.heads),
         *([("verified", manifest.unverified)] if manifest.unverified else []),
         *((f"chosen for {name}s", _choice(v)) for name, v in _choices(bundle).items()),
+        *(fact for variant in manifest.variants for fact in _tolerance(variant)),
         ("made by", f"fmrt {manifest.fmrt_version}, {packages or 'unknown packages'}"),
         *([("converted by", manifest.exporter)] if manifest.exporter else []),
         ("total size", size(total)),
         ("manifest", f"SHA-256 {bundle.manifest_sha256}"),
+    ]
+
+
+def _tolerance(variant: Variant) -> list[tuple[str, str]]:
+    own = variant.tolerance
+    if own is None:
+        return []
+    return [
+        (
+            f"tolerance of {variant.name}",
+            f"max abs error {own.max_abs_error:.1e}, mean cosine {own.mean_cosine:.6f}, worst "
+            f"cosine {own.min_cosine:.6f}, from what was measured when it was adopted",
+        )
     ]
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
@@ -25,9 +27,11 @@ from fmrt.errors import (
     VariantNotFoundError,
     VerificationError,
 )
+from fmrt.verify import measure, passes, tolerance_of
 
 GRAPH = "onnx/model.onnx"
 REFERENCE = "reference.safetensors"
+COARSE = ["int4", "int8-dynamic", "int8", "fp16"]
 
 
 @pytest.fixture
@@ -118,6 +122,32 @@ def test_wrong_vectors_are_refused_at_load(bundle) -> None:
         fmrt.Embedder(bundle)
     fmrt.Embedder(bundle, verify=False).close()
     assert not any(report.passed for report in fmrt.verify_bundle(fmrt.Bundle.open(bundle)))
+
+
+@given(seed=st.integers(0, 1 << 20), noise=st.floats(0, 0.5), precision=st.sampled_from(COARSE))
+def test_no_part_of_what_passed_is_refused_by_the_tolerance_that_was_recorded(
+    seed: int, noise: float, precision: str
+) -> None:
+    rng = np.random.default_rng(seed)
+    expected = rng.normal(size=(12, 16)).astype(np.float32)
+    scales = rng.uniform(0, noise, (12, 1)) * rng.integers(0, 2, (12, 1))
+    got = expected + (scales * rng.normal(size=expected.shape)).astype(np.float32)
+    variant = Variant("q", GRAPH, "any", precision, "0" * 64, 1)
+    parity = measure(got, expected)
+    assume(passes(parity, variant, expected))
+    own = replace(variant, tolerance=tolerance_of(parity, precision, expected))
+    assert passes(parity, own, expected)
+    for count in (1, 2, 5):
+        rows = rng.choice(12, count, replace=False)
+        assert passes(measure(got[rows], expected[rows]), own, expected[rows], some=True)
+    assert not passes(measure(-got, expected), own, expected)
+
+
+def test_a_tolerance_that_no_adoption_records_is_refused(bundle) -> None:
+    wide = {"max_abs_error": 9.0, "mean_cosine": 0.99999, "min_cosine": -1.0}
+    edit(bundle, lambda m: m["variants"][0].update(tolerance=wide))
+    with pytest.raises(BundleCorruptError, match=r"tolerance min_cosine -1\.0.*fp32 has 0\.99985"):
+        fmrt.Embedder(bundle)
 
 
 def test_variant_and_provider_must_exist(bundle) -> None:
