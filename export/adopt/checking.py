@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +25,24 @@ UNCHANGED = {"fp32": 1e-5, "fp16": 5e-3, "bf16": 5e-2}
 LOOSER = {"fp32": ("fp32-approximate",), "int8": ("int8-dynamic",)}
 # Texts of one length each, so that a batch of them has no padding.
 WORDS = ("cat", "river", "seven", "green", "house", "never", "music", "stone")
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Items that tell what a batch does to a vector.
+
+    Attributes:
+        modality: The modality of their tower.
+        alike: Items of one length.
+        unlike: Items of several lengths; may be empty.
+    """
+
+    modality: str
+    alike: Sequence[Any]
+    unlike: Sequence[Any] = ()
+
+
+TEXTS = Probe("text", WORDS, SENTENCES)
 
 
 def own_reference(bundle: Bundle, source: TextSource) -> Reference:
@@ -57,11 +77,13 @@ class Checker:
         bundle: The bundle.
         model: The model whose vectors are the reference, for messages.
         say: Takes lines for the user.
+        probe: Items that tell what a batch does.
     """
 
     bundle: Bundle
     model: str
     say: Report
+    probe: Probe
 
     def kept(self) -> tuple[Variant, ...]:
         """The variants that passed, with what was measured; the first must pass.
@@ -101,7 +123,7 @@ class Checker:
         """
         if bundle.manifest.reference == NOBODY:
             return variant
-        reference = bundle.reference("text")
+        reference = bundle.reference(self.probe.modality)
         engine = checking_engine(bundle, variant, "cpu")
         try:
             report = check(engine, reference)
@@ -133,21 +155,25 @@ class Checker:
         own = self.bundle.manifest.reference == OWN_GRAPH
         return "its fp32 graph" if own else self.model
 
+    @property
+    def _item(self) -> str:
+        return {"audio": "sound"}.get(self.probe.modality, self.probe.modality)
+
     def _by_batch(self, bundle: Bundle, variant: Variant) -> Variant:
         """The variant, with what its texts may share a batch with."""
         bound = UNCHANGED.get(variant.precision, UNCHANGED[FP32])
-        moved = _moved(bundle, variant, WORDS)
+        moved = _moved(bundle, variant, self.probe.alike)
         if moved > bound:
             self.say(
-                f"  {variant.name}: a text's vector depends on the others of its batch, by up to "
-                f"{moved:.1e} of its largest component: each text will be a batch of its own"
+                f"  {variant.name}: a {self._item}'s vector depends on the others of its batch, by "
+                f"up to {moved:.1e} of its largest component: each will be a batch of its own"
             )
             return dataclasses.replace(variant, alone=True)
-        padded = _moved(bundle, variant, SENTENCES)
+        padded = _moved(bundle, variant, self.probe.unlike)
         if padded > bound:
             self.say(
-                f"  {variant.name}: padding changes a text's vector, by up to {padded:.1e} of its "
-                "largest component: batches will be of one length"
+                f"  {variant.name}: padding changes a {self._item}'s vector, by up to {padded:.1e} "
+                "of its largest component: batches will be of one length"
             )
             return dataclasses.replace(variant, padded=False)
         return variant
@@ -157,12 +183,14 @@ class Checker:
             (self.bundle.path / name).unlink(missing_ok=True)
 
 
-def _moved(bundle: Bundle, variant: Variant, texts: tuple[str, ...]) -> float:
-    """How far a batch moves the vectors of its texts, as a part of the largest component."""
+def _moved(bundle: Bundle, variant: Variant, items: Sequence[Any]) -> float:
+    """How far a batch moves the vectors of its items, as a part of the largest component."""
+    if not items:
+        return 0.0
     engine = checking_engine(bundle, variant, "cpu")
     try:
-        together: Vectors = engine.vectors(texts)
-        alone = np.concatenate([engine.vectors([text]) for text in texts])
+        together: Vectors = engine.vectors(items)
+        alone = np.concatenate([engine.vectors([item]) for item in items])
     finally:
         engine.close()
     return float(np.abs(together - alone).max() / max(float(np.abs(alone).max()), 1e-30))

@@ -19,6 +19,9 @@ from fmrt.export.quiet import quiet
 from fmrt.session.onnx_files import MalformedGraphError, external_locations
 
 STATES, EMBEDDING = "last_hidden_state", "sentence_embedding"
+POOLED = "pooler_output"
+# What a graph may give of an item that is no text: states, and vectors of the model's own.
+OF_MEDIA = (POOLED, "image_embeds", "audio_embeds")
 TOKENS = ("input_ids", "attention_mask", "token_type_ids")
 IDS, MASK, TYPES = TOKENS
 POSITIONS = "position_ids"
@@ -66,15 +69,16 @@ class Adopted:
         return tuple(str(value.name) for value in self.model.graph.inputs)
 
 
-def read_graph(path: Path, root: Path) -> Adopted:
+def read_graph(path: Path, root: Path, main: str = IDS) -> Adopted:
     """Read a graph and bind its inputs and outputs.
 
     Args:
         path: The graph's file.
         root: The directory that its files must lie in.
+        main: The main input of the model, such as ``pixel_values``.
 
     Raises:
-        ExportError: It cannot be read, is no text model's, or needs what the runtime has not.
+        ExportError: It cannot be read, is another model's, or needs what the runtime has not.
     """
     model = _loaded(path, root)
     try:
@@ -82,7 +86,11 @@ def read_graph(path: Path, root: Path) -> Adopted:
         ClearMetadataAndDocStringPass()(model)
         _check_operators(model, path)
         precision = _precision(model)
-        bound = [*_bind_inputs(model, path), *_bind_outputs(model, path)]
+        if main == IDS:
+            bound = [*_bind_inputs(model, path), *_bind_outputs(model, path, (EMBEDDING,))]
+        else:
+            _check_media_inputs(model, path, main)
+            bound = [*_bind_outputs(model, path, OF_MEDIA)]
     except ExportError:
         raise
     except Exception as e:  # whatever a malformed graph provokes
@@ -180,13 +188,50 @@ def _bind_inputs(model: ir.Model, path: Path) -> Iterator[str]:
         inputs[MASK] = graph.inputs[-1]
     for name in TOKENS:
         if name in inputs:
-            _take_int64(graph, inputs[name])
+            _take(graph, inputs[name], ir.DataType.INT64)
     for name, value in inputs.items():
         if name in TOKENS or name in graph.initializers:
             continue
         _bind(graph, value, path)
         graph.inputs.remove(value)
         yield f"{name}: {_what(name)}"
+
+
+def _check_media_inputs(model: ir.Model, path: Path, main: str) -> None:
+    """Raise unless a graph takes images or sounds as the runtime feeds them."""
+    graph = model.graph
+    inputs = {str(value.name): value for value in graph.inputs}
+    if main not in inputs:
+        raise ExportError(
+            f"{path} takes {', '.join(inputs) or 'nothing'}, and its configuration is that of a "
+            f"model that takes {main}; name the model that it was made from with --model"
+        )
+    shape = inputs[main].shape
+    if shape is not None and len(shape) and isinstance(shape[0], int):
+        raise ExportError(
+            f"{path} takes a batch of fixed size {shape[0]}: export it again with axes that vary"
+        )
+    for name, value in inputs.items():
+        if name in graph.initializers:
+            continue
+        if name not in (main, MASK):
+            raise ExportError(
+                f"{path} takes the input {quoted(name)}, which fmrt has nothing to feed with"
+            )
+        _take(graph, value, ir.DataType.FLOAT if name == main else ir.DataType.INT64)
+
+
+def bind_mask(model: ir.Model, main: str) -> None:
+    """Let a graph of sounds of one length see all of them, in place."""
+    graph = model.graph
+    inputs = {str(value.name): value for value in graph.inputs}
+    ends = [ir.node("Constant", [], {"value": ir.tensor(np.array([n]))}) for n in (0, 2)]
+    whole = ir.node("Shape", [inputs[main]])
+    sizes = ir.node("Slice", [whole.outputs[0], *(end.outputs[0] for end in ends)])
+    ones = ir.node("ConstantOfShape", sizes.outputs, {"value": ir.tensor(np.array([1]))})
+    _prepend(graph, [*ends, whole, sizes, ones])
+    inputs[MASK].replace_all_uses_with(ones.outputs[0])
+    graph.inputs.remove(inputs[MASK])
 
 
 def _what(name: str) -> str:
@@ -207,15 +252,15 @@ def _tokens(name: str, shape: ir.Shape | None) -> ir.Value:
     return ir.Value(name=name, shape=shape, type=ir.TensorType(ir.DataType.INT64))
 
 
-def _take_int64(graph: ir.Graph, value: ir.Value) -> None:
-    """Let an input be int64, as the runtime feeds it, whatever the graph computes with."""
-    if value.dtype in (None, ir.DataType.INT64):
-        value.dtype = ir.DataType.INT64
+def _take(graph: ir.Graph, value: ir.Value, kind: ir.DataType) -> None:
+    """Let an input be of the type that the runtime feeds, whatever the graph computes with."""
+    if value.dtype in (None, kind):
+        value.dtype = kind
         return
     cast = ir.node("Cast", [value], {"to": int(value.dtype)})
     value.replace_all_uses_with(cast.outputs[0])
     cast.replace_input_with(0, value)
-    value.dtype = ir.DataType.INT64
+    value.dtype = kind
     _prepend(graph, [cast])
 
 
@@ -275,22 +320,22 @@ def _int(number: int) -> ir.Node:
     return ir.node("Constant", [], {"value": ir.tensor(np.array(number, np.int64))})
 
 
-def _bind_outputs(model: ir.Model, path: Path) -> Iterator[str]:
-    """Keep tokens' states and the text's vector, under our names and in float32."""
+def _bind_outputs(model: ir.Model, path: Path, vectors: Sequence[str]) -> Iterator[str]:
+    """Keep the states and an item's vectors, under our names and in float32."""
     graph = model.graph
     outputs = {str(value.name): value for value in graph.outputs}
     states = next((outputs[name] for name in STATE_NAMES if name in outputs), None)
-    kept = [(STATES, states), (EMBEDDING, outputs.get(EMBEDDING))]
+    kept = [(STATES, states), *((name, outputs.get(name)) for name in vectors)]
     found = [(name, value) for name, value in kept if value is not None]
     if not found:
         raise ExportError(
             f"{path} gives {', '.join(outputs)}, and neither {', '.join(STATE_NAMES)} nor "
-            f"{EMBEDDING}: it is for another task; export it again for feature extraction"
+            f"{', '.join(vectors)}: it is for another task; export it again for feature extraction"
         )
     graph.outputs.clear()
     for name, value in found:
         graph.outputs.append(_float32(graph, value, name))
-    left = [name for name in outputs if name not in (*STATE_NAMES, EMBEDDING)]
+    left = [name for name in outputs if name not in (*STATE_NAMES, *vectors)]
     if left:
         more = f" and {len(left) - 1} more" if len(left) > 1 else ""
         yield f"output {left[0]}{more}: left out"

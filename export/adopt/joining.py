@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx
 import onnx_ir as ir
 import torch
 
 from fmrt.errors import ExportError, said
-from fmrt.export.adopt.graph import EMBEDDING, MASK, STATES, claim
+from fmrt.export.adopt.graph import MASK, STATES, claim
 from fmrt.export.part import Part
 from fmrt.export.text.pooling import TextHead
 from fmrt.export.text.source import TextSource
@@ -28,7 +30,7 @@ ATTRIBUTES = {"allowzero": 14, "select_last_index": 12}
 PART_OF_SHAPE = 15
 
 
-class _Layers(Part):
+class Layers(Part):
     """What comes after a text model's tokens' states."""
 
     @property
@@ -55,18 +57,25 @@ def make_head(source: TextSource, width: int, opset: int) -> ir.Model:
     axes = {STATES: (0, 1), MASK: (0, 1)}
     optional = tuple(name for name in inputs if name == PROMPT_LENGTH)
     module = TextHead(source).eval()
-    part = _Layers(stem="head", module=module, inputs=inputs, axes=axes, optional=optional)
+    part = Layers(stem="head", module=module, inputs=inputs, axes=axes, optional=optional)
     head = trace(part, "text", max(opset, OPSETS.start))
-    _lower(head, opset)
+    lower(head, opset)
     return head
 
 
-def attach(model: ir.Model, head: ir.Model) -> None:
-    """Put a head after a graph, in place; the head is used up."""
+def attach(model: ir.Model, head: ir.Model, kept: Sequence[str] = ()) -> None:
+    """Put a head after a graph, in place; the head is used up.
+
+    Args:
+        model: The graph; its outputs, and inputs, are the head's inputs of the same name.
+        head: What is put after it.
+        kept: Outputs of the graph that it still has; the head's come after them.
+    """
     graph, more = model.graph, head.graph
-    known = {STATES: graph.outputs[0], MASK: next(i for i in graph.inputs if i.name == MASK)}
+    known = {str(value.name): value for value in (*graph.inputs, *graph.outputs)}
+    names = [str(value.name) for value in more.outputs]
     _rename(more)
-    inputs, (output,) = list(more.inputs), list(more.outputs)
+    inputs, outputs = list(more.inputs), list(more.outputs)
     nodes, weights = list(more), dict(more.initializers)
     more.inputs.clear()
     more.outputs.clear()
@@ -79,15 +88,16 @@ def attach(model: ir.Model, head: ir.Model) -> None:
             graph.inputs.append(value)
     graph.initializers.update(weights)
     graph.extend(nodes)
-    while len(graph.outputs) > 1:  # a vector of the graph's own
-        graph.outputs.pop()
-    claim(graph, output, EMBEDDING)
-    graph.outputs.append(output)
+    graph.outputs.clear()
+    graph.outputs.extend(known[name] for name in kept)
+    for name, output in zip(names, outputs, strict=True):
+        claim(graph, output, name)
+        graph.outputs.append(output)
 
 
 def _rename(head: ir.Graph) -> None:
     """Give the head's values names that no graph has."""
-    kept = {STATES, MASK, PROMPT_LENGTH}
+    kept = {value.name for value in head.inputs}
     values = [*(v for node in head for v in node.outputs), *head.initializers.values()]
     for value in values:
         if value.name not in kept:
@@ -96,7 +106,7 @@ def _rename(head: ir.Graph) -> None:
         node.name = f"{PREFIX}{node.name}"
 
 
-def _lower(head: ir.Model, opset: int) -> None:
+def lower(head: ir.Model, opset: int) -> None:
     """Write a head in an older version of ONNX's operators, in place.
 
     Raises:

@@ -44,6 +44,8 @@ from fmrt.export.text.source import TextSource, load_text_source
 
 TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
 TEXT_INPUT = "input_ids"
+# Main inputs of models of images, and of sounds.
+MEDIA = ("pixel_values", "input_values", "input_features")
 
 
 def has_weights(path: Path) -> bool:
@@ -51,18 +53,13 @@ def has_weights(path: Path) -> bool:
     return any(found for pattern in WEIGHTS for found in path.glob(pattern))
 
 
-def check_text_model(origin: Origin, trust: bool) -> PretrainedConfig:
-    """Read a directory's configuration, and raise unless it is a text model's.
+def check_model(origin: Origin, trust: bool) -> tuple[PretrainedConfig, str]:
+    """Read a directory's configuration, and the name of its model's main input.
 
     Raises:
-        ExportError: It is none, or a file is missing.
+        ExportError: It is no model of texts, images or sounds alone, or a file is missing.
     """
     name, path = origin.name, origin.path
-    if not any(found for pattern in TOKENIZERS for found in path.glob(pattern)):
-        raise ExportError(
-            f"{name} has no tokenizer: it holds none of {', '.join(TOKENIZERS)}; name the model "
-            "that the graph was made from with --model, or copy its tokenizer there"
-        )
     if not (path / CONFIG_FILE).is_file():
         raise ExportError(
             f"{name} has no {CONFIG_FILE}; name the model that the graph was made from with "
@@ -71,12 +68,18 @@ def check_text_model(origin: Origin, trust: bool) -> PretrainedConfig:
     check_directory(path, name)
     config = read_config(path, trust)
     kind = backbone_class(config)
-    if is_two_towers(kind) or getattr(kind, "main_input_name", TEXT_INPUT) != TEXT_INPUT:
+    main = getattr(kind, "main_input_name", TEXT_INPUT)
+    if is_two_towers(kind) or main not in (TEXT_INPUT, *MEDIA):
         raise ExportError(
-            f"{name} is a {config.model_type} model, and fmrt adopts models of texts alone; export "
-            "it from PyTorch with fmrt export"
+            f"{name} is a {config.model_type} model, and fmrt adopts models of texts, of images or "
+            "of sounds alone; export it from PyTorch with fmrt export"
         )
-    return config
+    if main == TEXT_INPUT and not any(found for p in TOKENIZERS for found in path.glob(p)):
+        raise ExportError(
+            f"{name} has no tokenizer: it holds none of {', '.join(TOKENIZERS)}; name the model "
+            "that the graph was made from with --model, or copy its tokenizer there"
+        )
+    return config, str(main)
 
 
 def load_source(

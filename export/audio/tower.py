@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -88,6 +88,10 @@ class AudioEmbedding(torch.nn.Module):
                 ``attention_mask``, int64 ``[batch, samples or frames]``.
         """
         output = self.backbone(**(inputs if self.masked else {self.main: inputs[self.main]}))
+        return self.after(output, inputs)
+
+    def after(self, output: ModelOutput, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The outputs, of what the backbone gave for some inputs."""
         hidden = output.last_hidden_state
         if self.pooling == "pooler":
             projected = output.get("audio_embeds")
@@ -137,17 +141,36 @@ class AudioSource:
         self.extractor.check(self.spec, directory, self.extractor.sounds())
 
 
-def load_audio(origin: Origin, device: str, overrides: Overrides) -> Loaded:
+def load_audio(
+    origin: Origin,
+    device: str,
+    overrides: Overrides,
+    given: torch.nn.Module | None = None,
+    *,
+    masked: bool = True,
+) -> Loaded:
     """Load a transformers audio model.
+
+    Args:
+        origin: Its directory.
+        device: torch device.
+        overrides: What the user asked for.
+        given: What stands in for weights that are not in the directory.
+        masked: Whether the model may be given a mask of padding.
 
     Raises:
         ExportError: It cannot be exported, with the reason.
         OptionError: An override that makes no sense for this model.
     """
     extractor = FeatureExtractor(origin.path)
-    model, missing = load_backbone(origin.path, device, trust=overrides.trust_remote_code)
+    model, missing = (
+        (given, [])
+        if given is not None
+        else load_backbone(origin.path, device, trust=overrides.trust_remote_code)
+    )
     model_type = model.config.model_type
-    backbone = model.get_encoder() if model.config.is_encoder_decoder else model
+    whole = given is None and model.config.is_encoder_decoder
+    backbone = model.get_encoder() if whole else model
     pooling = _choose_pooling(extractor, model_type, overrides.pooling)
     check_missing([key for key in missing if not key.startswith("decoder.")], model, origin.name)
     if overrides.max_length is not None and extractor.spec(1, None).fixed:
@@ -159,11 +182,11 @@ def load_audio(origin: Origin, device: str, overrides: Overrides) -> Loaded:
         hop = int(spec.spectrogram["hop_length"])
         least = _least_samples(module, extractor, spec, hop)
         spec = dataclasses.replace(spec, min_samples=least)
-    module.masked = not spec.fixed and _padding_is_left_out(module, extractor, spec)
+    module.masked = masked and not spec.fixed and _padding_is_left_out(module, extractor, spec)
     spec = dataclasses.replace(spec, masked=module.masked)
     source = AudioSource(module, extractor, spec)
     # Of sounds that silence fills, no library says which frames to take.
-    if not spec.hop_length:
+    if not spec.hop_length and given is None:
         original = load_original(origin.path, device, overrides.trust_remote_code)
         encoder = original.get_encoder() if original.config.is_encoder_decoder else original
         _check(source, origin.path, encoder)

@@ -113,7 +113,10 @@ class ImageEmbedding(torch.nn.Module):
         """
         batch = pixel_values.shape[0]
         extra = {name: getattr(self, f"extra_{name}").expand(batch, -1) for name in self.names}
-        output = self.backbone(pixel_values=pixel_values, **extra)
+        return self.after(self.backbone(pixel_values=pixel_values, **extra))
+
+    def after(self, output: ModelOutput) -> dict[str, Tensor]:
+        """The outputs, of what the backbone gave."""
         hidden = _last(output)
         vectors = self._pooled(output, hidden)
         if self.patches is not None:
@@ -152,8 +155,16 @@ class VisionSource:
         self.processor.processor.save_pretrained(str(directory))
 
 
-def load_vision(origin: Origin, device: str, overrides: Overrides) -> Loaded:
+def load_vision(
+    origin: Origin, device: str, overrides: Overrides, given: torch.nn.Module | None = None
+) -> Loaded:
     """Load a transformers vision model.
+
+    Args:
+        origin: Its directory.
+        device: torch device.
+        overrides: What the user asked for.
+        given: What stands in for weights that are not in the directory.
 
     Raises:
         ExportError: It cannot be exported, with the reason.
@@ -162,7 +173,11 @@ def load_vision(origin: Origin, device: str, overrides: Overrides) -> Loaded:
     if overrides.max_length is not None:
         raise OptionError("--max-length is about texts, and this model embeds images")
     processor = ImageProcessor(origin.path)
-    backbone, missing = load_backbone(origin.path, device, trust=overrides.trust_remote_code)
+    backbone, missing = (
+        (given, [])
+        if given is not None
+        else load_backbone(origin.path, device, trust=overrides.trust_remote_code)
+    )
     model_type = backbone.config.model_type
     extra = PREPARE[model_type](backbone) if model_type in PREPARE else {}
     tried = _tried(backbone, processor, extra)
@@ -178,7 +193,7 @@ def load_vision(origin: Origin, device: str, overrides: Overrides) -> Loaded:
     module = module.eval().to(device)
     source = VisionSource(module, processor)
     # What a masked autoencoder gives its users is drawn at random.
-    if pooling in AS_USERS_POOL and not extra:
+    if pooling in AS_USERS_POOL and not extra and given is None:
         original = load_original(origin.path, device, overrides.trust_remote_code)
         _check(source, origin.path, original, AS_USERS_POOL[pooling])
     return Loaded(

@@ -91,7 +91,7 @@ def test_dynamic_int8_shows_its_parity_and_that_vectors_depend_on_the_batch(
         (variant,) = (v for v in bundle.manifest.variants if v.precision.startswith("int8"))
         assert variant.alone
         assert variant.parity is not None
-        assert any("depends on the others of its batch, by up to" in line for line in said)
+        assert any("depends on the others of its batch, by" in line for line in said)
 
 
 def test_optimized_graphs_are_verified(files: Path, tmp_path: Path) -> None:
