@@ -2,5 +2,5 @@
 
 ``layout`` finds the graphs in a directory, ``graph`` reads and binds one, ``source`` gives what the
 model's directory says, ``joining`` puts the model's pooling after a graph, ``checking`` measures
-the result, and ``bundle`` runs these in order.
+the result; ``text`` and ``media`` run these in order, and ``bundle`` runs the one that fits.
 """

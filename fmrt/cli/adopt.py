@@ -16,7 +16,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "adopt",
         help="make a bundle of ONNX graphs that another tool exported",
-        description="Make a bundle of a text model's ONNX graphs, as optimum, transformers.js, "
+        description="Make a bundle of a model's ONNX graphs, as optimum, transformers.js, "
         "sentence-transformers and fastembed have them, verified against PyTorch where there are "
         "weights. Needs fmrt[export].",
     )
@@ -24,7 +24,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "graphs",
         metavar="ONNX_DIR",
-        help="directory or hub id with one model's graphs and its tokenizer, or a graph's file",
+        help="directory or hub id with one model's graphs and its tokenizer or processor, or a graph's file",
     )
     parser.add_argument("out", metavar="OUT", help="directory of the bundle")
     parser.add_argument(
@@ -42,7 +42,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "--pooling",
         metavar="MODE",
         help="cls, mean, max, mean_sqrt_len_tokens, weightedmean, lasttoken, or several joined "
-        "with + (default: as the model says)",
+        "with +; for images cls, mean or pooler (default: as the model says)",
     )
     parser.add_argument(
         "--normalize",
@@ -50,7 +50,10 @@ def add_parser(subparsers: Subparsers) -> None:
         help="whether to end in L2 normalization (default: as the model says)",
     )
     parser.add_argument(
-        "--max-length", metavar="N", type=positive, help="most tokens of a text, special ones too"
+        "--max-length",
+        metavar="N",
+        type=positive,
+        help="most tokens of a text, special ones too, or seconds of a sound",
     )
     parser.add_argument("--revision", metavar="R", help="branch, tag or commit on the hub")
     parser.add_argument(

@@ -187,3 +187,33 @@ def test_an_exporter_that_is_not_installed_is_one_line(
     assert done.returncode == 1
     assert "needs transformers 5, and transformers 4.57" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["image", "audio", "image-quantized", "audio-quantized"])
+def test_graphs_of_images_and_sounds_become_verified_bundles(
+    name: str, kinds: tuple[Path, str], tmp_path: Path
+) -> None:
+    folder, modality = kinds[0], name.partition("-")[0]
+    model = folder / "models" / modality
+    bundle = fmrt.adopt_onnx(folder / "onnx" / name, tmp_path / "out", model=model)
+    assert all(report.passed for report in fmrt.verify_bundle(bundle))
+    vectors = []
+    for each in (fmrt.Bundle.open(folder / "bundles" / modality), bundle):
+        with fmrt.Embedder(each) as embedder:
+            vectors.append(embedder.embed(ITEMS[modality]()))
+    assert np.abs(vectors[0] - vectors[1]).max() <= 1e-5
+
+
+@pytest.mark.parametrize("ending", ["", "-with-past"])
+def test_a_decoders_position_ids_are_bound(
+    ending: str, kinds: tuple[Path, str], tmp_path: Path
+) -> None:
+    folder, said = kinds[0], []
+    graphs, model = folder / "onnx" / f"decoder{ending}", folder / "models" / "decoder"
+    bundle = fmrt.adopt_onnx(graphs, tmp_path / "out", model=model, report=said.append)
+    assert "  position_ids: counted from a text's first token" in said
+    vectors = []
+    for each in (fmrt.Bundle.open(folder / "bundles" / "decoder"), bundle):
+        with fmrt.Embedder(each) as embedder:
+            vectors.append(embedder.embed(TEXTS, on_too_long="truncate"))
+    assert np.abs(vectors[0] - vectors[1]).max() <= 1e-5

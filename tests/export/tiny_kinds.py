@@ -1,11 +1,13 @@
 """A tiny random model of each kind, as transformers 4 writes them; runs where that is installed.
 
-python tiny_kinds.py TOKENIZER FOLDER makes a directory for each kind in FOLDER/models, and exports
-it to FOLDER/bundles.
+python tiny_kinds.py TOKENIZER FOLDER makes a directory for each kind in FOLDER/models, exports it to
+FOLDER/bundles, and lets optimum-cli convert some of them in FOLDER/onnx.
 """
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,9 +16,11 @@ from typing import Any
 import peft
 import torch
 import transformers
+from onnxruntime.quantization import QuantType, quantize_dynamic
 
 import fmrt
 
+CLI = (sys.executable, "-m", "optimum.commands.optimum_cli")
 LENGTH = 24
 SMALL = {
     "hidden_size": 32,
@@ -92,6 +96,30 @@ def lora(tokenizer: Any, place: Path) -> None:
     model.save_pretrained(place)
 
 
+def by_optimum_cli(folder: Path) -> None:
+    """Graphs as optimum-cli makes them; of a decoder with position ids, and with past keys."""
+    tasks = {"image": [""], "audio": [""], "decoder": ["", "-with-past"]}
+    for kind, endings in tasks.items():
+        for ending in endings:
+            place = folder / "onnx" / f"{kind}{ending}"
+            options = ("--task", f"feature-extraction{ending}", "--library", "transformers")
+            source = ("--model", folder / "models" / kind)
+            subprocess.run([*CLI, "export", "onnx", *source, *options, place], check=True)
+
+
+def quantized(plain: Path, place: Path) -> None:
+    """The layout of transformers.js, of a model that has no tokenizer."""
+    shutil.copytree(plain, place, ignore=shutil.ignore_patterns("*.onnx"))
+    (place / "onnx").mkdir()
+    shutil.copyfile(plain / "model.onnx", place / "onnx" / "model.onnx")
+    options = {"per_channel": True, "extra_options": {"EnableSubgraph": True}}
+    target = place / "onnx" / "model_quantized.onnx"
+    kind = QuantType.QUInt8
+    quantize_dynamic(
+        plain / "model.onnx", target, weight_type=kind, op_types_to_quantize=["MatMul"], **options
+    )
+
+
 KINDS: tuple[Callable[[Any, Path], None], ...] = (encoder, decoder, image, audio, towers, lora)
 
 
@@ -106,6 +134,9 @@ def main() -> None:
         bundle = folder / "bundles" / kind.__name__
         bundle.parent.mkdir(exist_ok=True)
         fmrt.export_model(directory, bundle, exporter="optimum", report=print)
+    by_optimum_cli(folder)
+    for name in ("image", "audio"):
+        quantized(folder / "onnx" / name, folder / "onnx" / f"{name}-quantized")
 
 
 if __name__ == "__main__":
