@@ -24,7 +24,8 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "graphs",
         metavar="ONNX_DIR",
-        help="directory or hub id with one model's graphs and its tokenizer or processor, or a graph's file",
+        help="directory or hub id with one model's graphs and what prepares its items, or a "
+        "graph's file",
     )
     parser.add_argument("out", metavar="OUT", help="directory of the bundle")
     parser.add_argument(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import venv
 from importlib.metadata import distribution
@@ -217,3 +218,14 @@ def test_a_decoders_position_ids_are_bound(
         with fmrt.Embedder(each) as embedder:
             vectors.append(embedder.embed(TEXTS, on_too_long="truncate"))
     assert np.abs(vectors[0] - vectors[1]).max() <= 1e-5
+
+
+def test_the_lines_of_the_page_run_in_that_environment(environment: Path, tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "optimum.md").read_text()
+    block = page.partition("```sh\n")[2].partition("```")[0]
+    (tmp_path / "texts.txt").write_text("a\nb\n")
+    modules = {"optimum-cli": "optimum.commands.optimum_cli", "fmrt": "fmrt"}
+    for line in block.replace("sentence-transformers/all-MiniLM-L6-v2", str(MINILM)).splitlines():
+        name, *arguments = shlex.split(line)
+        _run(environment, "-m", modules[name], *arguments, cwd=tmp_path)
+    assert np.load(tmp_path / "vectors.npy").shape == (2, 384)

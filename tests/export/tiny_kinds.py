@@ -1,7 +1,7 @@
 """A tiny random model of each kind, as transformers 4 writes them; runs where that is installed.
 
-python tiny_kinds.py TOKENIZER FOLDER makes a directory for each kind in FOLDER/models, exports it to
-FOLDER/bundles, and lets optimum-cli convert some of them in FOLDER/onnx.
+python tiny_kinds.py TOKENIZER FOLDER makes a directory for each kind in FOLDER/models, exports it
+to FOLDER/bundles, and lets optimum-cli convert some of them in FOLDER/onnx.
 """
 
 from __future__ import annotations
