@@ -271,7 +271,7 @@ def _of_the_same_graph(context: Context, form: Form) -> Variant:
     blank = dataclasses.replace(
         base, name=form.variant, provider=form.provider, precision=form.precision
     )
-    blank = dataclasses.replace(blank, parity=None, checked_on=None, quality=None)
+    blank = dataclasses.replace(blank, parity=None, checked_on=None, quality=None, tolerance=None)
     variants = (*bundle.manifest.variants, blank)
     variants = (*(v for v in variants if v == blank or v.name != blank.name),)
     trial = Bundle(bundle.path, dataclasses.replace(bundle.manifest, variants=variants))
