@@ -11,6 +11,8 @@ python3 dev.py attack   the fuzzers, see tests/attack/fuzz.py, and what they fou
                         [NAMES], each for 60 seconds, all or those of tests/attack/test_NAME.py
 python3 dev.py compat   other libraries embed with a bundle, and the table of docs/compatibility.md;
                         compat BUNDLE for one with q8 that is there already
+python3 dev.py platforms
+                        where fmrt installs, by the metadata of all wheels, into docs/platforms.md
 python3 dev.py bench    the benchmarks, and the tables and plot from them; names of suites,
                         as in benchmarks/suites/test_NAME.py, run these alone; bench peers
                         compares with other runtimes, in environments under build/peers
@@ -35,7 +37,7 @@ ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 CONSTRAINTS = ROOT / "constraints.txt"
 DEMO = ROOT / "demo"
-SUPPORTED = ((3, 11), (3, 13))
+SUPPORTED = ((3, 11), (3, 14))
 TORCH_CPU_HOST = "download.pytorch.org"
 HUB_HOST = "huggingface.co"
 
@@ -49,6 +51,7 @@ def main() -> int:
         "docs": docs,
         "attack": attack,
         "compat": compat,
+        "platforms": platforms,
         "bench": bench,
     }
     name = sys.argv[1] if len(sys.argv) > 1 else ""
@@ -136,6 +139,11 @@ def docs() -> None:
 def compat(*arguments: str) -> None:
     """Try a bundle in other libraries, each in an environment of its own under build/compat."""
     run(python(), "-m", "compat", *arguments)
+
+
+def platforms() -> None:
+    """Ask the registry where fmrt installs, and write the table."""
+    run(python(), "-m", "tests.wheel.platforms")
 
 
 def bench(*suites: str) -> None:

@@ -63,7 +63,7 @@ static _Noreturn void damaged(const Bundle *bundle) {
 static Bytes content(const Bundle *bundle, const char *entry) {
     Bytes all = bundle->archive;
     size_t method = little(entry + 10, 2), size = little(entry + 24, 4), header = little(entry + 42, 4);
-    if (method || little(entry + 20, 4) != size) fail("%s has compressed members; make it with fmrt package", bundle->path);
+    if (method || little(entry + 20, 4) != size) fail("%s has compressed members; make it with fmrt package without --compress", bundle->path);
     if (header + LOCAL > all.size || memcmp(all.data + header, "PK\3\4", 4) != 0) damaged(bundle);
     size_t first = header + LOCAL + little(all.data + header + 26, 2) + little(all.data + header + 28, 2);
     if (first > all.size || size > all.size - first) damaged(bundle);
