@@ -203,6 +203,8 @@ class _Maker:
             if cut is not None and variant.modality == "text":
                 cut_tables(model, cut.kept)
             mapped = not self._compress and (self._single_file or bool(variant.external))
+            if not mapped:
+                ir.external_data.load_to_model(model)
             return write_graph(model, self._folder, variant, mapped=mapped)
         except (FmrtError, OSError, MemoryError):
             raise

@@ -121,6 +121,10 @@ def test_the_form_of_every_processor_is_taken_unasked(bundle: Path, tmp_path: Pa
     assert np.array_equal(Embedder(made.path).embed(texts), vectors)
     folder = package_bundle(made.path, tmp_path / "folder").path
     assert np.array_equal(Embedder(folder).embed(texts), vectors)
+    # Weights that were mapped are put into the graph, to be compressed with it.
+    again = package_bundle(stored.path, tmp_path / "z.fmrt", single_file=True, compress=True).path
+    assert np.array_equal(Embedder(again).embed(texts), vectors)
+    assert again.stat().st_size < 1.01 * made.path.stat().st_size
 
 
 # The library that lists operators leaves files open.
@@ -208,7 +212,11 @@ def test_minilm_in_8_bits_is_small(variant: str, minilm: Path, tmp_path: Path) -
     common = tmp_path / "tokens.txt"
     common.write_text("\n".join(token for token, i in tokens if 999 <= i < 10_800))
     cut = package_bundle(
-        made.path, tmp_path / "c.fmrt", single_file=True, compress=True, vocabulary=common
+        *(bundle.path, tmp_path / "c.fmrt"),
+        single_file=True,
+        compress=True,
+        variant=variant,
+        vocabulary=common,
     )
     assert cut.path.stat().st_size <= 14_000_000
     size = len(vocabulary(json.loads(cut.file("tokenizer.json").read_bytes())))
