@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from hypothesis.extra import numpy as hnp
 import fmrt
 import fmrt.export.quantize.bundle as quantizing
 from benchmarks.scripts.saturation import largest_error, rounded
+from fmrt.bundle.checked import record_of
 from fmrt.cli import main
 from fmrt.errors import ExportError, FmrtError, OptionError, QuantizationError, VariantNotFoundError
 from fmrt.export import export_model
@@ -672,3 +674,26 @@ def test_half_precision_survives_values_beyond_its_range(plain: Path, tmp_path: 
 def test_integer_products_are_exact_on_this_cpu(features: int) -> None:
     """With VNNI they always are; without it, because the pairs are limited."""
     assert {largest_error(rounded(features), rows) for rows in (1, 3, 64)} == {0}
+
+
+@pytest.mark.slow
+def test_weights_that_overflow_are_refused_without_warnings(
+    plain: Path, lines: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "bundle"
+    shutil.copytree(plain, copy)
+    raw = json.loads((copy / "fmrt.json").read_text())
+    for variant in raw["variants"]:
+        model = ir.load(copy / variant["file"])
+        for value in model.graph.initializers.values():
+            if value.const_value.dtype == ir.DataType.FLOAT and len(value.shape) == 2:
+                weights = value.const_value.numpy().copy()
+                weights[0, :4] = 3e38, -3e38, 3e38, 1e38
+                value.const_value = ir.tensor(weights, name=value.name)
+        ir.save(model, copy / variant["file"])
+        record = record_of(copy / variant["file"])
+        variant.update(sha256=record.sha256, size=record.size)
+    (copy / "fmrt.json").write_text(json.dumps(raw))
+    with warnings.catch_warnings(record=True) as said, pytest.raises(fmrt.FmrtError):
+        quantize_bundle(copy, ["int4"], calibration=lines)
+    assert not [w for w in said if w.category is RuntimeWarning]
