@@ -61,8 +61,8 @@ def _pooler(output: ModelOutput) -> Tensor:
     return (output.pooler_output if projected is None else projected).flatten(1)
 
 
-# The vectors that users take of a model's output. The mean of the patches is not among them: which
-# of the tokens are patches is not said by the output.
+# The vectors that users take of a model's output. Patches, and their mean, are not among them: the
+# output does not say which of the tokens are patches. There, the tokens are compared.
 AS_USERS_POOL: dict[str, Callable[[ModelOutput], Tensor]] = {
     "pooler": _pooler,
     "cls": lambda output: output.last_hidden_state[:, 0],
@@ -118,7 +118,7 @@ class ImageEmbedding(torch.nn.Module):
     def after(self, output: ModelOutput) -> dict[str, Tensor]:
         """The outputs, of what the backbone gave."""
         hidden = _last(output)
-        vectors = self._pooled(output, hidden)
+        vectors = self.pooled(output)
         if self.patches is not None:
             hidden = self.patches.sequence(hidden)
         if self.unit:
@@ -126,7 +126,9 @@ class ImageEmbedding(torch.nn.Module):
         outputs = {OUTPUTS[0]: hidden, self.outputs[-1]: vectors}
         return {name: outputs[name] for name in self.outputs}
 
-    def _pooled(self, output: ModelOutput, hidden: Tensor) -> Tensor:
+    def pooled(self, output: ModelOutput) -> Tensor:
+        """The vectors, not normalized, of the backbone's output."""
+        hidden = _last(output)
         if self.pooling == "pooler":
             projected = output.get("image_embeds")
             return (output.pooler_output if projected is None else projected).flatten(1)
@@ -192,10 +194,13 @@ def load_vision(
     module = ImageEmbedding(backbone, pooling, bool(overrides.normalize), extra, patches)
     module = module.eval().to(device)
     source = VisionSource(module, processor)
-    # What a masked autoencoder gives its users is drawn at random.
-    if pooling in AS_USERS_POOL and not extra and given is None:
+    if given is None:
         original = load_original(origin.path, device, overrides.trust_remote_code)
-        _check(source, origin.path, original, AS_USERS_POOL[pooling])
+        # What a masked autoencoder gives is drawn at random, unless it is said what to mask.
+        more = PREPARE[model_type](original) if model_type in PREPARE else {}
+        more = {name: value.to(device) for name, value in more.items()}
+        as_users_pool = AS_USERS_POOL.get(pooling, module.pooled)
+        _check(source, origin.path, partial(original, **more), as_users_pool)
     return Loaded(
         origin=origin,
         backbone=backbone,

@@ -42,7 +42,7 @@ def changed(kind: type, name: str, **values: object) -> Callable[[pytest.MonkeyP
 
 
 def second_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ImageEmbedding, "_pooled", lambda _, __, hidden: hidden[:, 1])
+    monkeypatch.setattr(ImageEmbedding, "pooled", lambda _, output: output.last_hidden_state[:, 1])
 
 
 def last_frame(monkeypatch: pytest.MonkeyPatch) -> None:
