@@ -250,7 +250,7 @@ def test_tokens_are_counted_before_any_cut(embedder) -> None:
         (np.array([["cat"], ["dog"]]), "item 0: expected a string, got ndarray"),
         (["a\0b"], "item 0: NUL"),
         (["ab", "a\ud800b"], "item 1: lone surrogate"),
-        (["cat"] * 9000 + ["x" * 10_000_000], "item 9000: 10,000,000 characters"),
+        (["cat"] * 9000 + ["a\0b"], "item 9000: NUL"),
     ],
 )
 def test_bad_texts_are_refused_with_their_position(embedder, texts, message) -> None:
