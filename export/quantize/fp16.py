@@ -22,6 +22,7 @@ from fmrt.errors import ExportError
 from fmrt.export.quantize.context import Context, Made
 from fmrt.export.quantize.emit import Writer
 from fmrt.export.rewrite import graphs_for_cuda
+from fmrt.export.rewrite.cuda_attention import take_apart
 from fmrt.export.rewrite.graph.walking import constant
 from fmrt.export.rewrite.half import LARGEST, fill_types, in_range, to_half
 
@@ -131,7 +132,9 @@ def _overflowing(context: Context, model: ir.Model) -> set[ir.Node]:
     names = [
         str(v.name) for node in model.graph for v in node.outputs if v.dtype == FULL and v.uses()
     ]
-    largest = context.range_probe.largest(model, names)
+    apart = model.clone()
+    take_apart(apart)
+    largest = context.range_probe.largest(apart, names)
     near = {name for name, most in largest.items() if not most < LARGEST / HEADROOM}
     return {
         node

@@ -93,6 +93,18 @@ def fuse_attention_for_cuda(
     return count
 
 
+def take_apart(model: ir.Model) -> None:
+    """Give ``MultiHeadAttention`` apart what it takes in one: the CPU's has no kernel for that."""
+    for node in list(model.graph):
+        if node.op_type != CONTRIB or node.inputs[1] is not None:
+            continue
+        build = Builder(model.graph, node)
+        split = ir.node("Split", [node.inputs[0], build.ints(1, 1, 1)], {"axis": 3}, num_outputs=3)
+        build.add(split)
+        for place, part in enumerate(split.outputs):
+            node.replace_input_with(place, build.node("Reshape", [part, build.ints(0, 0, -1)]))
+
+
 def _split(layer: Attention) -> ir.Node | None:
     """What gives a layer's queries, keys and values, where that is one product, unrotated."""
     heads = (layer.scores.queries, layer.scores.keys, layer.values)

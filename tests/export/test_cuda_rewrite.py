@@ -18,8 +18,7 @@ import pytest
 
 from fmrt.export.load import load_model
 from fmrt.export.rewrite import graphs_for_cuda
-from fmrt.export.rewrite.cuda_attention import CONTRIB, PACKED, PLAIN, STANDARD
-from fmrt.export.rewrite.graph.building import Builder
+from fmrt.export.rewrite.cuda_attention import CONTRIB, PACKED, PLAIN, STANDARD, take_apart
 from fmrt.export.rewrite.graph.masks import Masking, masking_of
 from fmrt.export.text.source import Overrides
 from fmrt.export.trace import trace
@@ -121,7 +120,10 @@ def test_passes_apply_and_keep_the_vectors(kind: str) -> None:
     before = Counter(n.op_type for n in graph.graph)
     for name, fused in found["fp32"].items():
         if name == PACKED:
-            taken_apart(fused)
+            assert all(
+                n.inputs[1] is n.inputs[2] is None for n in fused.graph if n.op_type == CONTRIB
+            )
+            take_apart(fused)
         nodes = [n for n in fused.graph if n.op_type in (STANDARD, CONTRIB)]
         assert {n.op_type for n in nodes} == {name.partition("-")[0]} - {PLAIN}
         assert sorted(map(form, nodes)) == sorted([] if name == PLAIN else hidden)
@@ -140,19 +142,6 @@ def test_passes_apply_and_keep_the_vectors(kind: str) -> None:
             feeds = feeds_of(graph, batch, length)
             want, got = run(graph, feeds), run(fused, feeds)
             assert np.abs(got - want).max() <= 2e-6 * max(1.0, np.abs(want).max())
-
-
-def taken_apart(model: ir.Model) -> None:
-    """Give ``MultiHeadAttention`` what it takes apart on a GPU; the CPU's cannot."""
-    for node in [n for n in model.graph if n.op_type == CONTRIB]:
-        assert node.inputs[1] is None
-        assert node.inputs[2] is None
-        build = Builder(model.graph, node)
-        split = ir.node("Split", [node.inputs[0], build.ints(1, 1, 1)], {"axis": 3}, num_outputs=3)
-        build.add(split)
-        flat = [build.node("Reshape", [part, build.ints(0, 0, -1)]) for part in split.outputs]
-        for place, value in enumerate(flat):
-            node.replace_input_with(place, value)
 
 
 def left(model: ir.Model, place: Path) -> Counter[str]:
