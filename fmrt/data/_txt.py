@@ -12,8 +12,11 @@ from fmrt.words import shown
 
 
 def read_txt(source: str, wanted: Wanted) -> Iterator[Record | BadRecord]:
-    """Return the texts of ``source``, one a line; an empty line is the text ""."""
-    if wanted.column is not None:
+    """Return the texts of ``source``, one a line; an empty line is the text "".
+
+    Its only column is ``text``.
+    """
+    if wanted.column not in (None, TEXT):
         raise DataError(f"{shown(source)} is plain text without columns; leave out --column")
     columns = pick(source, {TEXT: True}, wanted)
     lines = numbered_lines(source, wanted.choices, wanted.limits)

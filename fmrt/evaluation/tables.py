@@ -59,7 +59,7 @@ class Table:
 
 
 def file_table(source: str, modality: str) -> Table:
-    """A csv, tsv, jsonl or parquet file."""
+    """A file with a record per row or per line."""
     choices: list[str] = []
 
     def read(column: str | None, keep: Sequence[str]) -> Iterator[Record | BadRecord]:

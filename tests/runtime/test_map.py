@@ -114,6 +114,9 @@ def test_a_map_of_a_table_and_of_its_stored_vectors(tiny_bundle, table, tmp_path
     assert (tmp_path / "again.html").read_text("utf-8") == page
     with pytest.raises(fmrt.FmrtError, match="exists; say"):
         fmrt.draw_map(tiny_bundle, table, tmp_path / "again.html")
+    fmrt.draw_map(tiny_bundle, tmp_path / "texts.txt", tmp_path / "plain.html", vectors=vectors)
+    about = json.loads(part((tmp_path / "plain.html").read_text("utf-8"), "about"))
+    assert [g["name"] for g in about["groupings"]] == ["cluster"]
 
 
 @pytest.mark.parametrize(
