@@ -50,9 +50,8 @@ class ExportOptions:
             ``out`` before, and each is added as soon as it has passed.
         min_cosine: The least mean cosine, as for `quantize_bundle`.
         calibration: The calibration items, as for `quantize_bundle`.
-        cuda: Whether to add variants in fp32, fp16 and bf16 for GPUs. Encoders of texts get
-            variants in fp16 without padding too. They are checked on a GPU where there is one, and
-            otherwise on the CPU as far as it can run them.
+        cuda: Whether to add variants in fp32, fp16 and bf16 for GPUs. They are checked on a GPU
+            where there is one, and otherwise on the CPU as far as it can run them.
         trust_remote_code: Whether Python files of the model's directory may run, with your rights,
             where the model's type or modules are not a library's own. Read them first.
         overwrite: Whether ``out`` may replace a bundle.
@@ -79,7 +78,7 @@ class ExportOptions:
 
     def __post_init__(self) -> None:
         checked(output=self.output, pooling=self.pooling)
-        checked(revision=self.revision, device=self.device)
+        checked(revision=self.revision, device=self.device, exporter=self.exporter)
         values = checked(
             normalize=self.normalize,
             max_length=self.max_length,

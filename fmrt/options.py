@@ -191,6 +191,7 @@ OPTIONS: Mapping[str, Check] = {
     "max_length": optional(whole(MOST_TOKENS)),
     "opset": optional(whole(MOST_TOKENS)),
     "device": name_of,
+    "exporter": optional(name_of),
     "cuda": flag,
     "trust_remote_code": flag,
     "overwrite": flag,

@@ -453,7 +453,7 @@ def _listed(manifest: Manifest, rest: Sequence[Variant], made: Sequence[Variant]
 
 def _list_external(directory: Path, made: Sequence[Variant]) -> None:
     """Tell transformers.js which graphs have their weights in a second file."""
-    external = {Path(v.file).name: 1 for v in made if v.external}
+    external = {Path(v.file).name: 1 for v in made if v.external and v.provider != "cuda"}
     path = directory / "config.json"
     if not external or not path.is_file():
         return

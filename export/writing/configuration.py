@@ -33,7 +33,7 @@ def write_config(
     config["architectures"] = [type(backbone).__name__]
     # In browsers transformers.js takes q8 unless it is told otherwise, which not every bundle has.
     section: dict[str, Any] = {"dtype": "fp32"}
-    external = {Path(v.file).name: 1 for v in variants if v.external}
+    external = {Path(v.file).name: 1 for v in variants if v.external and v.provider != "cuda"}
     if external:
         section["use_external_data_format"] = external
     config["transformers.js_config"] = section

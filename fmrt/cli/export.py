@@ -49,7 +49,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--cuda",
         action="store_true",
-        help="add variants in fp32, fp16 and bf16 for GPUs, of text encoders without padding too",
+        help="add variants in fp32, fp16 and bf16 for GPUs",
     )
     parser.add_argument(
         "--trust-remote-code",
