@@ -36,6 +36,7 @@ def test_tiny_models_on_the_cpu(tmp_path: Path) -> None:
         assert model["matmul_fraction"] > 0
 
 
+@pytest.mark.slow
 def test_the_packed_variant_is_measured_beside_the_padded_one(tmp_path: Path) -> None:
     """On a GPU; here with graphs of the CPU under their names."""
     setting = cuda.Setting("cpu", "cpu", torch.float32, tiny=True, rounds=1)

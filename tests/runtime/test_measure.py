@@ -191,7 +191,7 @@ def test_bench_says_how_busy_a_gpu_is(tiny_bundle: Path, tmp_path, monkeypatch, 
     monkeypatch.setattr("fmrt.measure.gpu.TURN", 0.001)
     monkeypatch.setattr("fmrt.measure.benchmark._flops", lambda *_: (np.ones(1), [(8, 8, 8)]))
     program = tmp_path / "nvidia-smi"
-    program.write_text('#!/bin/sh\n[ "$1" = --id=0000:65:00.0 ] && echo 80 && sleep 60\n')
+    program.write_text('#!/bin/sh\n[ "$1" = --id=0000:65:00.0 ] && echo 80 && exec sleep 60\n')
     program.chmod(0o755)
     monkeypatch.setattr("fmrt.measure.benchmark._embed", lambda *_: time.sleep(0.3) or 0.3)
     command = ["bench", str(tiny_bundle), "--provider", "cuda", "--items", "20", "--rounds", "1"]
