@@ -1,6 +1,6 @@
-"""Test embeddings on a data set: ``evaluate`` is ``fmrt.evaluate``. Needs ``fmrt[evaluate]``.
+"""Test embeddings on a data set: ``evaluate`` is ``fmrt.evaluate``. It needs ``fmrt[evaluate]``.
 
-``load`` makes a `Dataset` of a path, ``model`` embeds it, each file of ``tasks`` gives measures,
+``load`` makes a `Dataset` from a path, ``model`` embeds it, each file of ``tasks`` gives measures,
 and ``against`` compares two models by them. Only the public API of the runtime is used.
 """
 

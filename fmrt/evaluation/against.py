@@ -1,4 +1,4 @@
-"""A model compared with another one: each measure, neighbours, and the order of all pairs."""
+"""Compare a model with another one by each measure, the neighbours and the order of all pairs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fmrt.evaluation.tasks.pairs import spearman
 
 _NEIGHBOURS = 10
 _PAIRS = 10_000
-# Neighbours of at most so many items, which are drawn.
+# Neighbours are compared for at most so many items. Of more items, so many are drawn.
 _MOST_ITEMS = 20_000
 Measures = Mapping[str, Sequence[Measure]]
 
@@ -29,8 +29,8 @@ def compared(
 
     Args:
         model: What the other model says about itself.
-        one: measures by task, and vectors of the items that neighbours are looked for among.
-        other: the same of the other model.
+        one: The measures by task, and the vectors of the items among which neighbours are found.
+        other: The same two of the other model.
         settings: The evaluation's settings.
     """
     differences = tuple(

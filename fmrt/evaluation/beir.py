@@ -1,4 +1,4 @@
-"""Retrieval data: BEIR's corpus.jsonl, queries.jsonl and qrels, or such configurations."""
+"""Retrieval data: BEIR's corpus.jsonl, queries.jsonl and qrels, or configurations of that form."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ CORPUS, QUERY_FILE, QRELS = "corpus.jsonl", "queries.jsonl", "qrels"
 _SPLITS = ("test", "dev", "validation", "train")
 _QUERY, _DOCUMENT, _SCORE = "query-id", "corpus-id", "score"
 _IDS, _TITLE, _TEXT = ("_id", "id"), "title", "text"
-# Configurations of such data on the hub; of the last two, the first that there is.
+# The configurations of such data on the hub. Of the last two, the first that exists counts.
 _CORPUS, _QUERIES, _JUDGED = "corpus", "queries", ("qrels", "default")
 _TABLES = (".tsv", ".csv", ".jsonl", ".parquet")
-# Prompts by the names that models have for them.
+# The names that models have for the prompts.
 _QUERY_PROMPTS, _DOCUMENT_PROMPTS = ("query",), ("document", "passage", "corpus")
 
 
 @dataclass(frozen=True)
 class Parts:
-    """Files of retrieval data.
+    """The files of retrieval data.
 
     Attributes:
         corpus: The file of the documents.
@@ -46,7 +46,7 @@ def is_retrieval(configs: Collection[str]) -> bool:
 
 
 def retrieval_parts(root: Path, configs: Mapping[str, Config]) -> Parts | None:
-    """The files of a folder in BEIR's layout, or of such configurations; None if it is no such."""
+    """The files of a folder in BEIR's layout, or with such configurations; None for another one."""
     if is_retrieval(configs):
         judged = next(configs[name].splits for name in _JUDGED if name in configs)
         corpus, queries = (
@@ -64,18 +64,18 @@ def load_retrieval(source: str, parts: Parts, split: str | None, reading: Readin
     """The documents, the judged queries of a split, and what was judged.
 
     Args:
-        source: name of the data set.
-        parts: its files.
+        source: The name of the data set.
+        parts: The files of the data set.
         split: The split whose judgements count; None for the first of test, dev,
             validation and train.
-        reading: takes bad records.
+        reading: The object that takes bad records.
 
     Raises:
-        DataError: a file is missing, or holds what it cannot.
+        DataError: A file is missing, or holds something that is not valid.
     """
     split = _split(source, parts, split)
     judged = _judged(parts.qrels[split], reading)
-    # Of documents of one score, the one of the last name is first, as trec_eval has it.
+    # Of documents with equal scores, the one with the last name is first, as trec_eval has it.
     documents = dict(sorted(_texts(parts.corpus, reading).items(), reverse=True))
     queries = _texts(parts.queries, reading)
     unknown = [name for name in judged if name not in queries]
@@ -150,7 +150,7 @@ def _judged(files: Sequence[Path], reading: Reading) -> dict[str, dict[str, floa
 
 
 def _texts(files: Sequence[Path], reading: Reading) -> dict[str, str]:
-    """Texts by identity, a document's after its title."""
+    """The texts by identity; a document's text comes after its title."""
     found: dict[str, str] = {}
     for file in map(str, files):
         known = columns_of(file)

@@ -1,4 +1,4 @@
-"""Data sets that scikit-learn has on this machine, by name."""
+"""The data sets that scikit-learn has on this machine, by name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def load_bundled(name: str) -> Dataset:
     """A data set by its name in `BUNDLED`.
 
     Raises:
-        DataError: scikit-learn has not downloaded it yet.
+        DataError: It has not been downloaded with scikit-learn yet.
     """
     try:
         return BUNDLED[name](name)
@@ -38,7 +38,7 @@ def _digits(name: str) -> Dataset:
 
 
 def _newsgroups(name: str) -> Dataset:
-    """Posts of twenty newsgroups, in their own split; without headers, footers and quotes."""
+    """Posts of twenty newsgroups, in their own split, without headers, footers and quotes."""
     texts: list[Any] = []
     labels: list[str] = []
     split: list[str] = []

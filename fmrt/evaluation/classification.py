@@ -26,8 +26,8 @@ class Fold:
 def folds(data: Dataset, count: int, seed: int) -> list[Fold]:
     """The data's own split, or ``count`` folds in which each class has its part.
 
-    Equal items are in one fold, so that none is predicted from itself; a class of one distinct item
-    is in none.
+    Equal items are in one fold, so that none is predicted from itself. A class of one distinct item
+    is in no fold.
     """
     if data.split is not None:
         split = np.array(data.split)
@@ -49,7 +49,7 @@ def folds(data: Dataset, count: int, seed: int) -> list[Fold]:
 
 
 def _stratified(targets: Rows, count: int, seed: int) -> Iterator[Rows]:
-    """Rows of each fold: the items of each class in a drawn order, dealt out in turn."""
+    """The rows of each fold. The items of each class are dealt out in turn, in a drawn order."""
     rng = np.random.default_rng(seed)
     by_class = [rng.permutation(np.flatnonzero(targets == c)) for c in np.unique(targets)]
     dealt = np.concatenate([*by_class, np.empty(0, np.int64)])
@@ -58,7 +58,7 @@ def _stratified(targets: Rows, count: int, seed: int) -> Iterator[Rows]:
 
 
 def classification_measures(true: Rows, predicted: Rows, classes: int) -> list[Measure]:
-    """Accuracy, macro F1 and balanced accuracy of a prediction an item."""
+    """Accuracy, macro F1 and balanced accuracy of one prediction per item."""
 
     def matrix(rows: Rows) -> NDArray[np.float64]:
         cells = np.bincount(true[rows] * classes + predicted[rows], minlength=classes * classes)
@@ -72,14 +72,14 @@ def classification_measures(true: Rows, predicted: Rows, classes: int) -> list[M
 
 
 def macro_f1(matrix: NDArray[np.float64]) -> float:
-    """Mean F1 of the classes that are true or predicted somewhere; rows are true classes."""
+    """The mean F1 of the classes that are true or predicted somewhere; rows are true classes."""
     hits, both = np.diag(matrix), matrix.sum(0) + matrix.sum(1)
     there = both > 0
     return float((2 * hits[there] / both[there]).mean())
 
 
 def balanced_accuracy(matrix: NDArray[np.float64]) -> float:
-    """Mean recall of the classes that are true somewhere."""
+    """The mean recall of the classes that are true somewhere."""
     total = matrix.sum(1)
     there = total > 0
     return float((np.diag(matrix)[there] / total[there]).mean())

@@ -1,4 +1,4 @@
-"""Which columns of a table are its items, labels, splits, pairs and scores."""
+"""The columns of a table that are its items, labels, splits, pairs and scores."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SCORES = ("score", "similarity", "similarity_score", "is_duplicate", *LABELS)
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of columns; None for those that the table shows itself.
+    """The names of columns; None for those that the table shows itself.
 
     Attributes:
         column: The column of the items, or of the first ones of pairs.
@@ -61,7 +61,7 @@ class Columns:
             raise OptionError(f"label={self.label!r} is of single items; name the score of pairs")
 
     def given(self) -> list[str]:
-        """Names of the columns that are named."""
+        """The names of the columns that are given."""
         values = (getattr(self, field.name) for field in fields(self))
         return [value for value in values if value is not None]
 
@@ -74,18 +74,18 @@ def chosen(
     media: Sequence[str] = (),
     classes: Sequence[str] = (),
 ) -> Columns:
-    """The columns to read of those that there are.
+    """The columns to read, of those that exist.
 
     Args:
         source: The table's name in messages.
-        there: names of its columns.
+        there: The names of the table's columns.
         asked: The columns that the user names.
         modality: The items' modality.
-        media: those that are stated to hold images or sounds.
-        classes: those that are stated to hold classes.
+        media: The columns that are stated to hold images or sounds.
+        classes: The columns that are stated to hold classes.
 
     Raises:
-        DataError: one that is named is not there, or it takes a name to tell which is meant.
+        DataError: A named column does not exist, or a name is needed to tell which column is meant.
     """
     for name in asked.given():
         if name not in there:

@@ -22,10 +22,10 @@ class Side:
     """Items that are embedded alike.
 
     Attributes:
-        items: texts, images or sounds, as `fmrt.Embedder.embed` takes them.
-        places: The place that each comes from, for messages.
-        modality: ``text``, ``image`` or ``audio``.
-        prompt_names: names of the prompt to embed with; the first that the model has counts.
+        items: The texts, images or sounds, as `fmrt.Embedder.embed` takes them.
+        places: The place that each item comes from, for messages.
+        modality: The modality of the items: ``text``, ``image`` or ``audio``.
+        prompt_names: The names of the prompt to embed with; the first that the model has counts.
     """
 
     items: Sequence[object]
@@ -46,22 +46,22 @@ class Dataset:
 
     Attributes:
         name: The name that the user gave.
-        kind: ``labelled`` (one side of items, which may have labels), ``pairs`` (two sides of one
-            length, which may have scores), ``retrieval`` (queries, documents and which belong
-            together) or ``segments`` (images with masks).
+        kind: The kind of data: ``labelled`` (one side of items, which may have labels), ``pairs``
+            (two sides of equal length, which may have scores), ``retrieval`` (queries, documents
+            and which belong together) or ``segments`` (images with masks).
         sides: The sides by name.
         labels: The labels of the items; None where there are none.
         split: The split of each item, ``train`` or ``test``; None where the data states none.
         scores: The scores of pairs, float64 ``[n]``; None where the pairs are translations
             of each other.
-        relevant: For each query, the gain of each document that was judged, by row; a document
+        relevant: For each query, the gain of each document that was judged, by row. A document
             that is not there has a row below 0.
-        twins: For each query, the row of the document with its own identity, which
-            is never found; or -1.
-        masks: The files of the masks of the images of ``segments``. In them, each colour but black
-            is an object.
+        twins: For each query, the row of the document with its own identity, which is never
+            found; -1 where there is none.
+        masks: The files of the masks of the images of ``segments``. In a mask, each colour except
+            black is an object.
         choices: Lines about what was decided, since the data does not say it itself.
-        notes: Lines about what is wrong with it.
+        notes: Lines about what is wrong with the data.
     """
 
     name: str
@@ -78,12 +78,12 @@ class Dataset:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Distinct labels in order."""
+        """The distinct labels in order."""
         return tuple(sorted(set(self.labels or ())))
 
     @property
     def targets(self) -> NDArray[np.int64]:
-        """Number of each item's class."""
+        """The number of each item's class."""
         number = {name: i for i, name in enumerate(self.classes)}
         return np.array([number[label] for label in self.labels or ()], np.int64)
 
@@ -93,13 +93,13 @@ class Dataset:
         """Leave items out, and what depends on them.
 
         Args:
-            bad: rows by side.
+            bad: The rows of the items to leave out, by side.
 
         Returns:
-            The rest, and for each side the rows that are kept.
+            The rest of the data set, and for each side the rows that are kept.
 
         Raises:
-            DataError: nothing is left.
+            DataError: Nothing is left.
         """
         gone = {name: set(bad.get(name, ())) for name in self.sides}
         if self.kind == PAIRS:
@@ -135,7 +135,7 @@ class Dataset:
         )
 
     def sha256(self) -> str:
-        """The hash of all items and what is known of them: equal data sets have equal hashes."""
+        """The hash of all items and what is known of them. Equal data sets have equal hashes."""
         digest = hashlib.sha256(self.kind.encode())
         for name, side in self.sides.items():
             digest.update(name.encode())
@@ -150,11 +150,11 @@ class Dataset:
 
 
 def identity(item: object) -> bytes:
-    """A hash of an item's content: of a file, of its bytes."""
+    """A hash of an item's content. The content of a file is its bytes."""
     if isinstance(item, os.PathLike):
         try:
             data = Path(item).read_bytes()
-        except OSError:  # which the model says when it comes to it
+        except OSError:  # the model reports it when it comes to the file
             data = os.fsencode(item)
     elif isinstance(item, str):
         data = item.encode("utf-8", "surrogatepass")
@@ -167,6 +167,6 @@ def identity(item: object) -> bytes:
 
 
 def first_of_equals(side: Side) -> NDArray[np.int64]:
-    """The row of the first item with the same content, for each item."""
+    """For each item, the row of the first item with the same content."""
     seen: dict[bytes, int] = {}
     return np.array([seen.setdefault(identity(x), i) for i, x in enumerate(side.items)], np.int64)

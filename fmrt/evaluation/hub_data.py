@@ -1,4 +1,4 @@
-"""Data sets on the Hugging Face hub: their files in its cache."""
+"""Data sets on the Hugging Face hub, and their files in its cache."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fmrt.errors import DataError, FmrtError, quoted
 from fmrt.evaluation.layout import CARD
 
 _DATASET = "dataset"
-# Says which files of a repository are wanted, of their names and the card; None for all.
+# Chooses the files of a repository that are wanted, from their names and the card; None for all.
 Choose = Callable[[Sequence[str], Mapping[str, Any]], Sequence[str] | None]
 
 
@@ -22,15 +22,15 @@ def hub_folder(name: str, revision: str | None, choose: Choose) -> tuple[Path, s
     Without a connection, it is the folder that an earlier run has left.
 
     Args:
-        name: ``owner/name``.
-        revision: branch, tag or commit; None for the newest one.
+        name: The id of the data set, ``owner/name``.
+        revision: The branch, tag or commit; None for the newest one.
         choose: Chooses the files that are downloaded.
 
     Returns:
         The folder, and the commit.
 
     Raises:
-        DataError: the hub gives no such data set, and the cache neither.
+        DataError: Neither the hub nor the cache gives such a data set.
     """
     with _explained(name, revision, "the data set"):
         files, commit = _listed(name, revision)
@@ -47,20 +47,20 @@ def hub_folder(name: str, revision: str | None, choose: Choose) -> tuple[Path, s
 
 
 def card_of(file: Path | None) -> Mapping[str, Any]:
-    """Metadata of a README of the hub; nothing where there is none, or it cannot be read."""
+    """The metadata of a README of the hub; empty where there is none, or it cannot be read."""
     from huggingface_hub import metadata_load  # start-up stays quick
 
     if file is None or not file.is_file():
         return {}
     try:
         found = metadata_load(file)
-    except Exception:  # a README of any folder, whose errors are those of a parser
+    except Exception:  # the README may be any file, and a parser's errors are of many kinds
         return {}
     return found if isinstance(found, dict) else {}
 
 
 def _listed(name: str, revision: str | None) -> tuple[list[str] | None, str]:
-    """Names of files and the commit; no names if the hub cannot be reached."""
+    """The names of the files, and the commit; None for the names if the hub cannot be reached."""
     from huggingface_hub import HfApi, errors  # start-up stays quick
 
     try:
@@ -95,7 +95,7 @@ def _explained(name: str, revision: str | None, file: str) -> Iterator[None]:
         yield
     except FmrtError:
         raise
-    except Exception as e:  # its own kinds, those of the libraries below it, and OSError
+    except Exception as e:  # the hub's own kinds, those of the libraries below it, and OSError
         why = reason(e, revision, file, f"it has no {file}")
         raise DataError(
             f"{quoted(name)} is neither a file or folder nor a data set that the hub gives: {why}"

@@ -15,14 +15,14 @@ from fmrt.evaluation.run import evaluate
 
 # Measures that need no labels say nothing of quality by themselves.
 _CHECKS = "checks"
-# Takes a bundle, a variant, the one that it is compared with, and the provider of both.
+# It takes a bundle, a variant, the one that it is compared with, and the provider of both.
 Judge = Callable[[Bundle, str, str, str], Evaluated]
 
 
 def judge(bundle: Bundle, data: str | Path | Dataset, tolerance: float) -> Judge:
-    """What compares a variant with fp32 on a data set.
+    """Make a function that compares a variant with fp32 on a data set.
 
-    A measure is kept if its difference from fp32 is above ``-tolerance``, or cannot be told from
+    A measure is kept if its difference from fp32 is at least ``-tolerance``, or cannot be told from
     zero (95%, paired).
 
     Args:
@@ -33,7 +33,7 @@ def judge(bundle: Bundle, data: str | Path | Dataset, tolerance: float) -> Judge
     Raises:
         OptionError: ``tolerance`` is not from 0 to 1.
         DataError: The data set cannot be used.
-        InputError: One of its records cannot.
+        InputError: One of its records cannot be used.
     """
     if not isinstance(tolerance, int | float) or not 0 <= tolerance <= 1:
         raise OptionError(f"tolerance={quoted(tolerance)}; give a number from 0 to 1")

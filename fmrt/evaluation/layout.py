@@ -1,4 +1,4 @@
-"""Which files of a repository of data are which split, as the Hugging Face hub lays them out."""
+"""The splits of the files of a repository of data, as the Hugging Face hub lays them out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fmrt.words import listed
 
 CARD = "README.md"
 DEFAULT_CONFIG = "default"
-# How names of splits count: a model learns from the first kind, and is tested on the second.
+# The meaning of names of splits. A model learns from the first kind, and is tested on the second.
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("test", "testing"), "test"),
@@ -32,8 +32,8 @@ class Config:
     """One configuration of a repository of data.
 
     Attributes:
-        splits: names of files by split; the split is "" where nothing says which it is.
-        classes: names of the classes that a column's numbers stand for, by column.
+        splits: The names of files by split; the split is "" where nothing says which it is.
+        classes: The names of the classes that a column's numbers stand for, by column.
     """
 
     splits: Mapping[str, Sequence[str]]
@@ -44,12 +44,12 @@ def configs_of(files: Sequence[str], card: Mapping[str, Any]) -> dict[str, Confi
     """The configurations of a repository.
 
     Args:
-        files: names of all of its files, with ``/`` between folders.
-        card: metadata of its README.
+        files: The names of all of its files, with ``/`` between folders.
+        card: The metadata of its README.
 
     Returns:
-        Configurations by name. There is none where the files are no tables by split: unless the
-        card or names of files say which split they are, all files must be tables.
+        The configurations by name. There is none where the files are not tables by split. Unless
+        the card or the names of files say which split they are, all files must be tables.
     """
     plain = [f for f in files if not any(p.startswith(".") for p in PurePosixPath(f).parts)]
     data = [f for f in plain if _DATA.search(f) and not _NO_DATA.fullmatch(PurePosixPath(f).name)]
@@ -67,7 +67,7 @@ def configs_of(files: Sequence[str], card: Mapping[str, Any]) -> dict[str, Confi
 
 
 def _converted(data: Sequence[str]) -> dict[str, dict[str, list[str]]]:
-    """Files by configuration and split, of the branch that the hub makes of other formats."""
+    """The files by configuration and split, in the branch that the hub makes of other formats."""
     found: dict[str, dict[str, list[str]]] = {}
     for file in data:
         matched = _CONVERTED.fullmatch(file)
@@ -85,7 +85,7 @@ def is_program(files: Sequence[str]) -> bool:
 
 
 def _are_tables(data: Sequence[str], files: Sequence[str]) -> bool:
-    """Whether files are records alone, or say what is known of the files next to them."""
+    """Whether the files are only records, or describe the files next to them."""
     names = {f: PurePosixPath(f) for f in files}
     listing = all(names[f].stem == "metadata" for f in data)
     return listing or all(_ABOUT.fullmatch(names[f].name) for f in files if f not in data)
@@ -95,7 +95,7 @@ def chosen_config(source: str, configs: Mapping[str, Config], asked: str | None)
     """The configuration that is asked for, the only one, or the default one.
 
     Raises:
-        DataError: there is no such, or none was asked for and there are several.
+        DataError: There is no such configuration, or none was asked for and there are several.
     """
     if asked is not None:
         if asked not in configs:
@@ -115,11 +115,11 @@ def used_splits(
 
     Args:
         source: The folder's name in messages.
-        splits: names of those that there are.
-        asked: name of one to read alone; another name is of a column.
+        splits: The names of the splits that exist.
+        asked: The name of a split to read alone; any other name is that of a column.
 
     Raises:
-        DataError: none is of training or of tests, and there are several.
+        DataError: No split has a known name, such as ``train`` or ``test``, and there are several.
     """
     if asked in splits:
         return [str(asked)], []
@@ -133,7 +133,7 @@ def used_splits(
 
 
 def _stated(config: Mapping[str, Any], data: Sequence[str]) -> dict[str, list[str]]:
-    """Files by split, as a card says: a pattern, patterns, or such by split."""
+    """The files by split, as a card states them: a pattern, patterns, or these by split."""
     stated, folder = config["data_files"], str(config.get("data_dir") or "")
     if isinstance(stated, dict):
         entries = [{"split": split, "path": path} for split, path in stated.items()]
@@ -161,7 +161,7 @@ def _pattern(glob: str) -> re.Pattern[str]:
 
 
 def _by_name(data: Sequence[str]) -> dict[str, list[str]]:
-    """Files by the split that their name says, or a folder's that they are in."""
+    """The files by the split that their name states, or that of a folder that they are in."""
     found: dict[str, list[str]] = {}
     for file in sorted(data):
         words = [_WORD.search(part.lower()) for part in reversed(PurePosixPath(file).parts)]
@@ -173,7 +173,7 @@ def _by_name(data: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _classes(card: Mapping[str, Any], config: str) -> dict[str, Sequence[str]]:
-    """Names of classes by column, as a card states them."""
+    """The names of classes by column, as a card states them."""
     stated = card.get("dataset_info") or ()
     found: dict[str, Sequence[str]] = {}
     for info in stated if isinstance(stated, list) else [stated]:

@@ -1,4 +1,4 @@
-"""A path, a name or records -> a data set."""
+"""Make a data set from a path, a name or records."""
 
 from __future__ import annotations
 
@@ -50,10 +50,11 @@ class Asked:
     """What a user says about a data set, apart from its place.
 
     Attributes:
-        modalities: that the model embeds.
-        modality: The items' modality; None for the model's only one, or what the data shows.
-        columns: names of columns that the data does not show.
-        config: configuration, of a data set with several.
+        modalities: The modalities that the model embeds.
+        modality: The items' modality; None for the model's only one, or the one that the data
+            shows.
+        columns: The names of columns that the data does not show.
+        config: The configuration, of a data set with several.
         revision: The revision of a data set on the hub; None for the newest one.
     """
 
@@ -77,22 +78,23 @@ def load_dataset(
     """The data set of a path or a name.
 
     Args:
-        source: a folder with a subfolder a class or with train and test; a csv, tsv, jsonl or
+        source: A folder with one subfolder per class or with train and test; a csv, tsv, jsonl or
             parquet file, or a folder of such files by split; a folder in BEIR's layout; a folder
             that ``save_to_disk`` of Hugging Face's datasets wrote, or that a data set of the hub
             was downloaded to; ``owner/name`` of one on the hub; ``digits`` or ``20newsgroups`` of
             scikit-learn; or a `Dataset`, which stays as it is.
-        modalities: that the model embeds.
-        modality: The items' modality; default the model's only one, or what the data shows.
-        columns: names of columns that the data does not show.
-        on_error: ``fail`` at a record that cannot be used, or ``skip`` it and say so.
-        config: configuration, of a data set of the hub with several.
-        data_revision: branch, tag or commit of a data set on the hub.
+        modalities: The modalities that the model embeds.
+        modality: The items' modality; default the model's only one, or the one that the data shows.
+        columns: The names of columns that the data does not show.
+        on_error: ``fail`` stops at a record that cannot be used; ``skip`` leaves it out and says
+            so.
+        config: The configuration, of a data set on the hub with several.
+        data_revision: The branch, tag or commit of a data set on the hub.
 
     Raises:
-        DataError: there is no such data set, or nothing in it can be used.
-        InputError: a record cannot be used, and ``on_error`` is ``fail``.
-        OptionError: the model does not embed what the data set holds.
+        DataError: There is no such data set, or nothing in it can be used.
+        InputError: A record cannot be used, and ``on_error`` is ``fail``.
+        OptionError: The model does not embed what the data set holds.
     """
     reading = Reading(on_error)
     asked = Asked(modalities, modality, columns or Columns(), config, data_revision)
@@ -215,7 +217,7 @@ def from_table(source: str, table: Table, asked: Columns, reading: Reading) -> D
 
 
 class _Rows:
-    """Items with their split."""
+    """The items of a table with their splits."""
 
     def __init__(self, source: str, table: Table, use: Columns) -> None:
         self.source, self.table, self.use = source, table, use
@@ -236,11 +238,11 @@ class _Rows:
         return problem
 
     def take(self, record: Record) -> str | None:
-        """Take what else a record holds, or say what is wrong with it."""
+        """Take the other values of a record, or say what is wrong with it."""
         raise NotImplementedError
 
     def item(self, value: object) -> object:
-        """What to embed: a path leads to a file next to the table."""
+        """The item to embed. A path leads to a file next to the table."""
         if self.table.modality != "text" and isinstance(value, str):
             return Path(value) if self.table.base is None else self.table.base / value
         return value
@@ -258,7 +260,7 @@ class _Rows:
         return split, None
 
     def sides(self) -> dict[str, Side]:
-        """What is embedded."""
+        """The sides that are embedded."""
         return {ITEMS: Side(self.items, self.places, self.table.modality)}
 
     def known(self) -> Dataset:
@@ -266,7 +268,7 @@ class _Rows:
         raise NotImplementedError
 
     def dataset(self) -> Dataset:
-        """The data set, of its splits those that are used."""
+        """The data set with those of its splits that are used."""
         if not self.items:
             raise DataError(f"{self.source!r} has no record that can be used")
         there = {split for split in self.splits if split is not None}

@@ -1,4 +1,4 @@
-"""A measure of quality, its interval, and the difference of two, by resampling what it is over."""
+"""Measures of quality, their intervals, and the differences of two, by resampling the items."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 # The bounds of an interval of 95%.
 PERCENTILES = (2.5, 97.5)
-# A difference below this is one of rounding.
+# A difference below this comes from rounding.
 _NOTHING = 1e-12
 
 
@@ -21,10 +21,11 @@ class Measure:
 
     Attributes:
         name: The name that people know it by.
-        n: how many items, pairs or queries it is over.
-        of: the figure over some of them, by row, which may come several times.
-        resampled: whether it has an interval: one over all pairs of items has none, since an item
-            that comes twice would be its own neighbour.
+        n: The number of items, pairs or queries that it is over.
+        of: Gives the figure over some of them. It takes their rows, and a row may occur several
+            times.
+        resampled: Whether it has an interval. A measure over all pairs of items has none, since an
+            item that occurs twice would be its own neighbour.
     """
 
     name: str
@@ -34,7 +35,7 @@ class Measure:
 
     @property
     def value(self) -> float:
-        """Over all."""
+        """The figure over all items."""
         return float(self.of(np.arange(self.n)))
 
 
@@ -45,8 +46,8 @@ class Measured:
     Attributes:
         name: The measure's name.
         value: The value over all items; None where it is not defined.
-        low, high: its interval of 95%; None where it has none.
-        n: how many items, pairs or queries it is over.
+        low, high: The bounds of its interval of 95%; None where it has none.
+        n: The number of items, pairs or queries that it is over.
     """
 
     name: str
@@ -61,11 +62,11 @@ class Difference:
     """A measure's value less that of another model on the same items.
 
     Attributes:
-        task, name: The measure's name.
+        task, name: The names of the task and of the measure.
         value, other: The values of the two models.
         difference: The difference of the two.
-        low, high: its paired interval of 95%; None where the measure has none.
-        told: whether the difference can be told from zero; None where it has no interval.
+        low, high: The bounds of its paired interval of 95%; None where the measure has none.
+        told: Whether the difference can be told from zero; None where it has no interval.
     """
 
     task: str
@@ -79,7 +80,7 @@ class Difference:
 
 
 def mean_of(name: str, values: NDArray[np.float64]) -> Measure:
-    """The mean of a value an item."""
+    """The measure that is the mean of one value per item."""
     return Measure(name, len(values), lambda rows: float(values[rows].mean()))
 
 
@@ -93,7 +94,7 @@ def measured(measure: Measure, resamples: int, seed: int) -> Measured:
 
     Args:
         measure: The measure.
-        resamples: how often its items are drawn again, with replacement; 0 for no interval.
+        resamples: How often its items are drawn again, with replacement; 0 for no interval.
         seed: The seed of the draws.
     """
     low, high = _interval([measure], lambda values: values[0], resamples, seed)
@@ -101,7 +102,7 @@ def measured(measure: Measure, resamples: int, seed: int) -> Measured:
 
 
 def difference(task: str, one: Measure, other: Measure, resamples: int, seed: int) -> Difference:
-    """What a measure differs by, with the interval of the difference: both see the same draws."""
+    """The difference of two measures with its interval. Both measures see the same draws."""
     low, high = _interval([one, other], lambda v: v[0] - v[1], resamples, seed)
     told = None if low is None or high is None else low > _NOTHING or high < -_NOTHING
     a, b = one.value, other.value
@@ -115,7 +116,7 @@ def _interval(
     seed: int,
 ) -> tuple[float | None, float | None]:
     n = measures[0].n
-    if not measures[0].resampled or not resamples or n < 2:  # noqa: PLR2004  # no spread of one
+    if not measures[0].resampled or not resamples or n < 2:  # noqa: PLR2004  # one item has no spread
         return None, None
     rng = np.random.default_rng(seed)
     drawn = (rng.integers(0, n, n) for _ in range(resamples))

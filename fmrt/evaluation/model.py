@@ -29,15 +29,15 @@ _TEXTS_ALONE = "--against pytorch is for texts; fmrt verify compares other model
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What a model took, in the same run as its measures.
+    """The cost of a model, in the same run as its measures.
 
     Attributes:
-        items: that were embedded.
+        items: The number of items that were embedded.
         seconds: The time of embedding them.
         items_per_second: The items divided by the seconds.
         file_bytes: The size of the graph and its weights; None where there is none.
-        memory_bytes: most that the process grew by while the model was loaded and embedded; None
-            where the system does not tell.
+        memory_bytes: The most that the process grew by while the model was loaded and embedded;
+            None where the system does not tell.
     """
 
     items: int
@@ -60,13 +60,13 @@ class Model(Protocol):
     """Anything that embeds the sides of a data set, and may segment its images."""
 
     def describe(self) -> dict[str, Any]:
-        """What tells the model from others: ``name`` for people, and hashes."""
+        """What distinguishes the model from others: ``name`` for people, and hashes."""
 
     def embed(self, sides: Mapping[str, Side]) -> Embeddings:
-        """Embed every item that can be, in order; rows of the others are zeros."""
+        """Embed every item that can be embedded, in order; the rows of the others are zeros."""
 
     def overlaps(self, data: Dataset, clicks: Sequence[int], /) -> NDArray[np.float64]:
-        """As `fmrt.evaluation.segments.overlaps`."""
+        """The overlaps, as `fmrt.evaluation.segments.overlaps` gives them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,11 +74,11 @@ class BundleModel:
     """A variant of a bundle.
 
     Attributes:
-        bundle: opened.
-        variant: its name; None for the provider's own.
-        provider: that it runs on.
+        bundle: The opened bundle.
+        variant: The name of the variant; None for the provider's own.
+        provider: The execution provider that it runs on.
         options: The options of `fmrt.Embedder.embed`.
-        loading: other options of `fmrt.Embedder`.
+        loading: Other options of `fmrt.Embedder`.
     """
 
     bundle: Bundle
@@ -103,10 +103,10 @@ class BundleModel:
         }
 
     def embed(self, sides: Mapping[str, Side]) -> Embeddings:
-        """As `Model.embed`.
+        """Embed the sides, as `Model.embed` says.
 
         Raises:
-            OptionError: the bundle gives no single vector an item.
+            OptionError: The bundle does not give one vector per item.
         """
         check_precision(self.options)
         modalities = sorted({side.modality for side in sides.values()})
@@ -134,7 +134,7 @@ class BundleModel:
         )
 
     def overlaps(self, data: Dataset, clicks: Sequence[int]) -> NDArray[np.float64]:
-        """As `Model.overlaps`."""
+        """The overlaps, as `Model.overlaps` says."""
         segmenter = Segmenter(self.bundle, variant=self.variant, provider=self.provider)
         return overlaps(segmenter, data, clicks)
 
@@ -150,7 +150,8 @@ class BundleModel:
         def reject(row: int, error: InputError) -> None:
             failed[row] = error.reason
 
-        # In one group, vectors do not depend on the number of workers: a run can be repeated.
+        # All items are one group. Vectors then do not depend on the number of workers, and a run
+        # can be repeated.
         stream = embedder.embed_items(
             range(len(side.items)),
             side.items.__getitem__,
@@ -165,7 +166,7 @@ class BundleModel:
         return np.zeros((len(side.items), 0), np.float32) if out is None else out, failed
 
     def _options(self, side: Side) -> EmbedOptions:
-        """The options for a side: its own prompt comes first, and only texts have one."""
+        """The options for a side. The side's own prompt comes first, and only texts have one."""
         options = self.options.but({"modality": side.modality})
         plain = options.but({"prompt": None, "prompt_name": None})
         if side.modality != "text":
@@ -185,10 +186,10 @@ class OriginalModel:
     """The PyTorch model of texts that a bundle was made from.
 
     Attributes:
-        bundle: that is compared with it.
-        source: directory or hub id; None for the bundle's own.
-        options: The options of `fmrt.Embedder.embed`; of them the prompts, ``truncate_dim``
-            and ``normalize`` are followed.
+        bundle: The bundle that is compared with it.
+        source: The directory or hub id of the model; None for the bundle's own source.
+        options: The options of `fmrt.Embedder.embed`. Only the prompts, ``truncate_dim`` and
+            ``normalize`` have an effect.
     """
 
     bundle: Bundle
@@ -201,12 +202,12 @@ class OriginalModel:
         return {"name": PYTORCH, "model": self.source or source.model, "revision": source.revision}
 
     def embed(self, sides: Mapping[str, Side]) -> Embeddings:
-        """As `Model.embed`.
+        """Embed the sides, as `Model.embed` says.
 
         Raises:
-            OptionError: items are no texts.
+            OptionError: Some items are not texts.
         """
-        from fmrt._api import original_model  # needs torch
+        from fmrt._api import original_model  # it needs torch
 
         if any(side.modality != "text" for side in sides.values()):
             raise OptionError(_TEXTS_ALONE)
@@ -230,10 +231,10 @@ class OriginalModel:
         return Embeddings(found, {name: {} for name in sides}, cost)
 
     def overlaps(self, _: Dataset, __: Sequence[int]) -> NDArray[np.float64]:
-        """Refuse: only texts are compared.
+        """Refuse, as only texts are compared.
 
         Raises:
-            OptionError: always.
+            OptionError: This is always raised.
         """
         raise OptionError(_TEXTS_ALONE)
 
@@ -254,10 +255,10 @@ class OriginalModel:
 
 
 def check_precision(options: EmbedOptions) -> None:
-    """Raise unless vectors of that precision have cosines.
+    """Raise unless vectors of the options' precision have cosines.
 
     Raises:
-        OptionError: they have none.
+        OptionError: They have none.
     """
     if options.precision not in _PRECISIONS:
         raise OptionError(

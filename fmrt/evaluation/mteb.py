@@ -1,6 +1,6 @@
 """A bundle as an encoder of the package `mteb`, which then runs its benchmarks on it.
 
-Needs ``pip install mteb``, which brings torch and sentence-transformers.
+It needs ``pip install mteb``, which brings torch and sentence-transformers.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ _INSTRUCTION = "{instruction}"
 
 
 class MtebEncoder(AbsEncoder):  # type: ignore[misc]  # mteb is untyped here
-    """Embeds what the tasks of ``mteb`` give it, with a bundle: texts and images.
+    """An encoder that embeds the texts and images of the tasks of ``mteb`` with a bundle.
 
-    A text's prompt is the first that there is of: ``prompts`` or the model's own by the name of
-    mteb's task (``NFCorpus-query``, ``NFCorpus``), by its type (``Retrieval-query``,
-    ``Retrieval``), or by the side (``query``, ``document``; ``passage`` and ``corpus`` stand for
-    the last); ``instruction``; the model's default.
+    A text's prompt is the first that exists of these. First comes one of ``prompts`` or of the
+    model's own: by the name of mteb's task (``NFCorpus-query``, ``NFCorpus``), by its type
+    (``Retrieval-query``, ``Retrieval``), or by the side (``query``, ``document``; ``passage`` and
+    ``corpus`` stand for the last). Then comes ``instruction``, and then the model's default.
 
     Args:
-        bundle: Directory of the bundle, its hub id, or an opened one.
+        bundle: The directory of the bundle, its hub id, or an opened one.
         prompts: Prompts by those names; they come before the model's own of the same name.
         instruction: A prompt with ``{instruction}`` in it, for queries and for tasks without
-            sides: the instruction is that of mteb's task. Documents get none.
-        options: How to embed, as for `Embedder.embed`.
+            sides. The instruction is that of mteb's task. Documents get none.
+        options: The options of embedding, as for `Embedder.embed`.
         loading: Other options of `Embedder`.
 
     Raises:
@@ -89,16 +89,17 @@ class MtebEncoder(AbsEncoder):  # type: ignore[misc]  # mteb is untyped here
 
         Args:
             inputs: Batches with ``text`` or ``image``.
-            task_metadata: Of the task, whose name, type and prompt choose the prompt of texts.
-            hf_split: Is not looked at.
-            hf_subset: Is not looked at.
-            prompt_type: ``query``, ``document``, or None.
+            task_metadata: The metadata of the task. Its name, type and prompt choose the prompt of
+                texts.
+            hf_split: The split; it is ignored.
+            hf_subset: The subset; it is ignored.
+            prompt_type: The side of the items: ``query``, ``document``, or None.
 
         Returns:
-            float32 ``[n, dim]``, in order.
+            The vectors, float32 ``[n, dim]``, in order.
 
         Raises:
-            OptionError: The items are neither texts nor images, or both at once.
+            OptionError: The items are neither texts nor images, or are both at once.
             InputError: An item cannot be embedded.
         """
         batches = iter(inputs)
@@ -126,12 +127,12 @@ class MtebEncoder(AbsEncoder):  # type: ignore[misc]  # mteb is untyped here
         if side is not None and side.value not in QUERY:
             return {"prompt": "", "prompt_name": None}
         instruction = self.get_instruction(task, side)
-        if isinstance(instruction, Mapping):  # by side, for a task whose items have none
+        if isinstance(instruction, Mapping):  # it is by side, for a task whose items have none
             instruction = next(iter(instruction.values()))
         return {"prompt": self.instruction_template.format(instruction=instruction)}
 
     def _meta(self, modality: str) -> ModelMeta:
-        """What tells results from others: they are kept by name, revision and ``experiment``."""
+        """The model's metadata. Results are kept by its name, revision and ``experiment``."""
         bundle = self.model.bundle
         variant = self.model.variant_of(modality)
         source = bundle.manifest.source.model
@@ -182,6 +183,6 @@ def _items(batches: Iterable[Mapping[str, Any]], modality: str) -> Iterator[obje
             yield item if modality == "text" or hasattr(item, "convert") else _pixels(item)
 
 
-def _pixels(tensor: Any) -> NDArray[Any]:  # noqa: ANN401  # of torch
-    """The pixels of an image that is no ``PIL.Image.Image``; its channels come first."""
+def _pixels(tensor: Any) -> NDArray[Any]:  # noqa: ANN401  # a tensor of torch
+    """The pixels of an image that is not a ``PIL.Image.Image``. Its channels come first."""
     return np.moveaxis(np.asarray(tensor), 0, -1)

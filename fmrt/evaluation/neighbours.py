@@ -1,4 +1,4 @@
-"""The nearest rows of a matrix by cosine, in blocks: no matrix of all pairs is in memory."""
+"""The nearest rows of a matrix by cosine, in blocks. No matrix of all pairs is in memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _BLOCK_ELEMENTS = 1 << 24
 
 
 def unit(vectors: NDArray[np.floating]) -> Vectors:
-    """Rows of length 1; rows of zeros stay so."""
+    """The rows scaled to length 1; rows of zeros stay zeros."""
     values = vectors.astype(np.float32)
     norms = np.linalg.norm(values, axis=1, keepdims=True)
     found: Vectors = values / np.maximum(norms, 1e-30)
@@ -21,7 +21,7 @@ def unit(vectors: NDArray[np.floating]) -> Vectors:
 
 
 def blocks(queries: Vectors, base: Vectors) -> Iterator[tuple[int, Vectors]]:
-    """The products of all rows with all of ``base``, some rows at a time, with the first's row."""
+    """The products of the rows with all of ``base``, in blocks, after each block's first row."""
     size = max(1, _BLOCK_ELEMENTS // max(1, len(base)))
     for start in range(0, len(queries), size):
         yield start, queries[start : start + size] @ base.T
@@ -38,15 +38,16 @@ def nearest(
     """The ``k`` rows of ``base`` of the highest product with each query, best first.
 
     Args:
-        queries: unit rows.
-        base: unit rows.
+        queries: The queries, as unit rows.
+        base: The rows to search, as unit rows.
         k: The number of neighbours, at most ``len(base)``.
-        not_these: a row for each query that is not to be found, or -1.
-        look: is shown each block of products, with the row of its first query, before.
+        not_these: For each query, the row that must not be found, or -1.
+        look: A function that is called for each block of products, before ``not_these`` applies,
+            with the row of the block's first query, and the products.
 
     Returns:
-        Rows ``[n, k]``, of equal ones the first; and their products. Where ``not_these`` leaves
-        fewer than ``k``, the last product is -infinity.
+        The rows ``[n, k]``, and their products. Of rows with equal products, the first ones are
+        taken. Where ``not_these`` leaves fewer than ``k``, the last product is -infinity.
     """
     rows, scores = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
     for start, products in blocks(queries, base):
@@ -66,7 +67,7 @@ def _best(products: Vectors, k: int) -> NDArray[np.int64]:
     if k < products.shape[1]:
         found = np.argpartition(-products, k - 1, axis=1)[:, :k]
         least = np.take_along_axis(products, found, axis=1).min(1)
-        # Of those that are equal at the end, the partition takes any.
+        # Where several rows are equal at the end, the partition takes any of them.
         for row in np.flatnonzero((products >= least[:, None]).sum(1) > k):
             better = np.flatnonzero(products[row] > least[row])
             equal = np.flatnonzero(products[row] == least[row])

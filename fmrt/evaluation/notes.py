@@ -1,4 +1,4 @@
-"""What is wrong with a data set in ways that change a result: a line each."""
+"""The problems of a data set that change a result, one line per problem."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MOST_SHOWN = 3
 
 
 def notes_on(data: Dataset) -> list[str]:
-    """Equal items, leakage between splits, labels that contradict, and classes that are alone."""
+    """Lines about equal items, leakage, contradicting labels, and classes that are alone."""
     if data.kind == PAIRS:
         return _equal_pairs(data)
     if data.kind == RETRIEVAL:
@@ -49,7 +49,7 @@ def _equal(side: Side, name: str) -> list[str]:
 
 
 def _equal_pairs(data: Dataset) -> list[str]:
-    """Pairs that are there already, and those of them with another score."""
+    """Lines about pairs that occur again, and about those of them with another score."""
     sides = [first_of_equals(data.sides[name]).tolist() for name in (FIRST, SECOND)]
     seen: dict[tuple[int, int], int] = {}
     first = [seen.setdefault(pair, i) for i, pair in enumerate(zip(*sides, strict=True))]

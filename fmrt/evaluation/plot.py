@@ -1,4 +1,4 @@
-"""Quality against speed, size and memory, as a picture."""
+"""A picture of quality against speed, size and memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fmrt.evaluation.model import Cost
 from fmrt.evaluation.report import Evaluation, TaskResult
 
 _MEGABYTE = 1e6
-# Of a cost: what the axis says, and its value, or None where it is not known.
+# For each cost, the label of the axis, and a function of its value; None where it is not known.
 _COSTS: tuple[tuple[str, Callable[[Cost], float | None]], ...] = (
     ("items/s", lambda cost: cost.items_per_second),
     ("file, MB", lambda cost: cost.file_bytes and cost.file_bytes / _MEGABYTE),
@@ -19,11 +19,11 @@ _COSTS: tuple[tuple[str, Callable[[Cost], float | None]], ...] = (
 
 
 def draw(found: Evaluation, file: Path) -> None:
-    """Draw the first measure of each task, a column each, against each cost, a row each.
+    """Draw the first measure of each task against each cost: one column per task, one row per cost.
 
     Args:
         found: The evaluation.
-        file: The picture, ``.png`` or ``.svg``.
+        file: The picture's file, ``.png`` or ``.svg``.
     """
     import matplotlib as mpl
 

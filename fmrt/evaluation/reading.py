@@ -1,4 +1,4 @@
-"""Bad records of a data set: an error, or left out and named."""
+"""Bad records of a data set. They are an error, or they are left out and named."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ HINT = "mend it, or leave such ones out with --on-error skip"
 
 
 class Reading:
-    """Takes what cannot be used.
+    """Takes the records that cannot be used.
 
     Attributes:
-        skipped: how many were left out.
+        skipped: The number of records that were left out.
     """
 
     def __init__(self, on_error: str) -> None:
@@ -29,7 +29,7 @@ class Reading:
         """The records that could be read.
 
         Raises:
-            InputError: there is another, and such ones are not left out.
+            InputError: A record could not be read, and bad records are not left out.
         """
         for record in records:
             if isinstance(record, BadRecord):
@@ -41,15 +41,15 @@ class Reading:
         """Leave a record out.
 
         Raises:
-            InputError: such ones are not left out.
+            InputError: Bad records are not left out.
         """
         self.left_out(f"{shown(source)}, record {record.number}", record.reason)
 
     def left_out(self, place: str, reason: str) -> None:
-        """Leave out what is at a place.
+        """Leave out the item at a place.
 
         Raises:
-            InputError: such ones are not left out.
+            InputError: Bad items are not left out.
         """
         if not self._skip:
             raise InputError(f"{place}: {reason}; {HINT}")
@@ -58,6 +58,6 @@ class Reading:
             self._lines.append(f"left out {place}: {reason}")
 
     def notes(self) -> tuple[str, ...]:
-        """A line for each of the first that were left out, and how many there are."""
+        """One line for each of the first records that were left out, and one for their number."""
         total = [f"left out {self.skipped:,} in all"] if self.skipped else []
         return (*self._lines, *total)

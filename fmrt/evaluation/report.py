@@ -1,4 +1,4 @@
-"""What an evaluation gives."""
+"""The results of an evaluation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class TaskResult:
     """The measures of a task, and what else it found.
 
     Attributes:
-        task: its name.
+        task: The task's name.
         measures: The measures with their intervals.
         details: Further results by name.
     """
@@ -30,11 +30,11 @@ class Against:
     """A model compared with another one on the same items.
 
     Attributes:
-        model: the other one.
+        model: What the other model says about itself.
         differences: This model's value less the other's, for each measure.
         neighbours_kept: The part of each item's ten nearest that both models have in common.
-        rank_correlation: Spearman's, of the cosines of drawn pairs of items.
-        verdict: a line for people: which differences can be told from zero.
+        rank_correlation: Spearman's correlation of the cosines of drawn pairs of items.
+        verdict: A line for people about which differences can be told from zero.
     """
 
     model: Mapping[str, Any]
@@ -46,14 +46,14 @@ class Against:
 
 @dataclasses.dataclass(frozen=True)
 class ModelResult:
-    """What one model reached, and what it took.
+    """The results of one model, and its cost.
 
     Attributes:
-        model: the bundle, its variant and hashes.
-        dim: dimensions of its vectors.
-        tasks: that were run.
+        model: The bundle, its variant and hashes.
+        dim: The number of dimensions of its vectors.
+        tasks: The results of the tasks that were run.
         cost: The cost of embedding the data.
-        against: the comparison with another model; None where none was asked for.
+        against: The comparison with another model; None where none was asked for.
     """
 
     model: Mapping[str, Any]
@@ -63,10 +63,10 @@ class ModelResult:
     against: Against | None = None
 
     def measure(self, task: str, name: str) -> Measured:
-        """One figure.
+        """The value of one measure of a task.
 
         Raises:
-            KeyError: there is no such.
+            KeyError: There is no such measure.
         """
         for result in self.tasks:
             for found in result.measures:
@@ -80,13 +80,13 @@ class Evaluation:
     """An evaluation of one model or several on a data set.
 
     Attributes:
-        data: its name, kind, sizes and SHA-256.
-        settings: all that results depend on.
-        packages: versions that it ran with.
+        data: The data set's name, kind, sizes and SHA-256.
+        settings: All settings that the results depend on.
+        packages: The versions of the packages that it ran with.
         choices: Lines about what was decided for the data.
         notes: Lines about what is wrong with the data.
-        skipped: tasks that the data does not do for, by name, with the reason.
-        models: a result each.
+        skipped: The reason for each task, by name, that the data is not suitable for.
+        models: One result per model.
     """
 
     data: Mapping[str, Any]
@@ -98,5 +98,5 @@ class Evaluation:
     models: tuple[ModelResult, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """The same in values that JSON has."""
+        """The same evaluation in values that JSON has."""
         return dataclasses.asdict(self)

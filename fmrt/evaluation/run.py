@@ -59,30 +59,32 @@ def evaluate(
     """Embed a data set with one bundle or several, and test the embeddings.
 
     Args:
-        bundles: directory or hub id of a bundle, or several.
-        data: a folder with a subfolder a class; a csv, tsv, jsonl or parquet file, or a folder of
-            such files by split; a folder in BEIR's layout; a folder of Hugging Face's
+        bundles: The directory or hub id of a bundle, or several of them.
+        data: A folder with one subfolder per class; a csv, tsv, jsonl or parquet file, or a folder
+            of such files by split; a folder in BEIR's layout; a folder of Hugging Face's
             ``save_to_disk``; ``owner/name`` of a data set on the Hugging Face hub, or a folder
             that it was downloaded to; ``digits`` or ``20newsgroups`` of scikit-learn; or a
             `fmrt.evaluation.Dataset`. See docs/evaluation.md.
-        tasks: names of tasks; default all that the data does for.
-        against: a variant of the bundle, another bundle, ``pytorch`` or ``pytorch:DIRECTORY``: each
-            result then has its differences from that.
+        tasks: The names of tasks; default all that the data is suitable for.
+        against: A variant of the bundle, another bundle, ``pytorch`` or ``pytorch:DIRECTORY``. Each
+            result then has its differences from it.
         variants: The variants of each bundle; default the provider's own fp32 graph.
-        provider: execution provider, as for `fmrt.Embedder`.
-        on_error: ``fail`` at an item that cannot be used, or ``skip`` it for all models.
-        config: configuration of a data set of the hub that has several.
-        data_revision: branch, tag or commit of a data set on the hub.
-        options: how to embed; see `fmrt.EmbedOptions`. Its modality is that of the data, where the
-            bundle has several.
-        more: fields of `fmrt.evaluation.Columns` and `fmrt.evaluation.Settings`, options of
+        provider: The execution provider, as for `fmrt.Embedder`.
+        on_error: ``fail`` stops at an item that cannot be used; ``skip`` leaves it out for all
+            models.
+        config: The configuration of a data set on the hub that has several.
+        data_revision: The branch, tag or commit of a data set on the hub.
+        options: The options of embedding; see `fmrt.EmbedOptions`. Their modality is that of the
+            data, where the bundle has several.
+        more: Fields of `fmrt.evaluation.Columns` and `fmrt.evaluation.Settings`, options of
             `fmrt.Embedder`, or changes of ``options``.
 
     Raises:
-        DataError: no such data set, or it does not do for a task that is named, or for any.
-        InputError: an item cannot be used, and ``on_error`` is ``fail``.
-        OptionError: an option that makes no sense for this bundle or data set.
-        BundleError: a bundle cannot be used.
+        DataError: There is no such data set, or it is not suitable for a task that is named, or
+            for any task.
+        InputError: An item cannot be used, and ``on_error`` is ``fail``.
+        OptionError: An option makes no sense for this bundle or data set.
+        BundleError: A bundle cannot be used.
     """
     columns, settings = Columns(**_taken(more, Columns)), Settings(**_taken(more, Settings))
     loading = {name: more.pop(name) for name in _OF_LOADING if name in more}
@@ -104,7 +106,7 @@ def evaluate(
 
 @dataclasses.dataclass
 class _One:
-    """A model's vectors of the data set that is left, by side; those of prompts by side too."""
+    """A model's vectors of the remaining data set by side; prompts are a side too."""
 
     model: Model
     vectors: dict[str, Vectors]
@@ -141,7 +143,7 @@ class _Run:
         models: Sequence[tuple[Mapping[str, Any], Model]],
         other: Model | None,
     ) -> Evaluation:
-        """Embed with every model, and run the tasks that the data does for.
+        """Embed with every model, and run the tasks that the data is suitable for.
 
         Args:
             wanted: The tasks.
@@ -149,7 +151,7 @@ class _Run:
             other: The model that the others are compared with.
 
         Raises:
-            DataError: The data does not do for a task that is named, or for any.
+            DataError: The data is not suitable for a task that is named, or for any task.
         """
         self.tasks, skipped = self._fitting(wanted, self.data)
         embedded = [self.embed(model) for _, model in models]
@@ -178,7 +180,7 @@ class _Run:
         return compared(other.describe(), *pair, self.settings)
 
     def embed(self, model: Model) -> _One:
-        """Embed all sides, and what tasks ask for as well."""
+        """Embed all sides, and the texts that tasks ask for as well."""
         sides = dict(self.data.sides)
         for task in self.tasks:
             if task.prompts is not None:
@@ -192,7 +194,7 @@ class _Run:
         return _One(model, dict(found.vectors), found.failed, found.cost)
 
     def leave_out(self, embedded: Iterable[_One]) -> None:
-        """Leave items out that a model could not embed, for all models."""
+        """Leave out, for all models, the items that one of them could not embed."""
         all_of_them = list(embedded)
         bad = {
             name: {r for one in all_of_them for r in one.failed[name]} for name in self.data.sides
@@ -206,7 +208,7 @@ class _Run:
                 one.vectors[name] = one.vectors[name][rows]
 
     def measures(self, one: _One) -> dict[str, Sequence[Measure]]:
-        """Measures by task, computed once."""
+        """The measures by task, computed once."""
         self._look(one)
         return {name: found.measures for name, found in one.found.items()}
 
@@ -274,10 +276,10 @@ def _tasks(names: Sequence[str] | None) -> list[Task]:
 def _fitting(
     tasks: Sequence[Task], data: Dataset, modalities: Sequence[str], *, named: bool
 ) -> tuple[list[Task], dict[str, str]]:
-    """The tasks that a data set does for, and why it does not for the others of its kind.
+    """The tasks that a data set is suitable for, and why it is not for the others of its kind.
 
     Raises:
-        DataError: a task was named that it does not do for, or there is none that it does for.
+        DataError: It is not suitable for a task that was named, or for any task.
     """
     found, skipped = [], {}
     for task in tasks:

@@ -18,7 +18,7 @@ from fmrt.segmenter import Segmenter
 from fmrt.words import shown
 
 IMAGES, MASKS = "images", "masks"
-# More colours than this are those of a photograph.
+# An image with more colours than this is a photograph, not a mask.
 _MOST_OBJECTS = 1000
 Mask = NDArray[np.bool_]
 Values = NDArray[np.float64]
@@ -33,12 +33,12 @@ def load_segments(source: str, root: Path, reading: Reading) -> Dataset:
     """The images of ``images``, each with the file in ``masks`` of the same name.
 
     Args:
-        source: name of the data set.
-        root: its folder.
-        reading: takes images without a mask that can be used.
+        source: The name of the data set.
+        root: The folder of the data set.
+        reading: The object that takes images without a mask that can be used.
 
     Raises:
-        DataError: there is no image that can be used.
+        DataError: There is no image that can be used.
     """
     found, masks = list_files(root / IMAGES, MEDIA["image"]), root / MASKS
     of_name = {
@@ -62,10 +62,10 @@ def load_segments(source: str, root: Path, reading: Reading) -> Dataset:
 
 
 def objects_of(file: Path) -> list[Mask]:
-    """The objects of a mask, bool ``[height, width]`` each: one for each colour but black.
+    """The objects of a mask, each bool ``[height, width]``. Each colour except black is an object.
 
     Raises:
-        InputError: it cannot be read, has 16 bits a pixel, or too many colours.
+        InputError: The mask cannot be read, has 16 bits per pixel, or has too many colours.
     """
     from fmrt.preprocess.image import decoded  # Pillow is an extra
 
@@ -100,24 +100,24 @@ def _problem(image: Path, mask: Path) -> str | None:
 
 
 def columns(clicks: Sequence[int]) -> list[str]:
-    """Names of the measures of `overlaps`."""
+    """The names of the measures of `overlaps`."""
     names = [f"IoU at {k} point{'s' * (k > 1)}" for k in clicks]
     return [*names, "best IoU of three at 1 point", "IoU by box"]
 
 
 def overlaps(segmenter: Segmenter, data: Dataset, clicks: Sequence[int]) -> Values:
-    """Intersection over union of each object with the mask that the model gives it.
+    """The intersection over union of each object with the mask that the model gives it.
 
     The first click is on the pixel of the object that is farthest from its border. Each further one
-    is on the pixel that is deepest in what is wrong so far, on the object or off it.
+    is on the pixel that is deepest in the area that is wrong so far, on the object or off it.
 
     Args:
-        segmenter: of the model.
-        data: images with masks.
-        clicks: numbers of clicks to look at.
+        segmenter: The segmenter of the model.
+        data: The images with masks.
+        clicks: The numbers of clicks after which the masks are measured.
 
     Returns:
-        float64 ``[objects, measures]``, see `columns`.
+        The overlaps, float64 ``[objects, measures]``, see `columns`.
     """
     rows = [
         _of_image(segmenter, image, objects_of(mask), clicks)
@@ -146,13 +146,13 @@ def _of_image(
 
 
 def iou(one: Mask, other: Mask) -> float:
-    """Intersection over union; 1 where both are empty."""
+    """The intersection over union of two masks; 1 where both are empty."""
     union = int((one | other).sum())
     return int((one & other).sum()) / union if union else 1.0
 
 
 def _clicked(prompt: SegmentPrompt, truth: Mask, mask: Mask) -> SegmentPrompt:
-    """The prompt with one more click, in the middle of what is wrong; the same if nothing is."""
+    """The prompt with one more click, in the middle of what is wrong; unchanged if nothing is."""
     missing, extra = truth & ~mask, mask & ~truth
     if not (missing.any() or extra.any()):
         return prompt
@@ -162,7 +162,7 @@ def _clicked(prompt: SegmentPrompt, truth: Mask, mask: Mask) -> SegmentPrompt:
 
 
 def _depth(mask: Mask) -> Values:
-    """Distance of each pixel of a mask from the next one that is not of it, in pixels."""
+    """The distance of each pixel of a mask from the nearest one outside the mask, in pixels."""
     found: Values = distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
     return found
 

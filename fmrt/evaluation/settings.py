@@ -1,4 +1,4 @@
-"""How a data set is evaluated: every number that a result depends on."""
+"""The settings of an evaluation: every number that a result depends on."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ FAIL, SKIP = "fail", "skip"
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of an evaluation; the same ones give the same digits on the same machine.
+    """Settings of an evaluation. The same ones give the same digits on the same machine.
 
     Attributes:
         seed: The seed of folds, draws, k-means and resamples.
-        folds: The folds of cross-validation, where the data states no split.
-        neighbours: that vote in kNN.
-        shots: examples of each class that few-shot probes learn from.
-        draws: The draws of examples for each number of shots.
-        resamples: draws for the intervals; 0 for none.
-        points: numbers of clicks on an object after which segmentation looks at its mask.
-        depth: documents that retrieval ranks for a query.
+        folds: The number of folds of cross-validation, where the data states no split.
+        neighbours: The number of neighbours that vote in kNN.
+        shots: The numbers of examples of each class that few-shot probes learn from.
+        draws: The number of draws of examples for each number of shots.
+        resamples: The number of draws for the intervals; 0 for no intervals.
+        points: The numbers of clicks on an object after which segmentation looks at its mask.
+        depth: The number of documents that retrieval ranks for a query.
         template: The form of the texts for zero-shot classification; ``{}`` stands for a class.
     """
 

@@ -1,4 +1,4 @@
-"""Where records come from: files, folders of classes, files by split, and Arrow data sets."""
+"""The sources of records: files, folders of classes, files by split, and Arrow data sets."""
 
 from __future__ import annotations
 
@@ -38,13 +38,14 @@ class Table:
     """Records with named columns.
 
     Attributes:
-        columns: that there are.
-        read: gives the records with a column's values, and others carried along.
+        columns: The names of the columns.
+        read: Gives the records with the values of one column, and those of other columns as kept
+            values.
         modality: The items' modality.
-        base: folder that paths in it are relative to; None where they are not.
-        names: The classes that a column's numbers stand for.
-        kinds: modality of columns that are stated to hold images or sounds.
-        alone: the split that it is, where only that one is read.
+        base: The folder that paths in the table are relative to; None where they are not relative.
+        names: The classes that a column's numbers stand for, by column.
+        kinds: The modality of each column that is stated to hold images or sounds.
+        alone: The split that the table is, where only that one is read.
         choices: Lines about what was decided.
     """
 
@@ -59,7 +60,7 @@ class Table:
 
 
 def file_table(source: str, modality: str) -> Table:
-    """A file with a record per row or per line."""
+    """The table of a file with one record per row or per line."""
     choices: list[str] = []
 
     def read(column: str | None, keep: Sequence[str]) -> Iterator[Record | BadRecord]:
@@ -81,7 +82,7 @@ def file_table(source: str, modality: str) -> Table:
 
 
 def _meaning(features: Mapping[str, Any]) -> tuple[dict[str, list[str]], dict[str, str]]:
-    """Names of classes, and modalities, by column, as Hugging Face's library states them."""
+    """Names of classes, and modalities, both by column, as Hugging Face's library states them."""
     known = {name: one for name, one in features.items() if isinstance(one, dict)}
     kinds = {name: str(one.get("_type")) for name, one in known.items()}
     names = {name: one.get("names") for name, one in known.items() if kinds[name] == "ClassLabel"}
@@ -92,7 +93,7 @@ def _meaning(features: Mapping[str, Any]) -> tuple[dict[str, list[str]], dict[st
 
 
 def folder_table(root: Path, modality: str) -> Table:
-    """A folder with a subfolder a class, or with such folders in train and test."""
+    """The table of a folder with one subfolder per class, or with those in train and test."""
     media = MEDIA.get(modality) or Media("text file", "fmrt", _TEXTS, _is_plain)
     found = list_files(root, media)
     passed = [f"{root}: passed over {line}" for line in described(found.passed_over)]
@@ -139,12 +140,12 @@ def _of_file(
 def repository_table(
     source: str, root: Path, config: Config, modality: str, split: str | None
 ) -> Table:
-    """Files by split, of one configuration of a repository of data.
+    """The table of the files by split, of one configuration of a repository of data.
 
     Args:
         source: The table's name in messages.
-        root: folder that its files are in.
-        config: names of files by split.
+        root: The folder that the files are in.
+        config: The configuration, with the names of files by split.
         modality: The items' modality.
         split: The only split to read, if it is one; None, or the name of a column, for all.
     """
@@ -159,7 +160,7 @@ def repository_table(
 def _by_split(
     source: str, splits: Sequence[str], of: Callable[[str], Sequence[Table]], split: str | None
 ) -> Table:
-    """The tables of the splits that are used, as one."""
+    """The tables of the splits that are used, as one table."""
     used, left_out = used_splits(source, splits, split)
     known = any(name.lower() in SPLIT_NAMES for name in used)
     found = joined({name: of(name) for name in used}, left_out, split=known)
@@ -167,7 +168,7 @@ def _by_split(
 
 
 def joined(tables: Mapping[str, Sequence[Table]], choices: Sequence[str], *, split: bool) -> Table:
-    """Tables of one form as one; with ``split``, the split of each is a column."""
+    """Tables of one form as one table; with ``split``, the split of each record is a column."""
     known = [*choices]
     all_of_them = [(name, table) for name, own in tables.items() for table in own]
     first = all_of_them[0][1]
@@ -179,7 +180,7 @@ def joined(tables: Mapping[str, Sequence[Table]], choices: Sequence[str], *, spl
             own = [c for c in keep if c != SPLIT or not split]
             for record in table.read(column, own):
                 yield _placed(record, name, table.base, split=split)
-            known.extend(table.choices)  # which a table has once it is read
+            known.extend(table.choices)  # a table has them once it is read
 
     return replace(first, columns=columns, read=read, choices=known)
 
@@ -187,7 +188,7 @@ def joined(tables: Mapping[str, Sequence[Table]], choices: Sequence[str], *, spl
 def _placed(
     record: Record | BadRecord, name: str, base: Path | None, *, split: bool
 ) -> Record | BadRecord:
-    """A record of one of several tables, with where it is and its path from anywhere."""
+    """A record of one of several tables, with its place and with an absolute path."""
     if isinstance(record, BadRecord):
         return record._replace(reason=f"of {name}: {record.reason}") if name else record
     kept = {**record.kept, PLACE: f"{name or 'record'} {record.number}"}
@@ -198,7 +199,7 @@ def _placed(
 
 
 def arrow_table(source: str, root: Path, modality: str, split: str | None) -> Table | None:
-    """A data set that Hugging Face's ``save_to_disk`` wrote; None if a folder is no such."""
+    """A data set that Hugging Face's ``save_to_disk`` wrote; None if the folder holds none."""
     if (root / "dataset_dict.json").is_file():
         splits = _json(root / "dataset_dict.json").get("splits")
         if not isinstance(splits, list) or not splits:
@@ -243,7 +244,7 @@ def _json(path: Path) -> dict[str, Any]:
 def all_records(
     table: Table, column: str | None, keep: Sequence[str]
 ) -> Iterator[Record | BadRecord]:
-    """The records of a table; an error where there is none."""
+    """The records of a table. It is an error if there are none."""
     records = table.read(column, keep)
     for first in records:
         return chain([first], records)

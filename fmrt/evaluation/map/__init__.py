@@ -1,9 +1,9 @@
-"""A map of a data set: each item a point, near to those that its vector is near to.
+"""A map of a data set. Each item is a point near the items whose vectors are near its own.
 
-``draw`` embeds and puts together, ``project`` gives places in the plane, ``clusters`` groups,
-``stored`` makes vectors small enough for a page, ``preview`` makes items so; ``query`` is the model
-that a page embeds queries with; ``page`` and ``picture`` write what was put together. The page's
-own program is in the folder ``page``.
+``draw`` embeds and puts the parts together. ``project`` gives places in the plane, ``clusters``
+groups the items, ``stored`` makes vectors small enough for a page, and ``preview`` does the same
+for items. ``query`` is the model that a page embeds queries with. ``page`` and ``picture`` write
+the map. The page's own program is in the folder ``page``.
 """
 
 from fmrt.evaluation.map.draw import draw_map

@@ -1,4 +1,4 @@
-"""What a map shows, whatever writes it."""
+"""The content of a map, whatever writes it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from fmrt.evaluation.map.query import QueryModel
 
-# By Okabe and Ito (2008), told apart with any colour vision; their yellow is too light on white.
-# Seven colours on light and on dark ground, and seven shapes: together 49 that differ.
+# The colours are those of Okabe and Ito (2008), which can be told apart with any colour vision.
+# Their yellow is too light on white. There are seven colours on a light and on a dark ground, and
+# seven shapes. Together they make 49 marks that differ.
 LIGHT = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b27a00", "#56b4e9", "#5f6368")
 DARK = ("#4ea8e0", "#ff8a3d", "#2fc79a", "#e79cc6", "#f0c14b", "#a5dcff", "#c3c7cc")
 SHAPES = ("circle", "triangle", "square", "diamond", "plus", "cross", "down")
@@ -23,9 +24,9 @@ class Grouping:
     """One way to colour the points.
 
     Attributes:
-        name: of the way, such as ``label``.
-        names: of the groups.
-        codes: the group of each point, uint16 ``[n]``.
+        name: The name of the grouping, such as ``label``.
+        names: The names of the groups.
+        codes: The group of each point, uint16 ``[n]``.
     """
 
     name: str
@@ -34,7 +35,7 @@ class Grouping:
 
     @property
     def counts(self) -> list[int]:
-        """Points of each group."""
+        """The number of points of each group."""
         return [int(n) for n in np.bincount(self.codes, minlength=len(self.names))]
 
 
@@ -43,9 +44,10 @@ class Stored:
     """Vectors that a page holds, for searches.
 
     Attributes:
-        values: int8 ``[n, kept]``; their cosines are about those of the whole vectors.
-        dim: of the whole vectors.
-        axes: that the whole vectors were turned to, float32 ``[dim, kept]``; None for their own.
+        values: The vectors, int8 ``[n, kept]``. Their cosines are about those of the whole vectors.
+        dim: The number of dimensions of the whole vectors.
+        axes: The axes that the whole vectors were turned to, float32 ``[dim, kept]``; None for
+            their own axes.
     """
 
     values: NDArray[np.int8]
@@ -55,14 +57,15 @@ class Stored:
 
 @dataclass(frozen=True)
 class Previews:
-    """What a page shows of each item.
+    """The parts of each item that a page shows.
 
     Attributes:
-        texts: of each point: the text, or where the item comes from.
-        mime: of pictures or sounds; None where there are none.
-        data: all pictures or sounds, one after the other.
-        ends: of each point's part of ``data``, uint32 ``[n]``; an empty part is one left out.
-        notes: what is not shown in full, a line each.
+        texts: The text of each point, or the place that the item comes from.
+        mime: The MIME type of the pictures or sounds; None where there are none.
+        data: All pictures or sounds, one after the other.
+        ends: The end of each point's part of ``data``, uint32 ``[n]``. A point without a picture
+            or sound has an empty part.
+        notes: The lines about what is not shown in full.
     """
 
     texts: Sequence[str]
@@ -77,17 +80,17 @@ class Chart:
     """A map.
 
     Attributes:
-        title: the data set's name.
-        model: that embedded it, with its variant.
-        modality: of the items; of several, the first.
-        axes: what each direction is.
-        coordinates: float32 ``[n, 2]``.
-        places: where each item comes from.
-        groupings: ways to colour, the first by default.
-        stored: vectors.
-        previews: of the items.
-        notes: lines for the reader.
-        query: the model that embeds queries in the page; None for none.
+        title: The data set's name.
+        model: The name of the model that embedded it, with its variant.
+        modality: The modality of the items; the first one if there are several.
+        axes: The name of each direction.
+        coordinates: The coordinates of the points, float32 ``[n, 2]``.
+        places: The place that each item comes from.
+        groupings: The ways to colour the points; the first is the default.
+        stored: The vectors for searches.
+        previews: The previews of the items.
+        notes: Lines for the reader.
+        query: The model that embeds queries in the page; None for none.
     """
 
     title: str
@@ -104,6 +107,6 @@ class Chart:
 
 
 def mark(group: int) -> tuple[int, int]:
-    """Colour and shape of a group, by number: the first seven differ in both."""
+    """The colour and the shape of a group, by number. The first seven groups differ in both."""
     kinds = len(SHAPES)
     return group % kinds, (group + group // kinds) % kinds

@@ -18,14 +18,14 @@ def clustered(vectors: Vectors, count: int, seed: int) -> NDArray[np.uint16]:
     """The cluster of each vector by k-means, the largest cluster first.
 
     Args:
-        vectors: unit rows ``[n, dim]``.
-        count: of clusters; at most the number of different vectors is found.
-        seed: of k-means.
+        vectors: The vectors, as unit rows ``[n, dim]``.
+        count: The number of clusters. At most the number of different vectors is found.
+        seed: The seed of k-means.
     """
     count = min(count, len(vectors))
     means = MiniBatchKMeans(count, batch_size=_BATCH, n_init=_STARTS, random_state=seed)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that there are fewer different vectors
+        warnings.simplefilter("ignore")  # it says that there are fewer different vectors
         found = means.fit_predict(vectors)
     sizes = np.bincount(found, minlength=count)
     rank = np.empty(count, np.uint16)

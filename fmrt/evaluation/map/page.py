@@ -16,17 +16,17 @@ from fmrt._version import __version__
 from fmrt.evaluation.map.chart import DARK, LIGHT, SHAPES, Chart, mark
 from fmrt.evaluation.map.query import QueryModel
 
-# In the order in which they use each other.
+# The files are in the order in which they use each other.
 _PROGRAM = ("data.js", "plot.js", "pick.js", "search.js", "query.js", "panel.js", "main.js")
-# Weights hardly become smaller, and what runs them does at any level.
+# Weights hardly become smaller. The programs that run them become smaller at any level.
 _FAST = 1
 
 
 def page(chart: Chart) -> bytes:
     """The map as UTF-8.
 
-    The page asks for nothing from anywhere, and its policy forbids it to. Texts of the data are in
-    it as JSON, in which no ``<`` stands for itself, and reach the document as text alone.
+    The page requests nothing from anywhere, and its policy forbids requests. Texts of the data are
+    in it as JSON, in which no ``<`` stands for itself. They reach the document only as text.
     """
     folder = files("fmrt.evaluation.map").joinpath("page")
     style = folder.joinpath("page.css").read_text("utf-8")
@@ -48,7 +48,7 @@ def page(chart: Chart) -> bytes:
         "MODEL": b"".join(_model(chart.query)),
         "PROGRAM": program.encode(),
     }
-    # Split before anything is put in: what is put in is never looked at.
+    # The template is split before anything is put in. So what is put in is never searched.
     pieces = folder.joinpath("page.html").read_text("utf-8").split("@@")
     return b"".join(parts[p] if i % 2 else p.encode() for i, p in enumerate(pieces))
 
@@ -86,20 +86,20 @@ def _codes(chart: Chart) -> bytes:
 
 
 def _axes(chart: Chart) -> bytes:
-    """What turns a query's vector as the stored ones are."""
+    """The axes that turn a query's vector as the stored ones are turned."""
     axes = chart.stored.axes
     return b"" if axes is None or chart.query is None else axes.astype("<f4").tobytes()
 
 
 def _model(query: QueryModel | None) -> Iterator[bytes]:
-    """An element for each file of the model that embeds queries, and of what runs it."""
+    """One element per file of the model that embeds queries, and of the program that runs it."""
     for name, data in query.parts.items() if query else ():
         packed = _base64(gzip.compress(data, _FAST, mtime=0))
         yield f'<script type="text/plain" id="model-{name}">'.encode() + packed + b"</script>\n"
 
 
 def _json(value: object) -> bytes:
-    """JSON that cannot end the element it is in; half of a surrogate pair stays an escape."""
+    """JSON that cannot end the element it is in. Half of a surrogate pair stays an escape."""
     text = json.dumps(value, ensure_ascii=False).replace("<", "\\u003c")
     return text.encode("utf-8", "backslashreplace")
 
@@ -109,7 +109,7 @@ def _base64(data: bytes) -> bytes:
 
 
 def _policy(style: str, program: str, query: QueryModel | None) -> str:
-    """What the page may do; what runs a model is made of the page's own bytes."""
+    """The policy of the page. The program that runs a model is made of the page's own bytes."""
     runs = f"{_hash(program)} blob: 'wasm-unsafe-eval'; worker-src blob:"
     return (
         f"default-src 'none'; script-src {runs if query else _hash(program)}; "

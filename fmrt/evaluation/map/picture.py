@@ -1,4 +1,4 @@
-"""A map as a picture, by matplotlib."""
+"""A map as a picture that matplotlib draws."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def picture(chart: Chart) -> bytes:
     """The map as PNG, coloured by its first grouping.
 
     Raises:
-        MissingExtraError: matplotlib is not installed.
+        MissingExtraError: The package matplotlib is not installed.
     """
     with needing("Drawing a picture", "evaluate"):
         from matplotlib.figure import Figure  # an extra
@@ -60,7 +60,7 @@ def picture(chart: Chart) -> bytes:
 
 
 def _scale(area: float) -> float:
-    """Of the legend's marks, which stay visible beside many points."""
+    """The scale of the legend's marks, which stay visible beside many points."""
     return float(np.sqrt(_MOST_AREA / area))
 
 
@@ -69,6 +69,6 @@ def _short(name: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """A text that matplotlib does not read as mathematics, nor as a name to hide."""
+    """A text that matplotlib reads neither as mathematics nor as a name to hide."""
     shown = "".join(c if c.isprintable() else " " for c in text).replace("$", r"\$")
     return f" {shown}" if shown.startswith("_") else shown

@@ -1,4 +1,4 @@
-"""What a page shows of items: texts, small pictures, the starts of sounds."""
+"""The parts of items that a page shows: texts, small pictures, the starts of sounds."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from fmrt.evaluation.map.chart import Previews
 from fmrt.system.extras import needing
 from fmrt.system.limits import Budget
 
-# A page's characters of text, and bytes of pictures or sounds.
+# The most characters of text, and bytes of pictures or sounds, of a page.
 CHARACTERS, BYTES = 16_000_000, 24_000_000
 _LEAST_TEXT, _MOST_TEXT = 80, 2000
-# Edges of pictures in pixels, and the bytes that one may then take.
+# The edges of pictures in pixels, each with the fewest bytes per item that allow it.
 _EDGES = ((96, 3000), (64, 1500), (32, 0))
 _SECONDS = 3
 
 
 def previews(sides: Sequence[Side], rate: int | None = None) -> Previews:
-    """Previews of all items, in bounded memory.
+    """The previews of all items, in bounded memory.
 
     Args:
-        sides: whose items follow each other.
-        rate: samples per second of sounds that are arrays.
+        sides: The sides, whose items follow each other.
+        rate: The samples per second of sounds that are arrays.
 
     Raises:
-        InputError: an item cannot be shown.
+        InputError: An item cannot be shown.
     """
     modalities = {side.modality for side in sides}
     count = sum(len(side.items) for side in sides)

@@ -1,4 +1,4 @@
-"""Vectors to places in the plane."""
+"""Bring vectors to places in the plane."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from fmrt.evaluation.neighbours import Vectors
 
 METHODS = ("pca", "tsne", "umap")
 _PLANE = 2
-# Dimensions that t-SNE and UMAP begin with: distances in more are mostly noise, and slow.
+# The dimensions that t-SNE and UMAP begin with. Distances in more are mostly noise, and slow.
 _BEFORE = 50
 _PERPLEXITY = 30
 _START = 1e-4
-_LEAST = 4  # points, of which t-SNE and UMAP can look at neighbours
+_LEAST = 4  # the fewest points whose neighbours t-SNE and UMAP can look at
 
 
 @dataclass(frozen=True)
 class Plane:
-    """Places of points.
+    """The places of points in the plane.
 
     Attributes:
-        coordinates: float32 ``[n, 2]``.
-        axes: what each direction is, for people.
+        coordinates: The coordinates, float32 ``[n, 2]``.
+        axes: The name of each direction, for people.
     """
 
     coordinates: NDArray[np.float32]
@@ -37,18 +37,19 @@ class Plane:
 
 
 def project(vectors: Vectors, method: str = "pca", seed: int = 0) -> Plane:
-    """Bring vectors into the plane; the same seed gives the same places.
+    """Bring vectors into the plane. The same seed gives the same places.
 
-    Beside the vectors this holds a matrix ``[dim, dim]`` and its results: memory is bounded.
+    In addition to the vectors, memory holds a matrix ``[dim, dim]`` and the results. So memory is
+    bounded.
 
     Args:
-        vectors: float32 ``[n, dim]``, all finite.
-        method: ``pca``, ``tsne`` or ``umap``; the last needs the package umap-learn.
-        seed: of t-SNE and UMAP.
+        vectors: The vectors, float32 ``[n, dim]``, all finite.
+        method: The method: ``pca``, ``tsne`` or ``umap``; the last needs the package umap-learn.
+        seed: The seed of t-SNE and UMAP.
 
     Raises:
-        DataError: there are too few vectors.
-        OptionError: no such method, or its package is not installed.
+        DataError: There are too few vectors.
+        OptionError: There is no such method, or its package is not installed.
     """
     if method not in METHODS:
         raise OptionError(f"method={quoted(method)}; choose from: {', '.join(METHODS)}")
@@ -59,14 +60,14 @@ def project(vectors: Vectors, method: str = "pca", seed: int = 0) -> Plane:
     learned = _tsne(vectors, seed) if method == "tsne" else _umap(len(vectors), seed)
     shorter = principal(vectors, _BEFORE)[0] if vectors.shape[1] > _BEFORE else vectors
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that equal vectors have no axes to begin with
+        warnings.simplefilter("ignore")  # it says that equal vectors have no axes to begin with
         found = np.asarray(learned.fit_transform(shorter), np.float32)
     name = "t-SNE" if method == "tsne" else "UMAP"
     return Plane(found, (f"{name} 1", f"{name} 2"))
 
 
 def principal(vectors: Vectors, most: int) -> tuple[Vectors, NDArray[np.float64]]:
-    """Coordinates along the axes of most variance, ``[n, kept]``, and each one's share of it."""
+    """The coordinates ``[n, kept]`` along the axes of most variance, and each axis's share."""
     kept = min(most, *vectors.shape)
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # equal vectors have no variance to share
@@ -85,14 +86,14 @@ def _pca(vectors: Vectors) -> Plane:
 
 def _tsne(vectors: Vectors, seed: int) -> Any:  # noqa: ANN401  # scikit-learn's have no types
     perplexity = min(_PERPLEXITY, (len(vectors) - 1) / 3)
-    start = _pca(vectors).coordinates  # small, as scikit-learn does, but equal vectors may be
+    start = _pca(vectors).coordinates  # scaled as scikit-learn does; equal vectors have no spread
     start *= _START / max(float(start[:, 0].std()), 1e-30)
     return TSNE(_PLANE, perplexity=perplexity, init=start, random_state=seed)
 
 
 def _umap(count: int, seed: int) -> Any:  # noqa: ANN401
     try:
-        from umap import UMAP  # optional
+        from umap import UMAP  # it is optional
     except ImportError as e:
         raise OptionError("method='umap'; needs umap-learn: pip install umap-learn") from e
     return UMAP(n_components=_PLANE, n_neighbors=min(15, count - 1), random_state=seed, n_jobs=1)

@@ -1,4 +1,4 @@
-"""The model that a page embeds its queries with, beside what runs it in a browser."""
+"""The model that a page embeds its queries with, and the programs that run it in a browser."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fmrt.encode import QUERY
 from fmrt.errors import DataError, OptionError
 from fmrt.verify import QUICK_TOKENS, TOLERANCES
 
-# The packages of npm that the page holds, as tested; and the files of each that it needs.
+# The packages of npm that the page holds, in the tested versions, and the files that it needs.
 PACKAGES = ("onnxruntime-web@1.30.0", "@huggingface/tokenizers@0.2.0")
 _FILES = {
     "ort": "onnxruntime-web/dist/ort.wasm.bundle.min.mjs",
@@ -37,8 +37,8 @@ class QueryModel:
     """A model of texts that is put into a page.
 
     Attributes:
-        about: what the page's program must know of it.
-        parts: the content of its files, and of those that run it, by name.
+        about: The facts that the page's program must know about it.
+        parts: The content of its files, and of those that run it, by name.
     """
 
     about: Mapping[str, Any]
@@ -46,17 +46,19 @@ class QueryModel:
 
 
 def query_model(package: str | Path, drawn: Bundle, node_modules: str | Path) -> QueryModel:
-    """Read a package for a page, and what runs it.
+    """Read a package for a page, and the files that run it.
 
     Args:
-        package: a bundle with a tower for texts; of its variants, the one that the CPU takes.
-        drawn: whose vectors are on the map.
-        node_modules: the folder into which npm has installed `PACKAGES`.
+        package: A bundle with a tower for texts. Of its variants, the one that the CPU takes is
+            used.
+        drawn: The bundle whose vectors are on the map.
+        node_modules: The folder into which npm has installed `PACKAGES`.
 
     Raises:
-        BundleError: the package cannot be used.
-        DataError: it is too large, or the packages of npm are not there.
-        OptionError: it is of another model than the map, or its tokenizer is of an unknown kind.
+        BundleError: The package cannot be used.
+        DataError: The package is too large, or the packages of npm are missing.
+        OptionError: The package is of another model than the map, one of the bundles embeds no
+            texts, or the page cannot follow its prompt or its kind of tokenizer.
     """
     bundle = Bundle.open(package)
     for one, name in ((bundle, "package"), (drawn, "bundle")):
@@ -79,7 +81,7 @@ def query_model(package: str | Path, drawn: Bundle, node_modules: str | Path) ->
 
 
 def _check_same(reference: Reference, drawn: Bundle, package: str | Path) -> None:
-    """Compare what PyTorch gave for the texts that both bundles hold."""
+    """Compare PyTorch's vectors of the texts that both bundles hold."""
     others = drawn.reference("text")
     row_of = {key: i for i, key in enumerate(zip(others.prompts, others.items, strict=True))}
     keys = zip(reference.prompts, reference.items, strict=True)
@@ -126,7 +128,7 @@ def _about(bundle: Bundle, variant: Variant, reference: Reference) -> dict[str, 
 
 
 def _checks(reference: Reference, *, include_prompt: bool) -> list[dict[str, Any]]:
-    """Some short texts with PyTorch's vectors: the page embeds them before it answers."""
+    """Some short texts with PyTorch's vectors. The page embeds them before it answers."""
     plain = sorted(
         (int(length), row, prompt + item)
         for row, (prompt, item, length) in enumerate(

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from fmrt.evaluation.map.chart import Stored
 from fmrt.evaluation.neighbours import Vectors
 
-# Bytes of all vectors of a page, and the dimensions that each keeps at least.
+# The most bytes of all vectors of a page, and the fewest dimensions that each vector keeps.
 BYTES = 8 << 20
 _LEAST = 16
 _BLOCK = 1 << 14
@@ -16,13 +16,13 @@ _TOP = 127
 
 
 def stored(vectors: Vectors) -> Stored:
-    """Keep of unit vectors what their cosines need most, as int8.
+    """Keep the dimensions of unit vectors that their cosines need most, as int8.
 
-    Vectors turn so that the first dimensions hold most of their length; as many are kept as
-    `BYTES` allow. No mean is taken off, so that products stay cosines.
+    The vectors are turned so that the first dimensions hold most of their length. As many
+    dimensions are kept as `BYTES` allows. No mean is subtracted, so that products stay cosines.
 
     Args:
-        vectors: unit rows ``[n, dim]``.
+        vectors: The vectors, as unit rows ``[n, dim]``.
     """
     count, dim = vectors.shape
     kept = min(dim, max(_LEAST, BYTES // max(1, count)))
@@ -35,7 +35,7 @@ def stored(vectors: Vectors) -> Stored:
 
 
 def _axes(vectors: Vectors) -> NDArray[np.float32]:
-    """Orthogonal directions ``[dim, dim]``, in columns, that with most length first."""
+    """Orthogonal directions ``[dim, dim]``, in columns; the one with most length comes first."""
     products = np.zeros((vectors.shape[1], vectors.shape[1]), np.float64)
     for start in range(0, len(vectors), _BLOCK):
         block = vectors[start : start + _BLOCK]

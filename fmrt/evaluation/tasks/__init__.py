@@ -1,4 +1,4 @@
-"""The table of tasks: each is one file and one row."""
+"""The table of tasks. Each task is one file and one row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a task is."""
+"""The definition of a task."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from fmrt.evaluation.measures import Measure
 from fmrt.evaluation.neighbours import Vectors
 from fmrt.evaluation.settings import Settings
 
-# The side of texts that stand for the classes, in zero-shot classification.
+# The side with the texts that stand for the classes, in zero-shot classification.
 PROMPTS = "prompts"
-# What a model can do beside embedding modalities.
+# An ability of a model, in addition to the modalities that it embeds.
 SEGMENT = "segment"
 
 
@@ -25,8 +25,8 @@ class Embedded:
     """A data set with a model's vectors.
 
     Attributes:
-        data: the data set.
-        vectors: float32 ``[n, dim]`` by side.
+        data: The data set.
+        vectors: The vectors by side, float32 ``[n, dim]``.
         settings: The evaluation's settings.
         overlaps: The overlaps of the model's masks with the data's objects, see
             `fmrt.evaluation.segments`; None where no task looks at them.
@@ -40,7 +40,7 @@ class Embedded:
 
 @dataclass(frozen=True)
 class Found:
-    """What a task gives: its measures, and what else is worth knowing."""
+    """The results of a task: its measures, and further details."""
 
     measures: Sequence[Measure]
     details: Mapping[str, Any] = field(default_factory=dict)
@@ -53,10 +53,11 @@ class Task:
     Attributes:
         name: The name that ``--task`` takes.
         kind: The kind of data sets that it is for; None for all.
-        about: Says to people what it measures.
-        run: gives the measures.
-        problem: why a data set does not do for it, given the modalities that the model embeds,
-            and `SEGMENT` if it makes masks; None where it does.
+        about: The text that says to people what it measures.
+        run: The function that gives the measures.
+        problem: The function that says why a data set is not suitable for it; None where it is.
+            It takes the data set, and the modalities that the model embeds, with `SEGMENT` if the
+            model makes masks.
         prompts: Texts that are embedded in addition to the data's own sides.
         segments: Whether it looks at masks that the model makes.
     """

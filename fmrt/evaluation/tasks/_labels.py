@@ -1,4 +1,4 @@
-"""What tasks of labelled items have in common."""
+"""The common parts of the tasks of labelled items."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fmrt.evaluation.measures import Measure
 from fmrt.evaluation.tasks._base import Embedded
 
 _TWO = 2
-# Learns from vectors and classes, and predicts classes of vectors.
+# It learns from vectors and classes, and predicts the classes of other vectors.
 Learner = Callable[[NDArray[np.float64], Rows, NDArray[np.float64]], Rows]
 
 
@@ -42,7 +42,7 @@ def learning_problem(data: Dataset, _: Sequence[str] = ()) -> str | None:
 
 
 def predicted_measures(embedded: Embedded, learner: Learner) -> list[Measure]:
-    """Measures of what a learner predicts for the items of all folds, each once."""
+    """The measures of what a learner predicts for the items of all folds, each predicted once."""
     data, settings = embedded.data, embedded.settings
     vectors = scaled(embedded.vectors[ITEMS])
     rows, predicted = [], []
@@ -55,9 +55,9 @@ def predicted_measures(embedded: Embedded, learner: Learner) -> list[Measure]:
 
 
 def scaled(vectors: NDArray[np.floating]) -> NDArray[np.float64]:
-    """The vectors times one number, so that their mean squared length is 1 a dimension.
+    """The vectors times one number, so that their mean squared length is 1 per dimension.
 
-    What a learner finds then does not depend on the unit of a model's vectors.
+    The results of a learner then do not depend on the unit of a model's vectors.
     """
     values = vectors.astype(np.float64)
     scale = np.sqrt((values**2).mean())

@@ -20,7 +20,7 @@ _LEAST = 2
 def _run(embedded: Embedded) -> Found:
     sides = embedded.data.sides
     first, second = (unit(embedded.vectors[name]) for name in (FIRST, SECOND))
-    # Each of several equal texts is right.
+    # If several texts are equal, each of them is right.
     one, other = (first_of_equals(sides[name]) for name in (FIRST, SECOND))
     forth, back = _hits(first, second, other), _hits(second, first, one)
     return Found(

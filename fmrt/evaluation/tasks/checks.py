@@ -17,13 +17,13 @@ from fmrt.words import count
 
 _LEAST = 3
 _NEIGHBOURS = 10
-# Cosine from which two items are near-duplicates.
+# The cosine from which on two items are near-duplicates.
 NEAR = 0.995
-# Quartile ranges below the first quartile from which an item is an outlier, as in a box plot's
-# far-out points.
+# An item is an outlier from so many quartile ranges below the first quartile on, as the far-out
+# points of a box plot are.
 _FAR = 3.0
 _MOST_SHOWN = 5
-# Uniformity is over all pairs of at most so many items; of more, some are drawn.
+# Uniformity is over all pairs of at most so many items. Of more items, so many are drawn.
 _MOST_ITEMS = 5_000
 _BLOCK = 256
 
@@ -46,7 +46,7 @@ def _run(embedded: Embedded) -> Found:
 
 @dataclass(frozen=True)
 class _Near:
-    """Nearest neighbours of each item among the others, and uniformity, of one pass over pairs."""
+    """The nearest neighbours of each item among the others, and the uniformity of the vectors."""
 
     rows: NDArray[np.int64]
     cosines: Vectors
@@ -63,12 +63,12 @@ class _Near:
         return cls(rows, cosines, uniformity(drawn))
 
     def hubness(self) -> float:
-        """Skewness of how often an item is among the nearest of the others."""
+        """The skewness of how often an item is among the nearest of the others."""
         counts = np.bincount(self.rows.ravel(), minlength=len(self.rows)).astype(float)
         return skewness(counts)
 
     def outliers(self) -> NDArray[np.bool_]:
-        """Items whose nearest neighbours are far off, next to those of the others."""
+        """The items whose nearest neighbours are far away, compared with those of the others."""
         closeness = self.cosines.astype(np.float64).mean(1)
         low, high = np.percentile(closeness, (25, 75))
         found: NDArray[np.bool_] = closeness < low - _FAR * (high - low)
@@ -76,9 +76,9 @@ class _Near:
 
 
 def uniformity(vectors: NDArray[np.floating]) -> float:
-    """Log of the mean of exp(-2 d^2) over pairs of different unit vectors at distance d.
+    """The log of the mean of exp(-2 d^2) over pairs of different unit vectors at distance d.
 
-    Lower is more uniform. See Wang and Isola, 2020.
+    A lower value is more uniform. See Wang and Isola, 2020.
     """
     values = vectors.astype(np.float64)
     squares, n, total = (values**2).sum(1), len(values), 0.0
@@ -92,7 +92,7 @@ def uniformity(vectors: NDArray[np.floating]) -> float:
 
 
 def effective_rank(vectors: Vectors) -> float:
-    """Exponential of the entropy of the singular values, as a part of their sum."""
+    """The exponential of the entropy of the singular values, as parts of their sum."""
     values = vectors.astype(np.float64)
     squares = np.linalg.eigvalsh(values.T @ values)
     singular = np.sqrt(np.maximum(squares, 0.0))
@@ -101,21 +101,21 @@ def effective_rank(vectors: Vectors) -> float:
 
 
 def mean_cosine(vectors: Vectors) -> float:
-    """The mean cosine of pairs of items: 0 if directions are even, 1 if all are one."""
+    """The mean cosine of pairs of items: 0 if directions are even, 1 if all are the same."""
     values = vectors.astype(np.float64)
     n, total = len(values), values.sum(0)
     return float((total @ total - (values**2).sum()) / (n * (n - 1)))
 
 
 def skewness(values: NDArray[np.float64]) -> float:
-    """Third standardized moment; 0 where all are equal."""
+    """The third standardized moment; 0 where all values are equal."""
     centred = values - values.mean()
     spread = float((centred**2).mean())
     return float((centred**3).mean() / spread**1.5) if spread else 0.0
 
 
 def alignment(vectors: Vectors, targets: NDArray[np.int64]) -> float:
-    """Mean squared distance of unit vectors of one class, over all pairs of different items."""
+    """The mean squared distance of unit vectors of one class, over all pairs of different items."""
     total, pairs = 0.0, 0
     for number in np.unique(targets):
         own = vectors[targets == number].astype(np.float64)

@@ -25,13 +25,13 @@ def _run(embedded: Embedded) -> Found:
     vectors = unit(embedded.vectors[ITEMS])
     model = KMeans(k, n_init=_STARTS, random_state=embedded.settings.seed)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that there are fewer different vectors than classes
+        warnings.simplefilter("ignore")  # it says that there are fewer different vectors
         clusters = model.fit_predict(vectors)
     return Found(clustering_measures(true, clusters))
 
 
 def clustering_measures(true: Rows, clusters: Rows) -> list[Measure]:
-    """V-measure and adjusted Rand index of a clustering."""
+    """The V-measure and the adjusted Rand index of a clustering."""
     columns = int(clusters.max()) + 1
     shape = (int(true.max()) + 1, columns)
 
@@ -46,7 +46,7 @@ def clustering_measures(true: Rows, clusters: Rows) -> list[Measure]:
 
 
 def v_measure(counts: Counts) -> float:
-    """Harmonic mean of homogeneity and completeness; rows are classes, columns clusters."""
+    """The harmonic mean of homogeneity and completeness; rows are classes, columns clusters."""
     of_rows, of_columns = _entropy(counts.sum(1)), _entropy(counts.sum(0))
     shared = of_rows + of_columns - _entropy(counts.ravel())
     homogeneity = shared / of_rows if of_rows else 1.0
@@ -56,7 +56,7 @@ def v_measure(counts: Counts) -> float:
 
 
 def adjusted_rand(counts: Counts) -> float:
-    """Pairs of items that both agree about, corrected for chance."""
+    """The pairs of items that classes and clusters agree about, corrected for chance."""
     both, rows, columns = (_pairs(c) for c in (counts, counts.sum(1), counts.sum(0)))
     expected = rows * columns / _pairs(counts.sum(keepdims=True))
     most = (rows + columns) / 2

@@ -22,7 +22,7 @@ def _run(embedded: Embedded) -> Found:
 
 
 def _measure(embedded: Embedded, fold: Fold, shots: int) -> Measure:
-    """Accuracy at a number of shots: of each test item, its mean over the draws."""
+    """The accuracy at a number of shots. For each test item, it is the mean over the draws."""
     targets, settings = embedded.data.targets, embedded.settings
     vectors = scaled(embedded.vectors[ITEMS])
     rng = np.random.default_rng([settings.seed, shots])

@@ -21,13 +21,13 @@ _LEAST = 3
 
 def _run(embedded: Embedded) -> Found:
     scores = embedded.data.scores
-    assert scores is not None  # noqa: S101  # by the task's problem
+    assert scores is not None  # noqa: S101  # the task's problem says so
     first, second = (unit(embedded.vectors[name]).astype(np.float64) for name in (FIRST, SECOND))
     return Found(similarity_measures(np.einsum("ij,ij->i", first, second), scores))
 
 
 def similarity_measures(found: Values, scores: Values) -> list[Measure]:
-    """Correlations of cosines with scores; where these are 0 and 1, average precision."""
+    """The correlations of cosines with scores; the average precision where scores are 0 and 1."""
     n = len(scores)
     if set(np.unique(scores)) <= {0.0, 1.0}:
         return [
@@ -42,19 +42,19 @@ def similarity_measures(found: Values, scores: Values) -> list[Measure]:
 
 
 def average_precision(found: Values, scores: Values) -> float:
-    """Average precision of pairs that belong together, ranked by cosine; NaN where none does."""
+    """The average precision of pairs that belong together, ranked by cosine; NaN if none does."""
     return float(average_precision_score(scores, found)) if scores.any() else float("nan")
 
 
 def pearson(one: Values, other: Values) -> float:
-    """Correlation; NaN where one of both is constant."""
+    """The correlation of two arrays; NaN where one of them is constant."""
     a, b = one - one.mean(), other - other.mean()
     length = float(np.linalg.norm(a) * np.linalg.norm(b))
     return float(a @ b) / length if length else float("nan")
 
 
 def spearman(one: Values, other: Values) -> float:
-    """Correlation of ranks; NaN where one of both is constant."""
+    """The correlation of the ranks; NaN where one of the two arrays is constant."""
     return pearson(rankdata(one), rankdata(other))
 
 

@@ -15,7 +15,7 @@ _STEPS = 1000
 
 
 def predict(train: NDArray[np.float64], targets: Rows, test: NDArray[np.float64]) -> Rows:
-    """Classes of ``test`` by logistic regression."""
+    """The classes of ``test`` by logistic regression."""
     found: Rows = LogisticRegression(max_iter=_STEPS).fit(train, targets).predict(test)
     return found
 

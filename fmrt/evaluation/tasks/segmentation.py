@@ -12,7 +12,7 @@ from fmrt.evaluation.tasks._base import SEGMENT, Embedded, Found, Task
 
 def _run(embedded: Embedded) -> Found:
     found = embedded.overlaps
-    assert found is not None  # noqa: S101  # by the task's problem
+    assert found is not None  # noqa: S101  # the task's problem says so
     names = columns(embedded.settings.points)
     return Found([mean_of(name, found[:, i]) for i, name in enumerate(names)])
 
