@@ -1,4 +1,4 @@
-"""``draw_map`` is ``fmrt.draw_map``: a data set embedded, and drawn into a file."""
+"""``draw_map`` is ``fmrt.draw_map``: it embeds a data set and draws it into a file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +41,7 @@ _COLUMNS = {field.name for field in fields(Columns)}
 _CLUSTERS = 8
 _LEAST_ITEMS = 2
 _MATRIX = 2
-# So many at a time: an int of thousands of digits is refused.
+# At most so many digits become one number, as Python refuses an int of thousands of digits.
 _DIGITS = re.compile(r"([0-9]{1,15})")
 
 
@@ -66,53 +65,78 @@ def draw_map(
     options: EmbedOptions = DEFAULTS,
     **more: Any,
 ) -> tuple[str, ...]:
-    """Draw a data set: each item is a point, and items whose vectors are near are near.
+    """Draw a data set as a map. Each item is a point, and items with near vectors are near.
 
     Args:
-        bundle: directory or hub id of a bundle.
-        data: what `fmrt.evaluate` takes.
-        out: a file that ends in ``.html``, an interactive page in one file, or in ``.png``.
-        method: ``pca``; ``tsne``; or ``umap``, with the package umap-learn.
-        clusters: how many k-means makes; default the number of classes, or 8.
-        seed: of t-SNE, UMAP and k-means.
-        vectors: the items' vectors, a file, a folder or an array ``[n, dim]``, to embed nothing.
-        variant: of the bundle; default the provider's own fp32 graph.
-        provider: execution provider, as of `fmrt.Embedder`.
-        on_error: ``fail`` at an item that cannot be used, or ``skip`` it.
-        overwrite: replace ``out``.
-        config: configuration of a data set of the hub that has several.
-        data_revision: branch, tag or commit of a data set on the hub.
-        package: a bundle of the same model, such as one file of `fmrt.package_bundle`, which the
-            page then holds to embed queries with.
-        node_modules: the folder with npm's onnxruntime-web and @huggingface/tokenizers, which run
-            ``package`` in the page.
-        options: how to embed; see `fmrt.EmbedOptions`.
-        more: fields of `fmrt.evaluation.Columns`, ``workers``, or changes of ``options``.
+        bundle: The directory or hub id of a bundle.
+        data: The data set, as `fmrt.evaluate` takes it.
+        out: The file: ``.html`` for an interactive page in one file, or ``.png`` for a picture.
+        method: The projection: ``pca``; ``tsne``; or ``umap``, with the package umap-learn.
+        clusters: The number of clusters of k-means; default the number of classes, or 8.
+        seed: The seed of t-SNE, UMAP and k-means.
+        vectors: The items' vectors, as a file, folder or array ``[n, dim]``, instead of embedding.
+        variant: The variant of the bundle; default the provider's own fp32 graph.
+        provider: The execution provider, as for `fmrt.Embedder`.
+        on_error: ``fail`` stops at an item that cannot be used; ``skip`` leaves it out.
+        overwrite: Whether to replace ``out``.
+        config: The configuration of a data set on the hub that has several.
+        data_revision: The branch, tag or commit of a data set on the hub.
+        package: A bundle of the same model, such as one file of `fmrt.package_bundle`. The page
+            then holds it, and runs it to embed queries.
+        node_modules: The npm folder with onnxruntime-web and @huggingface/tokenizers for ``package``.
+        options: The options of embedding; see `fmrt.EmbedOptions`.
+        more: Fields of `fmrt.evaluation.Columns`, ``workers``, or changes of ``options``.
 
     Returns:
-        Lines: what was decided about the data, and what is not shown in full.
+        Lines about what was decided about the data, and about what is not shown in full.
 
     Raises:
-        DataError: no such data set, it is too small, or ``vectors`` or ``out`` cannot be used.
-        InputError: an item cannot be used, and ``on_error`` is ``fail``.
-        OptionError: an option that makes no sense.
-        MissingExtraError: a package of ``fmrt[evaluate]`` is missing.
-        BundleError: the bundle cannot be used.
+        DataError: The data set is missing or too small, or ``vectors`` or ``out`` cannot be used.
+        InputError: An item cannot be used, and ``on_error`` is ``fail``.
+        OptionError: An option makes no sense.
+        MissingExtraError: A package of ``fmrt[evaluate]`` is missing.
+        BundleError: The bundle cannot be used.
     """
-    write = _writer(out, overwrite=overwrite)
-    _check(method, clusters, seed)
+    write = _checked_writer(out, method, clusters, seed, overwrite=overwrite)
+    model, columns = _model(bundle, variant, provider, options, more)
+    query = _query(package, model.bundle, node_modules, Path(out))
+    found = _loaded(data, model, columns, on_error, config, data_revision)
+    chart = _chart(*_vectors(model, found, vectors, on_error), model, method, clusters, seed)
+    write_whole(Path(out), write(replace(chart, query=query)))
+    return (*found.choices, *(f"note: {line}" for line in chart.notes))
+
+
+def _model(
+    bundle: str | Path | Bundle,
+    variant: str | None,
+    provider: str,
+    options: EmbedOptions,
+    more: dict[str, Any],
+) -> tuple[BundleModel, Columns]:
+    """The model, and the names of columns, with the options in ``more``."""
     columns = Columns(**{name: more.pop(name) for name in _COLUMNS & more.keys()})
     loading = {"workers": more.pop("workers")} if "workers" in more else {}
     options = options.but(more)
-    model = BundleModel(Bundle.opened(bundle), variant, provider, options, loading)
-    load = partial(load_dataset, columns=columns, config=config, data_revision=data_revision)
-    query = _query(package, model.bundle, node_modules, Path(out))
-    kinds = model.bundle.manifest.modalities
-    found = load(data, kinds, modality=options.modality, on_error=on_error)
-    found, values = _vectors(model, found, vectors, on_error)
-    chart = replace(_chart(found, values, model, method, clusters, seed), query=query)
-    write_whole(Path(out), write(chart))
-    return (*found.choices, *(f"note: {line}" for line in (*found.notes, *chart.previews.notes)))
+    return BundleModel(Bundle.opened(bundle), variant, provider, options, loading), columns
+
+
+def _loaded(
+    data: str | Path | Dataset,
+    model: BundleModel,
+    columns: Columns,
+    on_error: str,
+    config: str | None,
+    data_revision: str | None,
+) -> Dataset:
+    return load_dataset(
+        data,
+        model.bundle.manifest.modalities,
+        modality=model.options.modality,
+        columns=columns,
+        on_error=on_error,
+        config=config,
+        data_revision=data_revision,
+    )
 
 
 def _vectors(
@@ -132,6 +156,15 @@ def _query(
     if out.suffix != ".html":
         raise OptionError(f"package={str(package)!r} is for a page, and {str(out)!r} is a picture")
     return query_model(package, bundle, node_modules)
+
+
+def _checked_writer(
+    out: str | Path, method: str, clusters: int | None, seed: int, *, overwrite: bool
+) -> Callable[[Chart], bytes]:
+    """The writer of the file, after all options of drawing are checked."""
+    write = _writer(out, overwrite=overwrite)
+    _check(method, clusters, seed)
+    return write
 
 
 def _writer(out: str | Path, *, overwrite: bool) -> Callable[[Chart], bytes]:
@@ -155,7 +188,7 @@ def _check(method: str, clusters: int | None, seed: int) -> None:
 
 
 def _embedded(model: BundleModel, data: Dataset, reading: Reading) -> tuple[Dataset, Vectors]:
-    """Embed all sides; items that cannot be embedded are left out, or end it."""
+    """Embed all sides. Items that cannot be embedded are left out, or are an error."""
     found = model.embed(data.sides)
     for name, failed in found.failed.items():
         for row, reason in failed.items():
@@ -169,10 +202,10 @@ def _embedded(model: BundleModel, data: Dataset, reading: Reading) -> tuple[Data
 
 
 def _given(vectors: str | Path | NDArray[Any], count: int) -> Vectors:
-    """Vectors that were stored, as float32.
+    """The stored vectors as float32.
 
     Raises:
-        DataError: they are not one for each item, or not finite.
+        DataError: They are not one per item, not of a known type, or not finite.
     """
     if isinstance(vectors, np.ndarray):
         name, values = "the array", vectors
@@ -228,7 +261,7 @@ def _chart(
 
 
 def _groupings(data: Dataset, sides: Sequence[Side]) -> list[Grouping]:
-    """Labels, splits and sides, where there are any."""
+    """The groupings by label, split and side, where the data has them."""
     found = []
     if data.labels is not None:
         found.append(_grouping("label", data.labels, data.name))
@@ -251,7 +284,7 @@ def _grouping(name: str, values: Sequence[str], source: str) -> Grouping:
 
 
 def _order(name: str) -> tuple[float, list[str | int], str]:
-    """Where a name comes: numbers by their value, then words, and in them 2 before 10."""
+    """The sort key of a name: numbers by their value, then words, in which 2 is before 10."""
     try:
         value = float(name)
     except ValueError:
