@@ -42,7 +42,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Dataset:
-    """What a model is tested on.
+    """A data set that a model is tested on.
 
     Attributes:
         name: The name that the user gave.

@@ -47,7 +47,7 @@ _MEDIA_COLUMNS = {"image": ("image", "img"), "audio": ("audio",)}
 
 @dataclass(frozen=True)
 class Asked:
-    """What a user says about a data set, apart from its place.
+    """The choices of a user about a data set, apart from its place.
 
     Attributes:
         modalities: The modalities that the model embeds.

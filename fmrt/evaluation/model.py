@@ -60,7 +60,7 @@ class Model(Protocol):
     """Anything that embeds the sides of a data set, and may segment its images."""
 
     def describe(self) -> dict[str, Any]:
-        """What distinguishes the model from others: ``name`` for people, and hashes."""
+        """The facts that distinguish the model from others: ``name`` for people, and hashes."""
 
     def embed(self, sides: Mapping[str, Side]) -> Embeddings:
         """Embed every item that can be embedded, in order; the rows of the others are zeros."""

@@ -23,7 +23,7 @@ from fmrt.embedder import Embedder
 from fmrt.encode import DOCUMENT, QUERY
 from fmrt.errors import OptionError, quoted
 
-# What mteb's batches hold under these names; a bundle takes the first two.
+# The names of the modalities in mteb's batches. A bundle takes the first two.
 _MODALITIES = ("text", "image", "audio", "video")
 _TAKEN = _MODALITIES[:2]
 _INSTRUCTION = "{instruction}"

@@ -83,7 +83,7 @@ def draw_map(
         data_revision: The branch, tag or commit of a data set on the hub.
         package: A bundle of the same model, such as one file of `fmrt.package_bundle`. The page
             then holds it, and runs it to embed queries.
-        node_modules: The npm folder with onnxruntime-web and @huggingface/tokenizers for ``package``.
+        node_modules: The npm folder with onnxruntime-web and @huggingface/tokenizers, which run it.
         options: The options of embedding; see `fmrt.EmbedOptions`.
         more: Fields of `fmrt.evaluation.Columns`, ``workers``, or changes of ``options``.
 

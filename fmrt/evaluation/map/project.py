@@ -39,8 +39,7 @@ class Plane:
 def project(vectors: Vectors, method: str = "pca", seed: int = 0) -> Plane:
     """Bring vectors into the plane. The same seed gives the same places.
 
-    In addition to the vectors, memory holds a matrix ``[dim, dim]`` and the results. So memory is
-    bounded.
+    In addition to the vectors, memory holds a matrix ``[dim, dim]`` and the results; it is bounded.
 
     Args:
         vectors: The vectors, float32 ``[n, dim]``, all finite.
