@@ -93,7 +93,7 @@ class FeatureExtractor:
         """The extractor in the runtime's terms.
 
         Args:
-            min_samples: Fewest that the model takes.
+            min_samples: The smallest number of samples that the model takes.
             seconds: The seconds of the longest sound, for models that do not say.
         """
         features = self.features
@@ -129,7 +129,7 @@ class FeatureExtractor:
         """Compare the runtime's features with the extractor's.
 
         Raises:
-            ExportError: They differ.
+            ExportError: The features differ.
         """
         spectrogram = None
         if spec.spectrogram is not None:

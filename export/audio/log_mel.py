@@ -26,10 +26,10 @@ class LogMel:
 
     Attributes:
         parameters: The parameters of `Spectrogram`.
-        window: ``[frame]``.
-        mel_filters: ``[fft / 2 + 1, mels]``.
+        window: The window, float64 ``[frame]``.
+        mel_filters: The mel filters, float64 ``[fft / 2 + 1, mels]``.
         samples: The samples that every sound is brought to; None where a sound keeps its length.
-        min_samples: Fewest from which there are features.
+        min_samples: The smallest number of samples that gives features.
     """
 
     parameters: Mapping[str, Any]

@@ -54,8 +54,8 @@ class AudioEmbedding(torch.nn.Module):
 
     Args:
         backbone: A transformers audio encoder.
-        main: Name of its main input.
-        pooling: ``mean`` over frames, or ``pooler`` for the model's own.
+        main: The name of the backbone's main input.
+        pooling: The pooling: ``mean`` over frames, or ``pooler`` for the model's own.
         unit: Whether to end in L2 normalization.
 
     Attributes:
@@ -134,7 +134,7 @@ class AudioSource:
         """Write the feature extractor's files, and compare the runtime's features with its own.
 
         Raises:
-            ExportError: They differ.
+            ExportError: The features differ.
         """
         self.extractor.extractor.save_pretrained(str(directory))
         self.extractor.write_arrays(directory)
@@ -152,14 +152,14 @@ def load_audio(
     """Load a transformers audio model.
 
     Args:
-        origin: Its directory.
-        device: torch device.
+        origin: The origin of the model, with its directory.
+        device: The torch device.
         overrides: What the user asked for.
-        given: What stands in for weights that are not in the directory.
+        given: A module in place of weights that are not in the directory.
         masked: Whether the model may be given a mask of padding.
 
     Raises:
-        ExportError: It cannot be exported, with the reason.
+        ExportError: The model cannot be exported; the message has the reason.
         OptionError: An override that makes no sense for this model.
     """
     extractor = FeatureExtractor(origin.path)
@@ -178,18 +178,13 @@ def load_audio(
     spec = extractor.spec(_min_samples(model), overrides.max_length)
     unit = bool(overrides.normalize)
     module = AudioEmbedding(backbone, extractor.input_name, pooling.value, unit).eval()
-    if not spec.fixed and spec.spectrogram is not None:
-        hop = int(spec.spectrogram["hop_length"])
-        least = _least_samples(module, extractor, spec, hop)
-        spec = dataclasses.replace(spec, min_samples=least)
+    spec = _with_least(module, extractor, spec)
     module.masked = masked and not spec.fixed and _padding_is_left_out(module, extractor, spec)
     spec = dataclasses.replace(spec, masked=module.masked)
     source = AudioSource(module, extractor, spec)
     # Of sounds that silence fills, no library says which frames to take.
     if not spec.hop_length and given is None:
-        original = load_original(origin.path, device, overrides.trust_remote_code)
-        encoder = original.get_encoder() if original.config.is_encoder_decoder else original
-        _check(source, origin.path, encoder)
+        _check(source, origin.path, _original(origin.path, device, overrides))
     return Loaded(
         origin=origin,
         backbone=model,
@@ -205,6 +200,15 @@ def load_audio(
         write_configuration=partial(_write_configuration, source),
         files=source.files,
     )
+
+
+def _original(path: Path, device: str, overrides: Overrides) -> Callable[..., ModelOutput]:
+    """The encoder as transformers alone loads it."""
+    original = load_original(path, device, overrides.trust_remote_code)
+    encoder: Callable[..., ModelOutput] = (
+        original.get_encoder() if original.config.is_encoder_decoder else original
+    )
+    return encoder
 
 
 def _check(source: AudioSource, path: Path, original: Callable[..., ModelOutput]) -> None:
@@ -304,6 +308,16 @@ def _noise(extractor: FeatureExtractor, samples: int) -> Tensor:
     """Model input of so many samples of noise, the same at the start of each."""
     drawn = np.random.default_rng(0).normal(0, 0.1, samples)
     return torch.from_numpy(extractor(drawn.astype(np.float32)))
+
+
+def _with_least(
+    module: AudioEmbedding, extractor: FeatureExtractor, spec: AudioInput
+) -> AudioInput:
+    """The input with the fewest samples that the model takes, where that is to be measured."""
+    if spec.fixed or spec.spectrogram is None:
+        return spec
+    hop = int(spec.spectrogram["hop_length"])
+    return dataclasses.replace(spec, min_samples=_least_samples(module, extractor, spec, hop))
 
 
 def _least_samples(

@@ -43,6 +43,16 @@ OTHERS = (
 )
 
 
+@dataclasses.dataclass(frozen=True)
+class _Form:
+    """The options of a package's form, as `package_bundle` takes them."""
+
+    single_file: bool
+    compress: bool
+    all_tokens: bool
+    ort: bool
+
+
 def package_bundle(
     bundle: str | Path,
     out: str | Path,
@@ -60,60 +70,82 @@ def package_bundle(
     """Write the smallest set of files that embeds as a bundle does, verified and measured.
 
     Args:
-        bundle: Directory of the bundle, its one file, or its hub id.
+        bundle: The directory of the bundle, its one file, or its hub id.
         out: The new directory or file, not there yet. A single file ends with ``.fmrt``, which is
             added to another name.
-        single_file: Write one file, whose weights are mapped into memory where they are.
-        compress: Deflate what is in the one file. It is about a tenth smaller, and is unpacked into
-            memory at each load instead of mapped.
-        variant: Names or precisions of the variants to take, in a list or joined with commas;
-            default ``w8``, whose vectors are the same on every processor, or in a bundle without
-            it the one that the CPU takes unasked.
-        vocabulary: A file with texts, one a line, or with tokens, one a line: keep the tokens that
-            these need, and no others. The other ids follow each other then.
-        all_tokens: Keep tokens too that no text can have; else these are dropped.
-        ort: Write ONNX Runtime's own format too, and which operators it needs.
-        revision: Branch, tag or commit of a bundle on the hub.
+        single_file: Whether one file is written, whose weights are mapped into memory where they
+            are.
+        compress: Whether the content of the one file is deflated. The file is about a tenth
+            smaller, and is unpacked into memory at each load instead of mapped.
+        variant: The names or precisions of the variants to take, in a list or joined with commas;
+            default ``w8``, whose vectors are the same on every processor, or in a bundle without it
+            the one that the CPU takes unasked.
+        vocabulary: A file with one text per line, or one token per line. The tokens that these need
+            are kept, and no others. The other ids follow each other then.
+        all_tokens: Whether tokens are kept too that no text can have; else these are dropped.
+        ort: Whether ONNX Runtime's own format is written too, with the operators that it needs.
+        revision: The branch, tag or commit of a bundle on the hub.
         sha256: The SHA-256 of the bundle's manifest; another bundle is refused.
-        report: Takes lines that say what is being done.
+        report: A function that takes lines that say what is being done.
 
     Returns:
         The package, which is a bundle.
 
     Raises:
         OptionError: An argument that makes no sense, or ``out`` is there already.
-        BundleError: Not a bundle, corrupt, or without such a variant.
+        BundleError: The bundle is missing or corrupt, or has no such variant.
         ExportError: The package cannot be written, or its vectors are others.
+    """
+    form = _form(single_file=single_file, compress=compress, all_tokens=all_tokens, ort=ort)
+    checked(vocabulary=vocabulary, report=report)
+    say = report or (lambda _: None)
+    target = _target(out, single_file=form.single_file)
+    source = Bundle.open(bundle, sha256, revision)
+    partial = target.with_name(f"{target.name}.partial-{os.getpid()}")
+    wanted = Wanted(None if vocabulary is None else Path(vocabulary))
+    try:
+        (partial / "package").mkdir(parents=True)
+        source = _unpacked(source, partial / "source", sha256)
+        _written(source, partial, form, variant, wanted, say).rename(target)
+    except OSError as e:
+        raise ExportError(f"cannot write {target}: {e.strerror or e}") from e
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return Bundle.open(target)
+
+
+def _form(*, single_file: bool, compress: bool, all_tokens: bool, ort: bool) -> _Form:
+    """The form that was asked for.
+
+    Raises:
+        OptionError: A value that makes no sense, or ``compress`` without ``single_file``.
     """
     single_file, compress, all_tokens, ort = checked(
         single_file=single_file, compress=compress, all_tokens=all_tokens, ort=ort
     )
     if compress and not single_file:
         raise OptionError("compress=True is for a single file: add --single-file")
-    checked(vocabulary=vocabulary, report=report)
-    say = report or (lambda _: None)
-    target = _target(out, single_file=single_file)
-    source = Bundle.open(bundle, sha256, revision)
-    partial = target.with_name(f"{target.name}.partial-{os.getpid()}")
-    wanted = Wanted(None if vocabulary is None else Path(vocabulary))
-    try:
-        folder = partial / "package"
-        folder.mkdir(parents=True)
-        source = _unpacked(source, partial / "source", sha256)
-        variants = chosen(source, variant)
-        cut = None if wanted.file is None and all_tokens else cut_vocabulary(source, wanted, say)
-        made = _Maker(source, folder, say, single_file=single_file, compress=compress).make(
-            variants, cut
-        )
-        made = write_ort(made, say) if ort else made
-        archive = partial / "package.fmrt" if single_file else None
-        finished = _finished(made, source, cut, archive, compress=compress, say=say)
-        finished.rename(target)
-    except OSError as e:
-        raise ExportError(f"cannot write {target}: {e.strerror or e}") from e
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return Bundle.open(target)
+    return _Form(single_file, compress, all_tokens, ort)
+
+
+def _written(
+    source: Bundle,
+    partial: Path,
+    form: _Form,
+    names: str | Sequence[str] | None,
+    wanted: Wanted,
+    say: Report,
+) -> Path:
+    """Write, verify and measure a package in a folder; what is to take its name."""
+    variants = chosen(source, names)
+    whole = wanted.file is None and form.all_tokens
+    cut = None if whole else cut_vocabulary(source, wanted, say)
+    folder, single_file, compress = partial / "package", form.single_file, form.compress
+    maker = _Maker(source, folder, say, single_file=single_file, compress=compress)
+    made = maker.make(variants, cut)
+    made = write_ort(made, say) if form.ort else made
+    archive = partial / "package.fmrt" if single_file else None
+    return _finished(made, source, cut, archive, compress=compress, say=say)
 
 
 def _unpacked(source: Bundle, folder: Path, sha256: str | None) -> Bundle:

@@ -39,12 +39,12 @@ class Row:
     """What was measured of one variant.
 
     Attributes:
-        variant: Its name.
+        variant: The name of the variant.
         modality: The modality of its tower.
-        footprint: Memory and time of a process.
+        footprint: The memory and time of a process that embeds with it.
         reference_cosine: The mean cosine with PyTorch's vectors of the reference items.
         worst_cosine: The worst of these.
-        items: Held-out items.
+        items: The number of held-out items.
         mean_cosine: The mean cosine of their vectors with the whole bundle's in fp32; None where
             that has no such variant, or there are no such items.
     """
@@ -65,7 +65,7 @@ def write_card(made: Bundle, source: Bundle, place: Path, say: Callable[[str], N
         made: The package, as a folder.
         source: The bundle that it was made of.
         place: The package as it will be used: the folder, or the single file.
-        say: Takes the card's lines.
+        say: A function that takes the card's lines.
     """
     variants = [v for v in made.manifest.variants if v.provider in ("any", "cpu")]
     rows = [_row(made, source, variant, place) for variant in variants]

@@ -45,7 +45,7 @@ def closed(data: Mapping[str, Any], needed: Iterable[int]) -> list[int]:
 
     Args:
         data: The content of ``tokenizer.json``.
-        needed: Ids that texts need.
+        needed: The ids that texts need.
     """
     ids = vocabulary(data)
     model = data["model"]

@@ -64,10 +64,10 @@ class Cut:
 
     Attributes:
         kept: The old ids that are kept, ascending; a new id is a place here.
-        size: Tokens before.
+        size: The number of tokens before the cut.
         data: The new content of ``tokenizer.json``.
         reference: The reference texts that need no dropped token.
-        texts: Texts to compare with the whole bundle.
+        texts: The texts to compare with the whole bundle.
         lossless: Whether no text can need what was dropped.
     """
 

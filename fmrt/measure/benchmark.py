@@ -17,7 +17,7 @@ from fmrt.embedding.scheduler import plan_batches, windows
 from fmrt.machine import kernel_environment
 from fmrt.measure.gpu import DevicePeak, sampled
 from fmrt.measure.peak import Bound, PeakFlops
-from fmrt.session import resolve_provider, runtime_version
+from fmrt.session import Target, resolve_provider, runtime_version
 from fmrt.session.flops import Products, count_products, fit
 from fmrt.system.cores import available_cores, cpu_name
 
@@ -38,32 +38,32 @@ class Bench:
         variant: The variant that was measured.
         modality: The modality of its tower.
         provider: The provider that it ran on.
-        cpu: Name of the processor.
+        cpu: The name of the processor.
         cores: The cores that this process may use.
-        workers: Batches at the same time.
-        intra_op_threads: Threads inside an operator of each.
-        batch_tokens: Most positions of a batch.
-        runtime: Version of ONNX Runtime.
-        items: Distinct ones.
+        workers: The number of batches at the same time.
+        intra_op_threads: The number of threads inside an operator of each batch.
+        batch_tokens: The largest number of positions of a batch.
+        runtime: The version of ONNX Runtime.
+        items: The number of distinct items.
         positions: The positions of all items, without padding.
         seconds: The seconds of each round over all items.
         items_per_second: The items per second in the median round.
         positions_per_second: The positions per second in the median round.
-        padding: Part of the computed positions that is padding.
+        padding: The part of the computed positions that is padding.
         flops: The FLOPs of the matrix products of all items, without padding.
         peak_flops_per_second: The speed of the fastest kernel at the model's shapes and in the
             variant's precision, the best of all rounds; on a GPU, of one large product. None on
             other providers.
-        peak_kernel: Its name.
+        peak_kernel: The name of that kernel.
         peak_kernels: The best of all rounds of each kernel that was tried.
-        peak_fraction: Part of ``peak_flops_per_second`` that was reached in the median round.
-        peak_error: Why the peak is no bound; None when it is one.
-        environment: Variables that choose the kernels of the libraries in this process.
-        latency: Seconds of items embedded alone, by percentile.
+        peak_fraction: The part of ``peak_flops_per_second`` that was reached in the median round.
+        peak_error: The reason that the peak is no bound; None when it is one.
+        environment: The variables that choose the kernels of the libraries in this process.
+        latency: The seconds of items embedded alone, by percentile.
         latency_lengths: The lengths of those items.
         latency_seconds: The seconds of each of them.
         gpu: The model of the GPU; None where it runs on none.
-        gpu_busy: Part of the rounds in which some kernel ran, as the driver counts it.
+        gpu_busy: The part of the rounds in which some kernel ran, as the driver counts it.
     """
 
     variant: str
@@ -101,29 +101,19 @@ def bench(
     """Measure an engine; the peak and the model take turns.
 
     Args:
-        engine: Loaded.
+        engine: The loaded engine.
         bundle: The bundle that it was loaded from.
-        items: Distinct, since equal texts are computed once.
+        items: The items, which are distinct, since equal texts are computed once.
         rounds: The number of rounds over all items.
-        singles: How many items are embedded alone, each once.
+        singles: The number of items that are embedded alone, each once.
     """
     lengths, padding = _lengths(engine, items)
     path = bundle.graph(engine.variant)
     polynomial, shapes = _flops(engine, path, items, lengths)
     flops = float(np.polyval(polynomial, lengths.astype(float)).sum())
-    seconds: list[float] = []
-    bound: Bound | None = None
     _embed(engine, items[: 2 * engine.workers])
     target = resolve_provider(engine.provider)
-    busy: list[float] = []
-    with _peak(engine, shapes) as peak:
-        for _ in range(rounds):
-            if peak is not None:
-                peak.flops_per_second()
-                bound = peak.bound
-            with sampled(target.provider.device_address(target.devices[0])) as found:
-                seconds.append(_embed(engine, items))
-            busy += [] if found.share is None else [found.share]
+    seconds, busy, bound = _turns(engine, items, rounds, shapes, target)
     chosen = np.linspace(0, len(items) - 1, min(singles, len(items))).astype(int)
     alone = _alone(engine, [items[i] for i in chosen])
     median = statistics.median(seconds)
@@ -157,6 +147,28 @@ def bench(
         gpu=target.device_model,
         gpu_busy=statistics.mean(busy) if busy else None,
     )
+
+
+def _turns(
+    engine: Engine,
+    items: Sequence[object],
+    rounds: int,
+    shapes: Sequence[tuple[int, int, int]],
+    target: Target,
+) -> tuple[list[float], list[float], Bound | None]:
+    """The seconds of each round, how busy a GPU was in each, and the peak's bound, in turns."""
+    seconds: list[float] = []
+    busy: list[float] = []
+    bound: Bound | None = None
+    with _peak(engine, shapes) as peak:
+        for _ in range(rounds):
+            if peak is not None:
+                peak.flops_per_second()
+                bound = peak.bound
+            with sampled(target.provider.device_address(target.devices[0])) as found:
+                seconds.append(_embed(engine, items))
+            busy += [] if found.share is None else [found.share]
+    return seconds, busy, bound
 
 
 def _embed(engine: Engine, items: Sequence[object]) -> float:

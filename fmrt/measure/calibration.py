@@ -31,8 +31,8 @@ class Tuned:
     """What is fastest, and what it was chosen from.
 
     Attributes:
-        tuning: The best.
-        measured: Speeds relative to the first, by choice, for each of ``batch_tokens``,
+        tuning: The best tuning.
+        measured: The speeds relative to the first, by choice, for each of ``batch_tokens``,
             ``threads`` (workers x threads inside operators) and ``query_threads``.
     """
 
@@ -57,7 +57,7 @@ def tune(
         provider: The provider to measure on.
 
     Raises:
-        OptionError: No items.
+        OptionError: There are no items.
     """
     if not items:
         raise OptionError("there is nothing to measure with; give a file with items")
@@ -92,8 +92,8 @@ def compare(ways: Mapping[K, Callable[[], object]], rounds: int = ROUNDS) -> dic
     """Speeds relative to the first way: medians of each round's ratio, after one round to warm up.
 
     Args:
-        ways: They take turns.
-        rounds: Turns of each.
+        ways: The ways, which take turns.
+        rounds: The number of turns of each way.
     """
     seconds: dict[K, list[float]] = {way: [] for way in ways}
     for _ in range(rounds + 1):

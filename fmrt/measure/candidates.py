@@ -30,9 +30,10 @@ class Candidate:
         provider: The provider's name.
         variant: The variant's name; empty where the provider cannot be had.
         precision: The variant's precision; likewise.
-        parity: Of its vectors with PyTorch's, as measured here; None if it was not.
+        parity: The parity of its vectors with PyTorch's, as measured here; None if it was not
+            measured.
         speed: A multiple of the speed of the CPU's own fp32 variant; None if it was refused.
-        refused: Why it was.
+        refused: The reason that it was refused.
     """
 
     provider: str
@@ -63,7 +64,7 @@ def choose(
         another is faster by more than noise.
 
     Raises:
-        OptionError: No items, or a quality that is no cosine.
+        OptionError: There are no items, or the quality is no cosine.
         VerificationError: The CPU's own fp32 variant does not give PyTorch's vectors.
     """
     checked(modality=modality, quality=quality)

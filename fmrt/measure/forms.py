@@ -30,7 +30,7 @@ class TunedForm:
         tuning: The fastest of what is right; None where nothing is.
         parity: The parity of that form.
         refused: The forms that are not right there, with the reason.
-        measured: Speeds relative to the first, by choice, for each of ``form`` and
+        measured: The speeds relative to the first, by choice, for each of ``form`` and
             ``batch_tokens``.
     """
 
@@ -56,7 +56,7 @@ def tune_forms(
         bundle: The bundle that holds the variant.
         variant: A variant that the provider runs.
         provider: The provider, as `resolve_provider` takes it.
-        items_for: Gives the items to measure with, for an engine that is right.
+        items_for: A function that gives the items to measure with, for an engine that is right.
 
     Raises:
         OptionError: There are no items.

@@ -40,7 +40,7 @@ def sampled(gpu: str | None) -> Iterator[Busy]:
     """Sample how busy a GPU is while the block runs; nothing where ``nvidia-smi`` is missing.
 
     Args:
-        gpu: As ``nvidia-smi --id`` takes it; None for no GPU.
+        gpu: The GPU, as ``nvidia-smi --id`` takes it; None for no GPU.
     """
     busy = Busy()
     command = ["nvidia-smi", f"--id={gpu}", f"--loop-ms={SAMPLE_MILLISECONDS}"]
@@ -65,7 +65,7 @@ class DevicePeak:
 
     Args:
         target: The GPU.
-        precision: The variant's: fp32, or another whose products are as fast as fp16's.
+        precision: The variant's precision: fp32, or another whose products are as fast as fp16's.
     """
 
     def __init__(self, target: Target, precision: str) -> None:

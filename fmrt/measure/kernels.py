@@ -73,7 +73,7 @@ def kernels_of(precision: str) -> dict[str, Kernel]:
     """The kernels of a precision that are installed, by name.
 
     Args:
-        precision: ``fp32``, ``bf16`` or ``int8``.
+        precision: The precision, ``fp32``, ``bf16`` or ``int8``.
     """
     found: dict[str, Kernel] = {}
     if precision == "fp32":

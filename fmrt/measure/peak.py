@@ -26,7 +26,8 @@ class Bound:
     """What the fastest kernel reached in its best turn.
 
     Attributes:
-        kernels: FLOP/s of each kernel in its best turn, over all cores together; one or more.
+        kernels: The FLOP/s of each kernel in its best turn, over all cores together; there are one
+            or more.
     """
 
     kernels: Mapping[str, float]
@@ -64,9 +65,9 @@ class PeakFlops:
     """A process that multiplies when asked.
 
     Args:
-        products: Rows, inner size and columns of the products, which take turns.
-        cores: Products at the same time.
-        precision: ``fp32``, ``bf16`` or ``int8``.
+        products: The rows, inner size and columns of the products, which take turns.
+        cores: The number of products at the same time.
+        precision: The precision, ``fp32``, ``bf16`` or ``int8``.
     """
 
     def __init__(

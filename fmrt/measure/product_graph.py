@@ -20,9 +20,9 @@ def product_graph(weights: NDArray[np.generic]) -> bytes:
     """A serialized ``ModelProto`` that computes ``y = x @ weights``.
 
     Args:
-        weights: float32, float16 or int8 ``[inner, columns]``, and ``x`` and ``y`` like it. For
-            int8, ``x`` is uint8 and ``y`` float32, by ONNX Runtime's ``MatMulIntegerToFloat`` with
-            scales of 1.
+        weights: The weights, float32, float16 or int8 ``[inner, columns]``; ``x`` and ``y`` are
+            like them. For int8, ``x`` is uint8 and ``y`` float32, by ONNX Runtime's
+            ``MatMulIntegerToFloat`` with scales of 1.
     """
     constants: dict[str, NDArray[np.generic]] = {"w": weights}
     op_type, domain = "MatMul", ""

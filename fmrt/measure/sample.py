@@ -21,7 +21,7 @@ def sample_items(engine: Engine, bundle: Bundle, count: int) -> list[object]:
     Args:
         engine: The engine whose modality is sampled.
         bundle: The bundle with the reference items.
-        count: How many.
+        count: The number of items.
     """
     known = bundle.manifest.reference != NOBODY
     reference = bundle.reference(engine.tower.modality).items if known else []
