@@ -57,10 +57,10 @@ def export_model(
     """Export an embedding model of texts, images or sounds to a bundle, verified against PyTorch.
 
     Args:
-        model: Hub id or local directory, of a sentence-transformers or transformers model.
-        out: Directory of the bundle; it appears there only when complete and verified.
-        report: Takes lines that say what was chosen and what is being done.
-        options: Fields of `ExportOptions`.
+        model: The hub id or local directory of a sentence-transformers or transformers model.
+        out: The directory of the bundle; it appears there only when complete and verified.
+        report: A function that takes lines that say what was chosen and what is being done.
+        options: The fields of `ExportOptions`.
 
     Raises:
         ExportError: The model cannot be exported, or its graph does not give PyTorch's vectors.

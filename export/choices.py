@@ -46,9 +46,9 @@ def normalize_choice(
     """Whether vectors end in L2 normalization.
 
     Args:
-        asked: The asked by the user; None for the default.
+        asked: The value that the user asked for; None for the default.
         default: What the model does.
-        origin: Where the default was read; None where the model does not say.
+        origin: The place where the default was read; None where the model does not say.
     """
     if asked is not None:
         return Choice("normalize", yes_or_no(asked), "asked for")

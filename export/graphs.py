@@ -26,9 +26,9 @@ class GraphWriter:
     Attributes:
         directory: The directory of the bundle.
         model_type: The model type for messages.
-        opset: ONNX opset version, or None for the converter's own default.
+        opset: The ONNX opset version, or None for the converter's own default.
         exporter: The package that converts.
-        say: Takes lines for the user.
+        say: A function that takes lines for the user.
         cuda: Whether towers get graphs for GPUs.
     """
 

@@ -61,13 +61,13 @@ def load_model(
 
     Args:
         name: The name of a model, or of an adapter that names its base.
-        revision: Commit of a hub model.
-        device: torch device.
+        revision: The commit of a hub model.
+        device: The torch device.
         overrides: What the user asked for.
-        adapters: Names of PEFT adapters, with their weights.
+        adapters: The names of PEFT adapters, with their weights.
 
     Raises:
-        ExportError: No such model, or one that cannot be exported, with the reason.
+        ExportError: There is no such model, or it cannot be exported; the message has the reason.
         OptionError: An option that makes no sense, or not for this model.
     """
     _check_device(device)

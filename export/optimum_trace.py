@@ -24,7 +24,7 @@ def convert_by_optimum(part: Part, opset: int | None) -> ir.Model:
 
     Args:
         part: The tower or head.
-        opset: ONNX opset version, or None for `OPSET`.
+        opset: The ONNX opset version, or None for `OPSET`.
     """
     names = list(part.inputs)
     outputs = _output_names(part)

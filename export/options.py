@@ -31,23 +31,23 @@ class ExportOptions:
     """Options of `export_model`.
 
     Attributes:
-        output: ``pooled`` for one vector per item, or ``patch`` for one vector per patch of an
-            image.
+        output: The output: ``pooled`` for one vector per item, or ``patch`` for one vector per
+            patch of an image.
         pooling: The pooling of texts ``cls``, ``max``, ``mean``, ``mean_sqrt_len_tokens``,
             ``weightedmean`` or ``lasttoken``, or several joined with ``+``; of images ``cls``,
             ``mean`` or ``pooler``; default as the model says.
         normalize: Whether to end in L2 normalization; default as the model says.
-        max_length: Most tokens of a text, special tokens included, or seconds of a sound; default
-            as the model says.
+        max_length: The largest number of tokens of a text, special tokens included, or seconds of a
+            sound; default as the model says.
         adapter: A PEFT adapter's directory or hub id to merge into the weights, or several with
             the weight of each: the changes add up.
-        opset: ONNX opset version; default the converter's own.
-        exporter: ``transformers`` for transformers' own exporter, of transformers 5, or ``optimum``
-            for optimum-onnx, with transformers 4; default the one that is installed.
-        revision: Branch, tag or commit of a hub model.
-        device: torch device of the conversion, e.g. ``cuda``.
-        quantize: Schemes of quantized variants to add, as for `quantize_bundle`; the bundle is at
-            ``out`` before, and each is added as soon as it has passed.
+        opset: The ONNX opset version; default the converter's own.
+        exporter: The exporter: ``transformers`` for transformers' own, of transformers 5, or
+            ``optimum`` for optimum-onnx, with transformers 4; default the one that is installed.
+        revision: The branch, tag or commit of a hub model.
+        device: The torch device of the conversion, e.g. ``cuda``.
+        quantize: The schemes of quantized variants to add, as for `quantize_bundle`; the bundle is
+            at ``out`` before, and each is added as soon as it has passed.
         min_cosine: The least mean cosine, as for `quantize_bundle`.
         calibration: The calibration items, as for `quantize_bundle`.
         cuda: Whether to add variants in fp32, fp16 and bf16 for GPUs. They are checked on a GPU
@@ -126,7 +126,7 @@ def _weighted(given: Adapters) -> list[tuple[str, float]]:
     """Each adapter with its weight.
 
     Raises:
-        OptionError: No such list.
+        OptionError: The value is not a list of weights.
     """
     pairs = [(given, 1.0)] if isinstance(given, str | Path) else given
     try:

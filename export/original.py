@@ -19,12 +19,12 @@ def text_model(name: str, revision: str | None, max_length: int) -> Encode:
     """What gives the vectors of texts with a prompt, ``[n, dim]``, as sentence-transformers does.
 
     Args:
-        name: directory or hub id.
-        revision: commit of a hub model.
-        max_length: most tokens of a text.
+        name: The directory or hub id.
+        revision: The commit of a hub model.
+        max_length: The largest number of tokens of a text.
 
     Raises:
-        ExportError: no such model, or none of texts.
+        ExportError: There is no such model, or it is not a model of texts.
     """
     with quiet():
         source = load_text_source(fetch(name, revision), "cpu", Overrides(max_length=max_length))

@@ -39,10 +39,11 @@ class Part:
 
     Attributes:
         stem: The stem of the graph's file names.
-        module: Gives the graph's outputs by name; in evaluation mode.
+        module: The module in evaluation mode, which gives the graph's outputs by name.
         inputs: An example batch by input name; no axis that varies has size 1.
         axes: The axes of each input that vary; those that are not named have none.
-        optional: Inputs of shape ``[1]`` that other consumers may leave out; 0 by default.
+        optional: The inputs of shape ``[1]`` that other consumers may leave out; they are 0 by
+            default.
     """
 
     stem: str
@@ -63,7 +64,7 @@ class TowerPart(Part):
 
     Attributes:
         tower: The tower, as the manifest states it.
-        reference: Raw items with PyTorch's vectors.
+        reference: The raw items with PyTorch's vectors.
     """
 
     tower: Tower
@@ -81,8 +82,8 @@ class HeadPart(Part):
 
     Attributes:
         head: The head, as the manifest states it, without its variants.
-        reference: Inputs of the task with what PyTorch gives for them.
-        finish: Changes the traced graph, in place.
+        reference: The inputs of the task with what PyTorch gives for them.
+        finish: A function that changes the traced graph, in place.
     """
 
     head: TaskHead
@@ -100,7 +101,7 @@ def features(model: PreTrainedModel, modality: str) -> Callable[..., ModelOutput
 
     Args:
         model: A transformers model of two towers.
-        modality: ``text``, ``image`` or ``audio``.
+        modality: The modality: ``text``, ``image`` or ``audio``.
     """
     method: Callable[..., Any] = getattr(model, f"get_{modality}_features")
     return partial(_with_states, method, model, modality) if VECTOR_ALONE else method
@@ -146,9 +147,9 @@ class OtherTower:
     """The tower next to that of texts.
 
     Attributes:
-        part: Embeds the reference items, and gives the tower.
-        write_configuration: Writes what prepares its items.
-        files: Those that the runtime reads.
+        part: A function that embeds the reference items, and gives the tower.
+        write_configuration: A function that writes what prepares its items.
+        files: The files that the runtime reads.
     """
 
     part: Callable[[], TowerPart]
@@ -161,17 +162,18 @@ class Loaded:
     """A loaded model.
 
     Attributes:
-        origin: Where it is from.
+        origin: The origin of the model.
         backbone: The transformers model; adapters are merged into it after `parts` and before a
             trace.
-        model_type: Architecture, as in ``config.json``.
+        model_type: The architecture, as in ``config.json``.
         choices: What was chosen and where that was read, for the user.
-        parts: Embeds the reference items, and gives the towers.
-        write_configuration: Writes tokenizer and configuration files next to the graphs.
-        files: Those that the runtime reads.
-        matryoshka_dims: Shorter vectors that the model was trained for.
+        parts: A function that embeds the reference items, and gives the towers.
+        write_configuration: A function that writes tokenizer and configuration files next to the
+            graphs.
+        files: The files that the runtime reads.
+        matryoshka_dims: The shorter vectors that the model was trained for.
         adapters: The adapters in the backbone, active and unmerged.
-        heads: Runs the reference inputs of further graphs, and gives these.
+        heads: A function that runs the reference inputs of further graphs, and gives these.
         remote_code: Whether Python files of the directory were allowed to run.
     """
 

@@ -49,7 +49,7 @@ def convert(checkpoint: Path, directory: Path, prefix: str | None = None) -> Res
         prefix: The prefix of the backbone's names, where there are several.
 
     Raises:
-        ExportError: No such backbone in it.
+        ExportError: The directory has no such backbone.
     """
     weights = _backbone(_read(checkpoint), checkpoint, prefix)
     config = _config(weights, checkpoint)

@@ -74,7 +74,7 @@ def load_towers(origin: Origin, device: str, overrides: Overrides) -> Loaded:
     """Load a transformers model with a text tower and an image or audio tower.
 
     Raises:
-        ExportError: It cannot be exported, with the reason.
+        ExportError: The model cannot be exported; the message has the reason.
         OptionError: An override that makes no sense for this model.
     """
     if overrides.pooling is not None:
@@ -112,7 +112,7 @@ def load_sentence_towers(origin: Origin, device: str, overrides: Overrides) -> L
     """Load a sentence-transformers directory whose first module is a model of two towers.
 
     Raises:
-        ExportError: It cannot be exported, with the reason.
+        ExportError: The model cannot be exported; the message has the reason.
         OptionError: An override that makes no sense for this model.
     """
     first, *after = stated_modules(origin.path, origin.name)

@@ -44,7 +44,7 @@ def trace(part: Part, model_type: str, opset: int | None, by: str | None = None)
     Args:
         part: The tower or head.
         model_type: The model type for messages.
-        opset: ONNX opset version, or None for the converter's own default.
+        opset: The ONNX opset version, or None for the converter's own default.
         by: The package that converts, as `exporter` gives it; default the one that is installed.
 
     Raises:
@@ -76,8 +76,8 @@ def exporter(asked: str | None = None) -> str:
         asked: One of `NAMES`; default the one that is installed.
 
     Raises:
-        MissingExtraError: None is installed.
-        OptionError: The one that is asked for is not.
+        MissingExtraError: No such package is installed.
+        OptionError: The package that is asked for is not installed.
     """
     installed = [name for name, found in _INSTALLED.items() if found()]
     if asked is None:

@@ -48,12 +48,12 @@ def check_original(
     Args:
         modality: The modality of the items, for messages.
         items: The items.
-        ours: Gives the vector ``[dim]`` of what is exported.
-        original: Gives that of transformers, which is not normalized.
-        unit: Whether ours are.
+        ours: A function that gives the vector ``[dim]`` of what is exported.
+        original: A function that gives the vector of transformers, which is not normalized.
+        unit: Whether our vectors are normalized.
 
     Raises:
-        ExportError: They differ.
+        ExportError: The vectors differ.
     """
     with torch.no_grad(), quiet():
         for item in items:

@@ -73,7 +73,7 @@ class Adoption:
         """Each graph that can be adopted, one in fp32 first; the others are said.
 
         Raises:
-            ExportError: None can.
+            ExportError: No graph can be adopted.
         """
         read: list[tuple[Found, Adopted]] = []
         refused: list[str] = []
@@ -100,11 +100,11 @@ class Adoption:
         """Write a graph that is complete; the fp32 one for the CPU too.
 
         Args:
-            found: Where it was.
-            graph: With the tower's inputs and outputs.
+            found: The place where the graph was found.
+            graph: The graph with the tower's inputs and outputs.
             tower: The tower.
-            directory: That of the bundle.
-            names: Names that are taken; its own is added.
+            directory: The directory of the bundle.
+            names: The names that are taken; the variant's own is added.
         """
         name = found.suffix or graph.precision
         name = name if name not in names else f"{name}-{len(names)}"
@@ -140,11 +140,11 @@ class Adoption:
 
         Args:
             tower: The tower.
-            dim: Elements of an item's vector.
+            dim: The number of elements of an item's vector.
             variants: The graphs.
-            directory: That of the bundle.
+            directory: The directory of the bundle.
             first: The first graph.
-            files: Names of the other files that the runtime reads.
+            files: The names of the other files that the runtime reads.
         """
         weights = self.origin.weights_sha256() if self.weights else sha256(first.path)
         return Manifest(

@@ -38,20 +38,20 @@ def adopt_onnx(
     """Make a bundle of ONNX graphs of an embedding model that another tool exported.
 
     Args:
-        graphs: Directory or hub id with one model's graphs and what prepares its items, or the
+        graphs: The directory or hub id with one model's graphs and what prepares its items, or the
             file of a graph.
-        out: Directory of the bundle; it appears there only when complete.
-        model: Directory or hub id of the PyTorch model that the graphs were made from, whose
+        out: The directory of the bundle; it appears there only when complete.
+        model: The directory or hub id of the PyTorch model that the graphs were made from, whose
             vectors they are compared with; default the weights next to the graphs, where there are.
         pooling: The pooling, as of `export_model`; default as the model says.
         normalize: Whether to end in L2 normalization; default as the model says.
-        max_length: Most tokens of a text, or seconds of a sound; default as the model says.
-        revision: Branch, tag or commit of ``graphs`` on the hub.
+        max_length: The most tokens of a text, or seconds of a sound; default as the model says.
+        revision: The branch, tag or commit of ``graphs`` on the hub.
         record_reference: Whether, without weights, the fp32 graph's own vectors become what its
             quantized siblings are compared with.
         trust_remote_code: Whether Python files of the model's directory may run, with your rights.
         overwrite: Whether ``out`` may replace a bundle.
-        report: Takes lines that say what was chosen and what is being done.
+        report: A function that takes lines that say what was chosen and what is being done.
 
     Raises:
         ExportError: The graphs cannot be adopted, or do not give the model's vectors.
@@ -104,7 +104,7 @@ def _origin(given: Origin, layout: Layout, model: str | Path | None) -> Origin:
     """The model's directory: the one named, or that of the graphs.
 
     Raises:
-        ExportError: The one named has no weights.
+        ExportError: The directory that was named has no weights.
     """
     if model is None:
         return Origin(given.name, layout.root, given.revision)

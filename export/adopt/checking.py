@@ -34,7 +34,7 @@ class Probe:
     Attributes:
         modality: The modality of their tower.
         alike: Items of one length.
-        unlike: Items of several lengths; may be empty.
+        unlike: Items of several lengths; there may be none.
     """
 
     modality: str
@@ -76,8 +76,8 @@ class Checker:
     Attributes:
         bundle: The bundle.
         model: The model whose vectors are the reference, for messages.
-        say: Takes lines for the user.
-        probe: Items that tell what a batch does.
+        say: A function that takes lines for the user.
+        probe: The items that tell what a batch does.
     """
 
     bundle: Bundle
@@ -119,7 +119,7 @@ class Checker:
         """The variant with its parity, in the precision whose tolerance it keeps.
 
         Raises:
-            ExportError: It keeps none.
+            ExportError: The variant keeps the tolerance of no precision.
         """
         if bundle.manifest.reference == NOBODY:
             return variant

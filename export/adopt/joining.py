@@ -44,7 +44,7 @@ def make_head(source: TextSource, width: int, opset: int) -> ir.Model:
 
     Args:
         source: The model whose layers these are.
-        width: Features of a token's state.
+        width: The number of features of a token's state.
         opset: The version of ONNX's operators.
 
     Raises:
@@ -68,8 +68,8 @@ def attach(model: ir.Model, head: ir.Model, kept: Sequence[str] = ()) -> None:
 
     Args:
         model: The graph; its outputs, and inputs, are the head's inputs of the same name.
-        head: What is put after it.
-        kept: Outputs of the graph that it still has; the head's come after them.
+        head: The head, which is put after the graph.
+        kept: The outputs of the graph that it keeps; the head's come after them.
     """
     graph, more = model.graph, head.graph
     known = {str(value.name): value for value in (*graph.inputs, *graph.outputs)}

@@ -109,7 +109,7 @@ class GraphModel(torch.nn.Module):
     """A graph in the place of a transformers model.
 
     Args:
-        graph: Its file.
+        graph: The file of the graph.
         path: The directory of its configuration.
         trust: Whether Python files of the directory may run.
     """

@@ -127,7 +127,7 @@ class GraphBackbone(torch.nn.Module):
     """A graph in the place of a transformers model.
 
     Args:
-        graph: Its file; ends in ``last_hidden_state``, or is never run.
+        graph: The file of the graph, which ends in ``last_hidden_state`` or is never run.
         shape: The model of its configuration, without memory for weights.
     """
 

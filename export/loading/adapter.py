@@ -67,7 +67,7 @@ def fetch_adapter(name: str, weight: float = 1.0) -> AdapterFiles:
     """An adapter's directory, from disk or the hub.
 
     Raises:
-        ExportError: There is none.
+        ExportError: There is no such adapter.
     """
     origin = fetch(name, None)
     if not (origin.path / ADAPTER_CONFIG).is_file():
@@ -161,7 +161,7 @@ def check_loaded(backbone: torch.nn.Module, adapter: AdapterFiles) -> None:
     """Check an adapter that a library loaded along with its base: every weight is in place.
 
     Raises:
-        ExportError: Some are not.
+        ExportError: Some weights are not in place.
     """
     _config(adapter)
     loaded = [v for key, v in backbone.state_dict().items() if ".lora_" in key]

@@ -46,8 +46,8 @@ def load_backbone(
     """The model in float32 and evaluation mode, and the names of weights the checkpoint lacks.
 
     Args:
-        path: Its directory.
-        device: torch device.
+        path: The directory of the model.
+        device: The torch device.
         kind: The model's class; default that of `backbone_class`.
         trust: Whether Python files of the directory may run.
 

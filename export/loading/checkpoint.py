@@ -101,7 +101,7 @@ def check_missing(missing: Iterable[str], backbone: torch.nn.Module, name: str) 
     """Raise when a checkpoint lacks weights that the vectors depend on.
 
     Raises:
-        ExportError: It does.
+        ExportError: The checkpoint lacks such weights.
     """
     names = sorted(missing)
     if names:
@@ -115,7 +115,7 @@ def check_unexpected(unexpected: Iterable[str], backbone: torch.nn.Module, name:
     """Raise when a checkpoint has more of the model's own layers than were loaded.
 
     Raises:
-        ExportError: It has.
+        ExportError: The checkpoint has more layers.
     """
     kinds = {_kind(key) for key, _ in backbone.named_parameters()}
     prefix = f"{getattr(backbone, 'base_model_prefix', '')}."
@@ -142,7 +142,7 @@ def check_head(config: PretrainedConfig, unexpected: Iterable[str], name: str) -
     """Raise when a checkpoint's head was trained for a task that is not embedding.
 
     Raises:
-        ExportError: It was.
+        ExportError: The head was trained for another task.
     """
     kind = (getattr(config, "architectures", None) or [""])[0]
     weights = [key for key in unexpected if key.startswith(TASK_WEIGHTS)]

@@ -106,7 +106,7 @@ def check_file(path: Path, name: str) -> None:
     """Say what a file is that was given instead of a directory.
 
     Raises:
-        ExportError: Always.
+        ExportError: The error is raised always.
     """
     known = FORMATS.get(path.suffix.lower())
     if path.suffix == ".onnx":
@@ -225,7 +225,7 @@ def check_kind(path: Path, name: str) -> None:
     """Raise when sentence-transformers made a directory that gives something else than vectors.
 
     Raises:
-        ExportError: It did.
+        ExportError: The directory gives something else.
     """
     file = path / SENTENCE_TRANSFORMERS
     kind = read_object(file).get("model_type") if file.exists() else None

@@ -29,8 +29,8 @@ class Origin:
 
     Attributes:
         name: The name, as the user gave it.
-        path: Its local directory.
-        revision: Commit, for one from the hub.
+        path: The local directory of the model.
+        revision: The commit of what is from the hub.
     """
 
     name: str
@@ -64,12 +64,12 @@ def fetch(name: str, revision: str | None, *, graphs: bool = False) -> Origin:
 
     Args:
         name: A directory or hub id.
-        revision: Branch, tag or commit of a hub model.
+        revision: The branch, tag or commit of a hub model.
         graphs: Whether ONNX graphs are wanted too, and a file may be one.
 
     Raises:
-        ExportError: There is none.
-        OptionError: A revision of a local directory.
+        ExportError: There is no such model or adapter.
+        OptionError: A revision is given for a local directory.
     """
     path = Path(name).expanduser()
     if path.is_dir():

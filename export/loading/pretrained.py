@@ -19,9 +19,9 @@ def load_pretrained(
     """Load something of a directory, without a word and without the network.
 
     Args:
-        load: ``from_pretrained`` of a class.
+        load: The method ``from_pretrained`` of a class.
         path: The directory.
-        what: It is, for messages.
+        what: What is loaded, for messages.
         trust: Whether Python files of the directory may run.
         options: The options of the class.
 

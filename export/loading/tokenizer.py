@@ -28,7 +28,7 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
     every text becomes a row of unknown tokens.
 
     Raises:
-        ExportError: It was not, or cannot.
+        ExportError: The tokenizer was not read from files, or cannot be written so.
     """
     kind = type(tokenizer).__name__
     if getattr(tokenizer, "backend_tokenizer", None) is None:
@@ -49,7 +49,7 @@ def check_packages(path: Path) -> None:
     """Raise when a directory's tokenizer is a SentencePiece model, and nothing here reads that.
 
     Raises:
-        MissingExtraError: So it is.
+        MissingExtraError: The package that reads a SentencePiece model is missing.
     """
     alone = not (path / TOKENIZER_FILE).exists() and any(path.glob("*.model"))
     if alone and find_spec("sentencepiece") is None:
@@ -135,7 +135,7 @@ def check_rows(tokenizer: PreTrainedTokenizerBase, rows: int, name: str) -> None
     """Raise when a tokenizer has tokens beyond a model's embedding table.
 
     Raises:
-        ExportError: It has, with the first of them.
+        ExportError: The tokenizer has such tokens; the message names the first of them.
     """
     beyond = sorted((i, token) for token, i in tokenizer.get_vocab().items() if i >= rows)
     if beyond:

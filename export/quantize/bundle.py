@@ -73,21 +73,22 @@ def quantize_bundle(
     """Add variants to a bundle, each as soon as it has passed; torch is not needed.
 
     Args:
-        bundle: Directory of the bundle, or its hub id.
-        schemes: Names as for `named_schemes`; a variant that is there already is replaced.
-        min_cosine: Mean cosine with the fp32 vectors that each variant must reach on held-out
+        bundle: The directory of the bundle, or its hub id.
+        schemes: The names of schemes, as for `named_schemes`; a variant that is there already is
+            replaced.
+        min_cosine: The mean cosine with the fp32 vectors that each variant must reach on held-out
             calibration items.
         calibration: The user's items: a file with one text per line, or a folder of images or
             sounds; default the exporter's own. A bundle with two towers takes texts.
         out: A new directory for the bundle with its new variants, the given one staying as it is;
             default the given one, and of a bundle on the hub the repository's name.
-        revision: Branch, tag or commit of a bundle on the hub.
-        sha256: The sha256 of the bundle's manifest, as ``fmrt info`` prints it; another bundle is
+        revision: The branch, tag or commit of a bundle on the hub.
+        sha256: The SHA-256 of the bundle's manifest, as ``fmrt info`` prints it; another bundle is
             refused.
-        judge: Compares a variant with fp32 on a data set. A variant that does not keep a measure is
-            made again with less quantized, and refused in the end. ``min_cosine`` then does not
-            count.
-        report: Takes lines that say what is being done.
+        judge: A function that compares a variant with fp32 on a data set. A variant that does not
+            keep a measure is made again with less quantized, and refused in the end. ``min_cosine``
+            then does not count.
+        report: A function that takes lines that say what is being done.
 
     Returns:
         The bundle with every variant that was asked for.
@@ -96,7 +97,7 @@ def quantize_bundle(
         QuantizationError: A variant that does not reach ``min_cosine``, or is not PyTorch's; it
             names those that were added nevertheless.
         OptionError: An argument that makes no sense.
-        BundleError: Not a bundle, or corrupt.
+        BundleError: The bundle is missing or corrupt.
         ExportError: The bundle cannot be written, or has nothing to start from.
     """
     names = named_schemes(schemes)
@@ -121,7 +122,7 @@ def _add_all(
     """Add each form that is good enough.
 
     Raises:
-        QuantizationError: One is not, or several.
+        QuantizationError: One form or several are not good enough.
         ExportError: The bundle cannot be written.
     """
     added: list[str] = []
@@ -149,7 +150,7 @@ def _add(path: Path, form: Form, items: Mapping[str, Items], goal: Goal, say: Re
     """Add one form of every tower to the bundle, and only then report it.
 
     Raises:
-        ExportError: It is not good enough; the bundle is as it was.
+        ExportError: The form is not good enough; the bundle is as it was.
     """
     bundle = Bundle.open(path)
     work = path / f"{WORK}{os.getpid()}"
@@ -169,7 +170,7 @@ def _good_enough(
     """The variants of all towers that reach the goal, in ``work``.
 
     Raises:
-        ExportError: None does.
+        ExportError: No variants reach the goal.
     """
     why = ""
     graphs: list[str] = []

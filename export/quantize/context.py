@@ -35,8 +35,8 @@ class Context:
         tower: The tower that the graph is of.
         base: The fp32 graph.
         items: The items to calibrate on, and held-out ones.
-        target: Mean cosine to reach on the held-out items.
-        say: Takes lines for the user.
+        target: The mean cosine to reach on the held-out items.
+        say: A function that takes lines for the user.
     """
 
     bundle: Bundle
@@ -83,7 +83,7 @@ class Made:
 
     Attributes:
         model: The graph.
-        kept: Products in higher precision than the scheme's.
+        kept: The products in higher precision than the scheme's.
         products: All products that the scheme knows.
         form: The graph's form, where there are others, see `fmrt.bundle.manifest.Variant`.
         forms: The graphs of the others.

@@ -22,7 +22,7 @@ def own_copy(bundle: Bundle, out: str | Path | None, say: Callable[[str], None])
         bundle: A local one, or one of the hub.
         out: A directory that is not there yet; default the local bundle's own, or the name of the
             hub's repository.
-        say: Takes a line that says where the copy is.
+        say: A function that takes a line that says where the copy is.
 
     Raises:
         OptionError: ``out`` is there already.

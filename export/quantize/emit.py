@@ -23,9 +23,9 @@ class Rounded:
     """A product's weights in 8 bits.
 
     Attributes:
-        weight: int8 ``[K, N]``.
-        scale: float32 ``[N]``.
-        bias: float32 ``[N]`` to add, or None.
+        weight: The weight, int8 ``[K, N]``.
+        scale: The scale of each column, float32 ``[N]``.
+        bias: The bias to add, float32 ``[N]``, or None.
     """
 
     weight: NDArray[np.int8]

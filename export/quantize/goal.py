@@ -22,8 +22,9 @@ class Goal:
     """What a variant must reach.
 
     Attributes:
-        cosines: Mean cosines with fp32 on held-out items, from the lowest on.
-        judge: Compares a variant with fp32 on a data set; None where the cosine alone counts.
+        cosines: The mean cosines with fp32 on held-out items, from the lowest on.
+        judge: A function that compares a variant with fp32 on a data set; None where the cosine
+            alone counts.
     """
 
     cosines: Sequence[float]

@@ -38,7 +38,7 @@ def spare_loud_features(probe: Probe, model: ir.Model) -> int:
     """Apply in place where it lowers a site's error enough; returns the number of sites.
 
     Args:
-        probe: Calibration items.
+        probe: The calibration items.
         model: A graph in float32.
     """
     pairs = {str(second.x.name): (first, second) for first, second in _pairs(find_sites(model))}

@@ -45,13 +45,13 @@ class Recipe:
     """What happens to a site's tensor before its products.
 
     Attributes:
-        zero: Zero point of the unsigned 8-bit numbers.
+        zero: The zero point of the unsigned 8-bit numbers.
         scale: The constant scale, or None for one scale per row.
-        shift: Subtracted from each feature first, float32 ``[K]``.
-        stretch: Each feature is divided by it then, float32 ``[K]``.
-        error: Squared error of the products, a fraction of their variance.
-        floor: What no value is below, where that is known; the scale of a row then needs no look
-            at its smallest value.
+        shift: The value that is subtracted from each feature first, float32 ``[K]``.
+        stretch: The value that each feature is divided by then, float32 ``[K]``.
+        error: The squared error of the products, as a fraction of their variance.
+        floor: The value that no value is below, where that is known; the scale of a row then needs
+            no look at its smallest value.
     """
 
     zero: int

@@ -35,8 +35,9 @@ def round_weights(weight: Floats, moments: Floats | None) -> tuple[NDArray[np.in
     """Round ``[K, N]`` to int8 with one scale per column, within the pairs' limit.
 
     Args:
-        weight: float32 ``[K, N]``.
-        moments: Second moments ``[K, K]`` of the rows it multiplies; None rounds to nearest.
+        weight: The weight, float32 ``[K, N]``.
+        moments: The second moments ``[K, K]`` of the rows that the weight multiplies; None rounds
+            to nearest.
 
     Returns:
         int8 ``[K, N]`` and scales float32 ``[N]``.

@@ -19,12 +19,13 @@ class Form:
     """A variant that a scheme makes.
 
     Attributes:
-        variant: Its name.
+        variant: The name of the variant.
         suffix: The suffix of the graph's file, after the tower's stem.
         provider: The provider that it runs on, or ``any``.
         precision: A key of `fmrt.verify.TOLERANCES`.
-        base: Provider of the fp32 variant that it is made from; the portable one where that lacks.
-        make: Quantizes.
+        base: The provider of the fp32 variant that it is made from; where that variant is missing,
+            the portable one is used.
+        make: A function that quantizes.
         rounds: Whether activations are rounded, so that other last bits before a step could
             change a vector: whether padding does that is tried.
         mapped: Whether the weights go to a file of their own, to be mapped into memory.
@@ -74,11 +75,11 @@ def named_schemes(schemes: str | Sequence[str]) -> list[str]:
     """Keys of `SCHEMES`, each once, for names as people write them.
 
     Args:
-        schemes: Keys, aliases or names of variants, in any case; a string may join several with
+        schemes: The keys, aliases or names of variants, in any case; a string may join several with
             commas.
 
     Raises:
-        OptionError: An unknown name, or none.
+        OptionError: A name is unknown, or there is none.
     """
     names = schemes.split(",") if isinstance(schemes, str) else schemes
     if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):

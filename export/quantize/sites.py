@@ -33,10 +33,10 @@ class Linear:
 
     Attributes:
         node: The ``MatMul`` or ``Gemm``.
-        weight: float32 ``[K, N]``.
-        bias: float32 ``[N]``, or None.
+        weight: The weight, float32 ``[K, N]``.
+        bias: The bias, float32 ``[N]``, or None.
         source: The constant in the graph; several products may share it.
-        output: ``[.., N]``, with the bias added.
+        output: The result ``[.., N]``, with the bias added.
     """
 
     node: ir.Node
@@ -59,7 +59,7 @@ class Site:
         x: The tensor.
         linears: The products.
         norm: The layer normalization that makes it, when its scale and bias are constants.
-        floor: What no value of it is below, where its operator says so.
+        floor: The value that no value of it is below, where its operator says so.
     """
 
     x: ir.Value

@@ -55,8 +55,9 @@ def optimize_for_cpu(
 
     Args:
         model: The graph.
-        embedding: Name of the only output that is needed, where that is so; others may be dropped.
-        longest: Tokens of the longest text, where that is known.
+        embedding: The name of the only output that is needed, where that is so; others may be
+            dropped.
+        longest: The number of tokens of the longest text, where that is known.
 
     Returns:
         How often each pass applied, by name.

@@ -35,7 +35,7 @@ HEADS_TURNED = [0, 2, 3, 1]
 
 
 def simplify_attention(model: ir.Model) -> int:
-    """Apply the pass in place; returns the number of changes, two a layer where both apply."""
+    """Apply the pass in place; returns the number of changes, two per layer where both apply."""
     keys = [_TransposedKeys.rule(scaled=True), _TransposedKeys.rule(scaled=False)]
     rows = [_MaskedRows.rule(), _LowRows.rule()]
     count = int(RewriteRuleSet([*keys, _KeysAtOnce.rule(), *rows]).apply_to_model(model))

@@ -57,7 +57,7 @@ def fuse_attention(model: ir.Model, longest: int | None = None) -> int:
 
     Args:
         model: The graph.
-        longest: Tokens of the longest text, where that is known.
+        longest: The number of tokens of the longest text, where that is known.
     """
     fusion = _Fusion(model, longest)
     count = sum(fusion.apply(node) for node in list(model.graph) if node.op_type == "Softmax")
@@ -74,8 +74,8 @@ class _Layer:
     """What a form is built from: a layer, and where to build.
 
     Attributes:
-        found: The found in the graph.
-        build: The build before its last node.
+        found: The attention that was found in the graph.
+        build: The builder before its last node.
         mask: The graph's input ``[batch, sequence]``, if it has one.
     """
 

@@ -22,7 +22,7 @@ from fmrt.export.rewrite.graph.walking import RMS_NORM, constant_rank, present
 UNARY = frozenset({"Erf", "Gelu", "Relu", "Sigmoid", "Tanh"})
 NORMS = frozenset({"LayerNormalization", RMS_NORM})
 BINARY = frozenset({"Add", "Div", "Mul", "Sub"})
-# Ranks of a weight matrix, and of a tensor with an entry a token.
+# Ranks of a weight matrix, and of a tensor with one entry per token.
 MATRIX, TOKENS = 2, 3
 
 

@@ -54,8 +54,9 @@ def to_half(model: ir.Model, precision: str, keep: AbstractSet[ir.Node] = frozen
 
     Args:
         model: A graph in fp32 without branches.
-        precision: ``fp16`` or ``bf16``.
-        keep: Nodes of it that keep single precision next to those of the module's docstring.
+        precision: The precision, ``fp16`` or ``bf16``.
+        keep: The nodes of the graph that keep single precision next to those of the module's
+            docstring.
     """
     fill_types(model.graph)
     half = HALF_TYPES[precision]

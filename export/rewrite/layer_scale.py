@@ -1,7 +1,7 @@
 """The scale of a layer's result in the layer's own weights.
 
-Before: ``scale (x W + b)``, with a number a feature, as CaiT (Touvron et al., arXiv:2103.17239) has
-it and DINOv2 after it: one more pass over ``[batch, sequence, hidden]`` twice a layer.
+Before: ``scale (x W + b)``, with one number per feature, as CaiT (Touvron et al., arXiv:2103.17239)
+has it and DINOv2 after it: one more pass over ``[batch, sequence, hidden]`` twice per layer.
 
 After: ``x (W scale) + b scale``. What ONNX Runtime does with a bias it can do again.
 """
@@ -45,7 +45,7 @@ def _fold(graph: ir.Graph, mul: ir.Node) -> bool:
 
 
 def _vector_and_other(node: ir.Node) -> tuple[ir.Value | None, ir.Value | None]:
-    """The constant with a number a feature, and the other operand."""
+    """The constant with one number per feature, and the other operand."""
     vector = next((v for v in node.inputs if constant_rank(v) == 1), None)
     return vector, next((v for v in node.inputs if v is not vector), None)
 

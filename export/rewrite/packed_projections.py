@@ -53,9 +53,10 @@ class _Linear:
     Attributes:
         node: The product.
         out: Its result, with the bias.
-        weight: ``[inputs, outputs]``.
-        bias: ``[outputs]``; None where there is none.
-        heads: Heads that the result is cut into, and their size; None where it is not.
+        weight: The weight, ``[inputs, outputs]``.
+        bias: The bias, ``[outputs]``; None where there is none.
+        heads: The number of heads that the result is cut into, and their size; None where it is not
+            cut.
     """
 
     node: ir.Node
@@ -122,8 +123,8 @@ class Packed:
     """Queries, keys and values of the same heads, from one product.
 
     Attributes:
-        product: ``[batch, sequence, heads, 3, head size]`` without the bias.
-        bias: ``[3 heads head size]``, all queries' first; None where there is none.
+        product: The packed product ``[batch, sequence, heads, 3, head size]``, without the bias.
+        bias: The bias ``[3 heads head size]``, all queries' first; None where there is none.
     """
 
     product: ir.Value

@@ -35,10 +35,10 @@ class Pass:
     """One pass of a pipeline.
 
     Attributes:
-        run: Changes a graph in place, and returns how often it applied.
+        run: A function that changes a graph in place, and returns how often it applied.
         gives: The form that it leaves.
-        needs: Forms that passes before it must have given.
-        reads: Forms that it knows; any other that is not needed must come after it.
+        needs: The forms that passes before it must have given.
+        reads: The forms that it knows; any other that is not needed must come after it.
     """
 
     run: Callable[..., int]
@@ -83,7 +83,7 @@ class Pipeline:
 
         Args:
             model: The graph.
-            options: Keyword arguments for a pass, by the pass's name.
+            options: The keyword arguments for a pass, by the pass's name.
 
         Returns:
             How often each pass applied, by its name.

@@ -50,7 +50,7 @@ def compute_pooled_token_alone(model: ir.Model, embedding: str | None) -> int:
 
     Args:
         model: The graph.
-        embedding: Name of the only output that is needed, and left where the pass applies; None
+        embedding: The name of the only output that is needed, and left where the pass applies; None
             when all are.
     """
     selection = _find_selection(model.graph, embedding)
@@ -74,9 +74,10 @@ class _Selection:
     """Takes one token per row.
 
     Attributes:
-        node: GatherElements, with the same index for all features; or Gather, of the same token
-            in every row, as for images.
-        index: The index that, int64 ``[batch, 1, 1]``; or the position of that token.
+        node: The node: GatherElements, with the same index for all features; or Gather, of the same
+            token in every row, as for images.
+        index: The index that the node reads, int64 ``[batch, 1, 1]``; or the position of that
+            token.
     """
 
     node: ir.Node
@@ -120,8 +121,8 @@ class _Plan:
     """Which nodes can work on the selected token alone.
 
     Attributes:
-        pulled: Them, in topological order.
-        axes: Axis of the tokens, from the end, of each value that is read for one token.
+        pulled: The nodes, in topological order.
+        axes: The axis of the tokens, from the end, of each value that is read for one token.
     """
 
     def __init__(self, graph: ir.Graph, selection: _Selection) -> None:

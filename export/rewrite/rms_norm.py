@@ -33,7 +33,7 @@ def fuse_rms_norm(model: ir.Model) -> int:
 
 @dataclass(frozen=True)
 class _Norm:
-    """``x`` before the normalization, its weight a feature, and what is added to the mean."""
+    """``x`` before the normalization, its weight per feature, and what is added to the mean."""
 
     x: ir.Value
     weight: ir.Value

@@ -30,13 +30,14 @@ class Family:
 
     Attributes:
         model: Its class in transformers.
-        processor: Class that prepares its prompts in transformers.
-        features: Names of what the decoder reads of an image; the first of `pooled` is pooled.
-        outputs: Names of what the decoder gives, masks and scores first.
+        processor: The class in transformers that prepares the model's prompts.
+        features: The names of what the decoder reads of an image; the first of `pooled` is pooled.
+        outputs: The names of what the decoder gives, masks and scores first.
         pooled: The feature, ``[batch, channels, height, width]``, whose mean is an embedding.
-        encode: The model and ``pixel_values`` to the features.
-        decode: The model, features, points and labels to the outputs.
-        given: Features as arguments of the model's own forward, instead of ``pixel_values``.
+        encode: A function from the model and ``pixel_values`` to the features.
+        decode: A function from the model, features, points and labels to the outputs.
+        given: A function that gives features as arguments of the model's own forward, instead of
+            ``pixel_values``.
         pads: Whether the model itself pads prompts, with a box or without.
     """
 
@@ -64,7 +65,7 @@ class SamEncoder(torch.nn.Module):
 
     Args:
         model: A transformers model.
-        family: Its kind.
+        family: The kind of the model.
         unit: Whether the embedding ends in L2 normalization.
     """
 
@@ -79,7 +80,7 @@ class SamEncoder(torch.nn.Module):
         """Encode a batch.
 
         Args:
-            pixel_values: float32 ``[batch, 3, height, width]``.
+            pixel_values: The images, float32 ``[batch, 3, height, width]``.
         """
         features = dict(
             zip(self.family.features, self.family.encode(self.model, pixel_values), strict=True)
@@ -105,9 +106,10 @@ class SamDecoder(torch.nn.Module):
         """Decode a batch of images, each with as many prompts.
 
         Args:
-            input_points: float32 ``[batch, prompts, points, 2]``, x and y in ``pixel_values``.
-            input_labels: int64 ``[batch, prompts, points]``: 1 on the object, 0 off it, 2 and 3 a
-                box's corners, -1 no point.
+            input_points: The points, float32 ``[batch, prompts, points, 2]``, x and y in
+                ``pixel_values``.
+            input_labels: The labels, int64 ``[batch, prompts, points]``: 1 on the object, 0 off it,
+                2 and 3 a box's corners, -1 no point.
             features: The features of `SamEncoder`, by `argument`.
         """
         read = [features[argument(name)] for name in self.family.features]

@@ -24,7 +24,7 @@ class SamProcessor(ImageProcessor):
 
     Args:
         path: The model's directory.
-        kind: Class of the processor in transformers.
+        kind: The class of the processor in transformers.
 
     Raises:
         ExportError: It cannot be loaded, or does what the runtime does not know.

@@ -64,7 +64,7 @@ def load_segmenter(origin: Origin, device: str, overrides: Overrides) -> Loaded:
     """Load a transformers model that segments by points and boxes.
 
     Raises:
-        ExportError: It cannot be exported, with the reason.
+        ExportError: The model cannot be exported; the message has the reason.
         OptionError: An override that makes no sense for this model.
     """
     if overrides.max_length is not None:
@@ -199,7 +199,7 @@ def _reference(
 
     Args:
         source: The model.
-        encoded: Images, by place among the reference images, with the features of each.
+        encoded: The images, by place among the reference images, with the features of each.
     """
     items: list[dict[str, Any]] = []
     results: list[Any] = []

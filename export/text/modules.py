@@ -62,7 +62,7 @@ def check_modules(model: SentenceTransformer, name: str) -> None:
     """Raise unless a model is one text transformer, one pooling, and what may come after.
 
     Raises:
-        ExportError: They are not, with the module's name.
+        ExportError: A module is another; the message has its name.
     """
     for module in model:
         if not isinstance(module, MODULES):

@@ -26,11 +26,11 @@ class Padding:
     """What a model makes of padding.
 
     Attributes:
-        harmless: A text's vector is the same with padding on its right, where the runtime pads.
-            Not so for models that see no attention mask, such as FNet, or that cut a batch into
-            blocks.
-        positions: The graph must count positions from a text's first token, or padding on the
-            left, where decoders' tokenizers put it for other consumers, would shift them.
+        harmless: Whether a text's vector is the same with padding on its right, where the runtime
+            pads. It is not for models that see no attention mask, such as FNet, or that cut a batch
+            into blocks.
+        positions: Whether the graph must count positions from a text's first token, since padding
+            on the left, where decoders' tokenizers put it for other consumers, would shift them.
         choices: The choices for the user.
     """
 

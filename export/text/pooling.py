@@ -22,10 +22,10 @@ class Pooled:
     """What a pooling mode may read.
 
     Attributes:
-        hidden: Float ``[batch, sequence, hidden]``.
-        mask: 1 for tokens to pool, int64 ``[batch, sequence]``: no padding, and no prompt where
-            the model leaves it out.
-        attention_mask: 1 for tokens, int64 ``[batch, sequence]``.
+        hidden: The states, float ``[batch, sequence, hidden]``.
+        mask: The mask, 1 for tokens to pool, int64 ``[batch, sequence]``: no padding, and no prompt
+            where the model leaves it out.
+        attention_mask: The mask, 1 for tokens, int64 ``[batch, sequence]``.
     """
 
     hidden: Tensor
@@ -114,10 +114,11 @@ def pool(
     """The vectors of all modes, side by side, float ``[batch, modes * hidden]``.
 
     Args:
-        modes: Keys of `POOLINGS`.
-        hidden: Float ``[batch, sequence, hidden]``.
-        attention_mask: int64 ``[batch, sequence]``.
-        prompt_length: Tokens at the start to leave out, one number or int64 ``[1]``.
+        modes: The keys of `POOLINGS`.
+        hidden: The states, float ``[batch, sequence, hidden]``.
+        attention_mask: The mask, int64 ``[batch, sequence]``.
+        prompt_length: The number of tokens at the start to leave out, as one number or int64
+            ``[1]``.
     """
     mask = attention_mask
     if prompt_length is not None:
@@ -155,9 +156,9 @@ class TextHead(torch.nn.Module):
         """Pool a batch.
 
         Args:
-            last_hidden_state: Float ``[batch, sequence, hidden]``.
-            attention_mask: int64 ``[batch, sequence]``.
-            prompt_length: Tokens at the start to leave out of pooling, int64 ``[1]``.
+            last_hidden_state: The states, float ``[batch, sequence, hidden]``.
+            attention_mask: The mask, int64 ``[batch, sequence]``.
+            prompt_length: The number of tokens at the start to leave out of pooling, int64 ``[1]``.
         """
         features = {"token_embeddings": last_hidden_state, "attention_mask": attention_mask}
         for module in self.before:
@@ -195,10 +196,10 @@ class TextEmbedding(torch.nn.Module):
         """Embed a batch.
 
         Args:
-            input_ids: int64 ``[batch, sequence]``.
-            attention_mask: int64 ``[batch, sequence]``.
-            token_type_ids: int64 ``[batch, sequence]``, for models that take it.
-            prompt_length: Tokens at the start to leave out of pooling, int64 ``[1]``.
+            input_ids: The token ids, int64 ``[batch, sequence]``.
+            attention_mask: The mask, int64 ``[batch, sequence]``.
+            token_type_ids: The token types, int64 ``[batch, sequence]``, for models that take them.
+            prompt_length: The number of tokens at the start to leave out of pooling, int64 ``[1]``.
         """
         features = {"input_ids": input_ids, "attention_mask": attention_mask}
         if token_type_ids is not None:

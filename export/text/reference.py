@@ -56,8 +56,8 @@ def reference_texts(
     exactly, just under and over the maximum length (those only up to 2,048 tokens).
 
     Args:
-        count: Gives a text's tokens.
-        max_length: The max length of the model, in tokens.
+        count: A function that gives the number of a text's tokens.
+        max_length: The largest number of tokens of a text.
         prompts: The prompts of the model.
     """
     # A tokenizer without special tokens gives none for a blank text, and no model embeds that.
@@ -78,10 +78,10 @@ def embed_references(
     """Embed the reference texts in PyTorch, each alone, so that no padding has a part in it.
 
     Args:
-        count: Gives a text's tokens.
-        max_length: The max length of the model, in tokens.
+        count: A function that gives the number of a text's tokens.
+        max_length: The largest number of tokens of a text.
         prompts: The prompts of the model.
-        embed: Gives the vector of a text and its prompt.
+        embed: A function that gives the vector of a text and its prompt.
     """
     items = reference_texts(count, max_length, prompts)
     with torch.no_grad(), quiet():

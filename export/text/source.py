@@ -36,10 +36,10 @@ class TextSource:
     """A text embedding model, ready to export.
 
     Attributes:
-        origin: Where it is from.
+        origin: The origin of the model.
         model: The model in float32, in evaluation mode, overrides applied; the source of reference
             vectors.
-        max_length: Most tokens of a text, special tokens included.
+        max_length: The largest number of tokens of a text, special tokens included.
         choices: What was chosen and where that was read, for the user.
     """
 
@@ -74,12 +74,12 @@ def load_text_source(origin: Origin, device: str, overrides: Overrides) -> TextS
     """Load a sentence-transformers model, or a plain text encoder with a pooling of its own.
 
     Args:
-        origin: Where it is from.
-        device: torch device.
+        origin: The origin of the model.
+        device: The torch device.
         overrides: What the user asked for.
 
     Raises:
-        ExportError: A model that cannot be exported, with the reason.
+        ExportError: The model cannot be exported; the message has the reason.
         OptionError: An override that makes no sense for this model.
     """
     name, path = origin.name, origin.path

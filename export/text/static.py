@@ -79,7 +79,7 @@ def load_static(origin: Origin, device: str, overrides: Overrides) -> Loaded:
     """Load a sentence-transformers model that starts with a StaticEmbedding.
 
     Raises:
-        ExportError: It cannot be exported, with the reason.
+        ExportError: The model cannot be exported; the message has the reason.
         OptionError: An override that makes no sense for this model.
     """
     if overrides.pooling not in (None, "mean"):

@@ -31,7 +31,7 @@ def load_text(origin: Origin, device: str, overrides: Overrides) -> Loaded:
     """Load a sentence-transformers model or a plain text model.
 
     Raises:
-        ExportError: It cannot be exported, with the reason.
+        ExportError: The model cannot be exported; the message has the reason.
         OptionError: An override that makes no sense for this model.
     """
     source = load_text_source(origin, device, overrides)
@@ -76,9 +76,9 @@ def text_tower(
 
     Args:
         source: The model.
-        inputs: Names of the graph's inputs.
+        inputs: The names of the graph's inputs.
         padded: Whether texts of different lengths may share a batch.
-        outputs: Names of the graph's outputs, the text's vector the last.
+        outputs: The names of the graph's outputs, the text's vector the last.
     """
     tokenizer = source.model.tokenizer
     return Tower(

@@ -76,10 +76,10 @@ class ImageProcessor:
         ExportError: The processor cannot be loaded, or does what the runtime does not know.
 
     Attributes:
-        processor: That of transformers.
+        processor: The processor of transformers.
         has_class: Whether it is of the class that the directory names.
-        kind: That class.
-        origin: The file that says so.
+        kind: The class that the directory names.
+        origin: The file that names it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -106,11 +106,11 @@ class ImageProcessor:
         """The processor in the runtime's terms, compared with the processor on ``images``.
 
         Args:
-            tokens: Positions that the model computes per image.
-            images: Files of many sizes and modes.
+            tokens: The number of positions that the model computes per image.
+            images: Image files of many sizes and modes.
 
         Raises:
-            ExportError: It cannot be put so, or gives other pixels.
+            ExportError: The processor cannot be put in these terms, or the pixels differ.
         """
         spec = self._translated(tokens)
         ours = ImagePreprocessor(spec)

@@ -20,8 +20,8 @@ class Patches:
     """How an output's patches lie.
 
     Attributes:
-        grid: Rows and columns.
-        prefix: Tokens before them (CLS, registers).
+        grid: The numbers of rows and columns.
+        prefix: The number of tokens before the patches (CLS, registers).
         channels_last: Whether a feature map is ``[batch, rows, columns, channels]``.
     """
 
@@ -48,7 +48,7 @@ def find_patches(
     Args:
         backbone: A transformers vision model.
         hidden: Its ``last_hidden_state`` for one image.
-        size: Height and width of ``pixel_values``.
+        size: The height and width of ``pixel_values``.
     """
     timm = getattr(backbone, "timm_model", None)
     if hidden.ndim == MAP:
@@ -68,7 +68,7 @@ def needed(patches: Patches | None, model_type: str) -> Patches:
     """The layout, for a user who asked for patches.
 
     Raises:
-        OptionError: There is none.
+        OptionError: There is no layout of patches.
     """
     if patches is None:
         raise OptionError(

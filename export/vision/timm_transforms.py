@@ -30,7 +30,7 @@ def timm_input(transforms: Sequence[Any], tokens: int) -> ImageInput:
 
     Args:
         transforms: The transforms of timm's evaluation pipeline.
-        tokens: Positions that the model computes per image.
+        tokens: The number of positions that the model computes per image.
 
     Raises:
         ExportError: There is another transform, or one with an option that has no place.

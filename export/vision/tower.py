@@ -109,7 +109,7 @@ class ImageEmbedding(torch.nn.Module):
         """Embed a batch.
 
         Args:
-            pixel_values: float32 ``[batch, 3, height, width]``.
+            pixel_values: The images, float32 ``[batch, 3, height, width]``.
         """
         batch = pixel_values.shape[0]
         extra = {name: getattr(self, f"extra_{name}").expand(batch, -1) for name in self.names}
@@ -163,13 +163,13 @@ def load_vision(
     """Load a transformers vision model.
 
     Args:
-        origin: Its directory.
-        device: torch device.
+        origin: The origin of the model, with its directory.
+        device: The torch device.
         overrides: What the user asked for.
         given: What stands in for weights that are not in the directory.
 
     Raises:
-        ExportError: It cannot be exported, with the reason.
+        ExportError: The model cannot be exported; the message has the reason.
         OptionError: An override that makes no sense for images.
     """
     if overrides.max_length is not None:

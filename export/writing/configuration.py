@@ -27,7 +27,7 @@ def write_config(
         backbone: The model.
         directory: The directory of the bundle.
         variants: All of its graphs.
-        longest_text: Most tokens of a text; None for models of other items.
+        longest_text: The largest number of tokens of a text; None for models of other items.
     """
     config = with_sizes(backbone.config, longest_text)
     config["architectures"] = [type(backbone).__name__]
@@ -51,7 +51,7 @@ def save_tokenizer(
 
     Args:
         tokenizer: The tokenizer of the model.
-        max_length: Most tokens of a text, special tokens included.
+        max_length: The largest number of tokens of a text, special tokens included.
         directory: The directory of the bundle.
         full_length: Whether every text is padded to ``max_length``.
     """

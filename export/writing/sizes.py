@@ -18,8 +18,9 @@ def with_sizes(config: PretrainedConfig, longest_text: int | None) -> dict[str, 
 
     Args:
         config: The config of the model.
-        longest_text: Most tokens of a text, which stands in for ``max_position_embeddings`` where
-            positions are relative and no table ends; None for models of other items.
+        longest_text: The largest number of tokens of a text, which stands in for
+            ``max_position_embeddings`` where positions are relative and no table ends; None for
+            models of other items.
     """
     values: dict[str, Any] = config.to_dict()
     inner = [name for name in config.sub_configs if isinstance(values.get(name), dict)]

@@ -22,7 +22,7 @@ class Builder:
 
     Args:
         graph: The graph to change.
-        place: Stays after everything that is built.
+        place: The node that stays after everything that is built.
     """
 
     def __init__(self, graph: ir.Graph, place: ir.Node) -> None:
@@ -52,8 +52,9 @@ class Builder:
 
         Args:
             condition: A boolean scalar.
-            then: Nodes in topological order; they may read any value before the place.
-            otherwise: The same.
+            then: The nodes of one branch, in topological order; they may read any value before the
+                place.
+            otherwise: The nodes of the other branch, likewise.
         """
         branches = {"then_branch": self._branch(then), "else_branch": self._branch(otherwise)}
         attributes = [ir.AttrGraph(name, graph) for name, graph in branches.items()]

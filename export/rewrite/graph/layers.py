@@ -24,7 +24,7 @@ class Scores:
     """``scale queries @ keys^T`` plus the biases.
 
     Attributes:
-        queries, keys: ``[batch, heads, sequence, head size]``.
+        queries, keys: The queries and the keys, each ``[batch, heads, sequence, head size]``.
         scale: The scale of the product.
         biases: The biases that broadcast to ``[batch, heads, queries, keys]``.
     """
@@ -41,10 +41,10 @@ class Attention:
 
     Attributes:
         scores: The scores before softmax.
-        values: ``[batch, heads, sequence, head size]``.
+        values: The values, ``[batch, heads, sequence, head size]``.
         joined: The result, ``[batch, sequence, hidden]``.
         last: The node that gives it.
-        heads: How many.
+        heads: The number of heads.
         size: The size of a head.
     """
 

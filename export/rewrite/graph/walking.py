@@ -21,7 +21,7 @@ def present(value: T | None) -> T:
     """What has been seen to be there before.
 
     Raises:
-        ValueError: It is not.
+        ValueError: The value is missing.
     """
     if value is None:
         raise ValueError("the graph lacks a value or a shape that it had")

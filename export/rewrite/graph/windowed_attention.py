@@ -48,11 +48,11 @@ def windowed(
     """The nodes of attention in blocks, for a branch; the last one gives the result.
 
     Args:
-        build: The build for constants.
-        inputs: Queries, keys and values, ``[batch, sequence, hidden]``.
-        mask: 0 where a key is hidden, int64 ``[batch, sequence]``.
+        build: The builder for constants.
+        inputs: The queries, keys and values, ``[batch, sequence, hidden]``.
+        mask: The mask, 0 where a key is hidden, int64 ``[batch, sequence]``.
         masking: The window.
-        heads: How many, their size, and the scale of the scores.
+        heads: The number of heads, their size, and the scale of the scores.
     """
     width, branch = _width(masking), Listing()
     count, size, scale = heads
