@@ -69,14 +69,14 @@ class Bundle:
         """Read the manifest of a bundle; other files are checked when used.
 
         Args:
-            path: Directory of the bundle, its one file, or the ``owner/name`` of a repository of
-                the Hugging Face hub, whose files are downloaded when used.
+            path: The directory of the bundle, its one file, or the ``owner/name`` of a repository
+                of the Hugging Face hub, whose files are downloaded when used.
             sha256: The SHA-256 of its manifest, in hex. The manifest holds the hashes of all files
                 that are read, so that this pins the bundle to the last byte.
-            revision: Branch, tag or commit of a bundle on the hub.
+            revision: The branch, tag or commit of a bundle on the hub.
 
         Raises:
-            BundleNotFoundError: No bundle there.
+            BundleNotFoundError: There is no bundle there.
             SchemaVersionError: A newer fmrt wrote it.
             BundleCorruptError: The manifest is malformed, or not the one of ``sha256``.
             OptionError: ``sha256`` is no SHA-256, or a revision of a directory is asked for.
@@ -152,7 +152,7 @@ class Bundle:
         were no faster.
 
         Raises:
-            VariantNotFoundError: No such variant, or it does not run on ``provider``.
+            VariantNotFoundError: There is no such variant, or it does not run on ``provider``.
             OptionError: The bundle does not embed ``modality``.
         """
         modality = self.manifest.tower(modality).modality
@@ -167,7 +167,7 @@ class Bundle:
         Heads are small next to towers, so a tower's smaller variant may run with a full one.
 
         Raises:
-            VariantNotFoundError: None runs on ``provider``.
+            VariantNotFoundError: No variant runs on ``provider``.
         """
         known = any(v.name == name and v.provider in ("any", provider) for v in head.variants)
         return self._choose(head.variants, name if known else None, provider)

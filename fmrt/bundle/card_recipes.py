@@ -16,8 +16,9 @@ class Recipe:
     Attributes:
         title: The packages that it needs.
         language: The language of the code, as Markdown names it.
-        code: Runs as it is; ``$REPOSITORY``, ``$DIM`` and ``$OUTPUT`` stand for the bundle's own.
-        suits: Says whether it works with a bundle.
+        code: The code, which runs as it is; ``$REPOSITORY``, ``$DIM`` and ``$OUTPUT`` stand for the
+            bundle's own.
+        suits: A function that says whether the example works with a bundle.
     """
 
     title: str

@@ -20,7 +20,7 @@ class Repository:
     """A repository of the hub at one commit.
 
     Attributes:
-        name: ``owner/name``.
+        name: The name, ``owner/name``.
         revision: The commit; None for the newest one.
     """
 
@@ -123,9 +123,9 @@ def reason(e: Exception, revision: str | None, file: str, missing: str) -> str:
     """Why the hub's client does not give a file, in words.
 
     Args:
-        e: What it raised.
-        revision: That was asked for.
-        file: That was asked for.
+        e: The exception that the hub's client raised.
+        revision: The revision that was asked for.
+        file: The file that was asked for.
         missing: What to say if the repository has no such file.
     """
     from huggingface_hub import errors  # start-up stays quick

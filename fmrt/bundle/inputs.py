@@ -42,15 +42,16 @@ class TextInput:
     """How texts become model inputs.
 
     Attributes:
-        max_length: Most tokens of a text, special tokens included.
-        pad_token_id: Fills ``input_ids`` after a text's last token.
+        max_length: The largest number of tokens of a text, special tokens included.
+        pad_token_id: The id that fills ``input_ids`` after a text's last token.
         truncation_side: The end that loses tokens when a text is too long.
-        prompts: Texts that go before an item, by name.
+        prompts: The texts that go before an item, by name.
         default_prompt_name: The prompt of ``embed`` without a prompt argument.
-        include_prompt: False when pooling leaves the prompt's tokens out.
+        include_prompt: Whether pooling takes the prompt's tokens in.
         pad_to_max_length: Whether every text is padded to ``max_length``, the padding seen as text.
         padded: Whether texts of different lengths may share a batch, the shorter ones padded.
-        vocab_size: Token ids that the model knows are below; None in bundles of older versions.
+        vocab_size: The number that all token ids that the model knows are below; None in bundles of
+            older versions.
     """
 
     max_length: Annotated[int, Range(1, MOST_TOKENS)]
@@ -88,10 +89,12 @@ class ImageInput:
     Attributes:
         height, width: The size of ``pixel_values``, in pixels.
         tokens: The positions that the model computes per image, for the scheduler.
-        resize: ``[height, width]``, or one number for the shorter edge; None leaves the size.
+        resize: The size ``[height, width]``, or one number for the shorter edge; None leaves the
+            size.
         resample: Pillow's number of the resampling filter.
         resize_float: Whether pixels are resized as floats, so that they are not rounded again.
-        crop: ``[height, width]`` cut from the middle, zeros where the image is smaller; or None.
+        crop: The size ``[height, width]`` that is cut from the middle, with zeros where the image
+            is smaller; or None.
         scale: The factor of each channel, ``1 / (255 std)`` for most models.
         shift: The number that is added after that, ``-mean / std`` for most models.
         longest_edge: The image's longest edge after the resize, for models that pad instead of
@@ -149,9 +152,9 @@ class BandsSpec:
 
     Attributes:
         mean, variance: Whether each is done.
-        freedom: Taken off the number of frames in the variance.
-        variance_guard, deviation_guard: Added to each. A band that never changes, with no guard,
-            becomes zero.
+        freedom: The number that is taken off the number of frames in the variance.
+        variance_guard, deviation_guard: The number that is added to each. A band that never
+            changes, with no guard, becomes zero.
     """
 
     mean: bool
@@ -166,24 +169,24 @@ class SpectrogramSpec:
     """A log-mel spectrogram in numbers, see `fmrt.preprocess.spectrogram.Spectrogram`.
 
     Attributes:
-        fft_length, hop_length: Lengths in samples.
+        fft_length, hop_length: The lengths, in samples.
         center: Whether frames are centred on their time, with the ends continued by ``edges``.
         remove_dc_offset, preemphasis: The steps on each frame, as in Kaldi.
         mel_floor: The least power of a band.
-        logarithm: ``log``, ``log10``, or ``dB``: decibels of a power against 1.
+        logarithm: The logarithm: ``log``, ``log10``, or ``dB``: decibels of a power against 1.
         fill: The way to make a short sound long: ``zeros`` or ``repeat`` before the transform,
             ``frames`` of zeros after it, or ``none``: a sound has the frames that it has.
         frames: The number of frames of every result; None without ``fill``.
-        dynamic_range: Most below the loudest value, or None.
-        shift, scale: ``(values + shift) * scale`` at the end.
+        dynamic_range: The largest distance below the loudest value, or None.
+        shift, scale: The numbers of ``(values + shift) * scale`` at the end.
         axes: The order of the result's axes, from ``[frames, mels]``.
         gain: The factor of the waveform, before anything else.
         wave_preemphasis: The preemphasis of the waveform, whose first sample stays as it is.
-        edges: ``reflect``, or ``constant`` zeros.
+        edges: The way to continue the ends: ``reflect``, or ``constant`` zeros.
         whole_hops: Whether a last frame after the last whole hop is left out.
         mel_guard: The number that is added to a band's power.
-        bands: None, or how each is normalized over the time of the sound.
-        stack: Frames joined into one; what is left over is left out.
+        bands: The way that each band is normalized over the time of the sound, or None.
+        stack: The number of frames joined into one; what is left over is left out.
     """
 
     fft_length: Annotated[int, Range(2, 1 << 16)]
@@ -226,12 +229,14 @@ class AudioInput:
     Attributes:
         sampling_rate: The samples per second.
         input_name: The name of the graph's main input.
-        min_samples: Shorter sounds give the model nothing to compute.
-        max_samples: Longer sounds are cut.
+        min_samples: The smallest number of samples; shorter sounds give the model nothing to
+            compute.
+        max_samples: The largest number of samples; longer sounds are cut.
         fixed: Whether every sound is brought to ``max_samples``.
         normalize: Whether a waveform is brought to zero mean and unit variance.
-        hop_length: Samples between the frames of ``attention_mask``; 0 for models without one.
-        spectrogram: Parameters of `fmrt.preprocess.spectrogram.Spectrogram`, or None for models
+        hop_length: The number of samples between the frames of ``attention_mask``; 0 for models
+            without one.
+        spectrogram: The parameters of `fmrt.preprocess.spectrogram.Spectrogram`, or None for models
             that take the waveform.
         masked: Whether sounds of different lengths may share a batch, filled with zeros, which
             ``attention_mask`` of their samples or frames leaves out.

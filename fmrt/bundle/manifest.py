@@ -92,9 +92,9 @@ class Parity:
     """Distance of a variant's vectors from PyTorch's, over the reference items.
 
     Attributes:
-        max_abs_error: Largest absolute difference of a component.
-        mean_cosine: Mean cosine similarity.
-        min_cosine: Worst cosine similarity.
+        max_abs_error: The largest absolute difference of a component.
+        mean_cosine: The mean cosine similarity.
+        min_cosine: The worst cosine similarity.
     """
 
     max_abs_error: float
@@ -109,10 +109,10 @@ class EvaluatedMeasure:
     Attributes:
         task: The task of ``fmrt evaluate``.
         name: The measure.
-        value: The variant's.
-        fp32: That of fp32 on the same items.
-        low: Start of the paired interval of 95% of the difference; None where there is none.
-        high: End of that interval.
+        value: The value of the variant.
+        fp32: The value of fp32 on the same items.
+        low: The start of the paired interval of 95% of the difference; None where there is none.
+        high: The end of that interval.
         kept: Whether the difference is within the tolerance, or cannot be told from zero.
     """
 
@@ -130,9 +130,9 @@ class Evaluated:
     """What a quantized variant keeps of fp32 on a data set.
 
     Attributes:
-        data: Name of the data set.
+        data: The name of the data set.
         sha256: The SHA-256 of its items and labels.
-        tolerance: Largest loss of a measure that is accepted in any case.
+        tolerance: The largest loss of a measure that is accepted in any case.
         measures: The measures of all tasks.
     """
 
@@ -147,14 +147,14 @@ class Quality:
     """What a quantized variant is worth, measured where it was made.
 
     Attributes:
-        items: Held-out items, which no choice was made on.
+        items: The number of held-out items, which no choice was made on.
         mean_cosine: The mean cosine of their vectors with the fp32 variant's.
         min_cosine: The cosine of the worst of them.
-        kept: Matrix products that were left in higher precision to get there.
-        products: All matrix products with constant weights.
+        kept: The number of matrix products that were left in higher precision to get there.
+        products: The number of matrix products with constant weights, in all.
         speed: The items per second as a multiple of the fp32 variant's, on ``cpu``; None where it
             could not be run on its own provider.
-        cpu: Name of the processor.
+        cpu: The name of the processor.
         evaluated: What it keeps on a data set; None where none was given.
     """
 
@@ -174,14 +174,15 @@ class Variant:
 
     Attributes:
         name: The name that ``variant=`` and ``--variant`` take, e.g. ``fp32``.
-        file: Path below the bundle, with ``/``.
-        provider: ``any`` for a portable graph, else the only provider it runs on (``cpu``).
+        file: The path below the bundle, with ``/``.
+        provider: The provider: ``any`` for a portable graph, else the only one that it runs on
+            (``cpu``).
         precision: The precision of the weights and arithmetic, e.g. ``fp32``.
         sha256: The SHA-256 of the file, in hex.
         size: The size of the file, in bytes.
         parity: The measured parity, or None if it could not be measured yet.
-        checked_on: Provider that the parity was measured on; a graph for CUDA runs on the CPU too,
-            with the GPU's operators but not its rounding.
+        checked_on: The provider that the parity was measured on; a graph for CUDA runs on the CPU
+            too, with the GPU's operators but not its rounding.
         modality: The modality of the graph's tower.
         external: Further files of the variant, by path: the graph's weights, when they are not in
             the graph's own, and the graphs of other forms, which read the same weights.
@@ -253,8 +254,8 @@ class Adapter:
     """An adapter that was merged into the weights.
 
     Attributes:
-        model: Hub id, or name of a local directory.
-        revision: Commit of a hub adapter, if known.
+        model: The hub id, or the name of a local directory.
+        revision: The commit of a hub adapter, if known.
         weight: The factor of its change of the weights.
         weights_sha256: The hash over its weight files, as in `Source`.
     """
@@ -270,10 +271,10 @@ class Source:
     """Where the weights came from.
 
     Attributes:
-        model: Hub id, or name of a local directory.
-        revision: Commit of a hub model, if known.
-        weights_sha256: SHA-256 in hex over the weight files in name order.
-        adapters: Merged into them.
+        model: The hub id, or the name of a local directory.
+        revision: The commit of a hub model, if known.
+        weights_sha256: The SHA-256 in hex over the weight files in name order.
+        adapters: The adapters that are merged into the weights.
         remote_code: Whether Python files of the model's directory were allowed to run at export.
     """
 
@@ -286,20 +287,20 @@ class Source:
 
 @dataclass(frozen=True)
 class Tower:
-    """One encoder of a bundle: most have one, CLIP-like models one a modality.
+    """One encoder of a bundle: most have one, CLIP-like models one per modality.
 
     Attributes:
-        modality: ``text``, ``image`` or ``audio``.
-        inputs: Names of the graph's inputs.
-        outputs: Names of the graph's outputs.
+        modality: The modality: ``text``, ``image`` or ``audio``.
+        inputs: The names of the graph's inputs.
+        outputs: The names of the graph's outputs.
         embedding_output: The output that is the embedding, float32 ``[batch, dim]``, or
             ``[batch, rows * columns, dim]`` where there is a grid.
-        pooling: Modes, joined with ``+`` when their vectors are concatenated; ``patch`` where
-            nothing is pooled.
+        pooling: The modes of pooling, joined with ``+`` when their vectors are concatenated;
+            ``patch`` where nothing is pooled.
         normalize: Whether the graph ends in L2 normalization.
         input: How raw items become the graph's inputs; its type follows from the modality.
-        grid: Rows and columns of an image's patches, each of which has a vector, row by row; None
-            for one vector per item.
+        grid: The numbers of rows and columns of an image's patches, each of which has a vector, row
+            by row; None for one vector per item.
     """
 
     modality: Modality
@@ -337,11 +338,11 @@ class TaskHead:
     """A graph that reads a tower's outputs, for a task of its own.
 
     Attributes:
-        task: ``segment``: points and boxes on an image to masks.
+        task: The task: ``segment``, from points and boxes on an image to masks.
         modality: The modality of the tower.
-        features: Outputs of the tower that are inputs of the graph, under the same names.
-        inputs: Names of the graph's other inputs.
-        outputs: Names of the graph's outputs.
+        features: The outputs of the tower that are inputs of the graph, under the same names.
+        inputs: The names of the graph's other inputs.
+        outputs: The names of the graph's outputs.
         variants: The graphs, as a bundle's; each runs with any of the tower's.
     """
 
@@ -367,18 +368,18 @@ class Manifest:
 
     Attributes:
         source: The origin of the weights.
-        packages: Versions that the export ran with.
-        model_type: Architecture, as in the model's ``config.json``.
-        dim: Length of an embedding.
-        matryoshka_dims: Shorter lengths that the model was trained for.
-        towers: The encoders, one a modality; all give vectors in the same space.
+        packages: The versions of the packages that the export ran with.
+        model_type: The architecture, as in the model's ``config.json``.
+        dim: The length of an embedding.
+        matryoshka_dims: The shorter lengths that the model was trained for.
+        towers: The encoders, one per modality; all give vectors in the same space.
         files: The other files that the runtime needs, by path.
         variants: The graphs.
         fmrt_version: The version of fmrt that wrote the bundle.
         schema_version: The version of this file's form.
-        heads: Further graphs, one a task.
-        reference: Whose the reference vectors are: ``pytorch``; ``graph`` for those of an adopted
-            fp32 graph itself; ``none`` where there are none, and so nothing was verified.
+        heads: Further graphs, one per task.
+        reference: The source of the reference vectors: ``pytorch``; ``graph`` for those of an
+            adopted fp32 graph itself; ``none`` where there are none, and so nothing was verified.
         exporter: The package that converted the model to ONNX; None for graphs that were adopted.
     """
 
@@ -485,7 +486,7 @@ class Manifest:
         """Read ``directory``'s ``fmrt.json``.
 
         Raises:
-            BundleNotFoundError: There is none.
+            BundleNotFoundError: There is no such file.
             SchemaVersionError: A newer fmrt wrote it.
             BundleCorruptError: It is not a manifest.
         """
@@ -520,7 +521,7 @@ def manifest_bytes(directory: Path, archive: Archive | None = None) -> bytes:
     """Content of a bundle's ``fmrt.json``, in a directory or in an archive.
 
     Raises:
-        BundleNotFoundError: There is none.
+        BundleNotFoundError: There is no such file.
         BundleCorruptError: It is no regular file, too large, or cannot be read.
     """
     if archive is not None:

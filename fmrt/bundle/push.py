@@ -46,14 +46,14 @@ def push_bundle(
     that the hub has already are not sent again, so that a push that broke off goes on.
 
     Args:
-        bundle: Its directory.
-        repository: ``owner/name``; made where it is not there yet.
+        bundle: The directory of the bundle.
+        repository: The repository, ``owner/name``; made where it is not there yet.
         private: Whether a repository that is made is private.
         revision: The branch; default the main one.
         message: The message of the commit.
 
     Raises:
-        BundleError: Not a bundle, or corrupt.
+        BundleError: The bundle is missing or corrupt.
         HubError: The hub does not take it, or has another content afterwards.
         OptionError: An argument that makes no sense.
     """
@@ -82,7 +82,7 @@ def check_files(bundle: Bundle) -> None:
     """Compare every file of the manifest with its hash.
 
     Raises:
-        BundleCorruptError: One is missing or another.
+        BundleCorruptError: A file is missing, or its content is another.
     """
     for variant in bundle.manifest.graphs:
         bundle.graph(variant)

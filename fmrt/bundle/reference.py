@@ -30,10 +30,10 @@ class Reference(NamedTuple):
     """Items with the vectors that PyTorch gave them.
 
     Attributes:
-        items: Raw: a text without its prompt, or the bytes of an image or sound file.
+        items: The raw items: a text without its prompt, or the bytes of an image or sound file.
         prompts: The prompt before each.
-        lengths: Positions that the model computes for each, int64 ``[n]``.
-        embeddings: float32 ``[n, dim]``.
+        lengths: The number of positions that the model computes for each, int64 ``[n]``.
+        embeddings: The vectors, float32 ``[n, dim]``.
     """
 
     items: list[str | bytes]

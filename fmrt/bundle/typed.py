@@ -39,7 +39,7 @@ class WrongValueError(ValueError):
     """A value that its field may not hold.
 
     Attributes:
-        where: Path of the field, as ``towers[0].dim``.
+        where: The path of the field, as ``towers[0].dim``.
         reason: The fault, with the value.
     """
 

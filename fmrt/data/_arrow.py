@@ -58,9 +58,9 @@ def arrow_records(
     """Yield the records of files of one form, batch by batch.
 
     Args:
-        files: In order; records are numbered from 1 through all of them.
+        files: The files, in order; records are numbered from 1 through all of them.
         column: The column to embed: texts, bytes, or structs of bytes and path.
-        keep: Columns to carry along.
+        keep: The columns to carry along.
 
     Raises:
         DataError: A file cannot be read as such, or lacks a column.

@@ -41,14 +41,16 @@ class Wanted:
     """What is asked of a table.
 
     Attributes:
-        column: the one to embed; None for the one that the table shows.
-        keep: columns to carry along.
+        column: The column to embed; None for the one that the table shows.
+        keep: The columns to carry along.
         delimiter: The character between fields of csv; None to look for it.
-        header: whether csv begins with the names of its columns.
-        modality: text, image or audio: of text, bytes are texts, as some programs write them.
+        header: Whether csv begins with the names of its columns.
+        modality: The modality: text, image or audio. For text, bytes are texts, as some programs
+            write them.
         limits: The limits of a record's memory.
-        choices: takes a line for what the reader chose and the table does not say itself.
-        seen: takes the names of the table's columns.
+        choices: A list that takes one line for each choice of the reader that the table does not
+            state itself.
+        seen: A list that takes the names of the table's columns.
     """
 
     column: str | None = None
@@ -70,7 +72,7 @@ def lookup(row: Mapping[str, object], name: str) -> object:
     """Return the value of a column, or of ``a.b`` inside the object ``a``.
 
     Raises:
-        KeyError: there is none.
+        KeyError: There is no such column.
     """
     if name in row:
         return row[name]
@@ -86,9 +88,9 @@ class Columns:
     """The columns that are used of every row.
 
     Attributes:
-        value: the column that holds what to embed.
-        keep: the columns to carry along.
-        numbered: whether "line" means the record's number, as no column has that name.
+        value: The column that holds what to embed.
+        keep: The columns to carry along.
+        numbered: Whether "line" means the record's number, as no column has that name.
     """
 
     value: str
@@ -124,14 +126,14 @@ def pick(
     """Return the columns to use.
 
     Args:
-        source: the input, for messages.
-        columns: the columns there are, and for each whether it holds strings.
-        wanted: the column to embed, by default the first of `DEFAULTS`, or the only one with
+        source: The input, for messages.
+        columns: The columns that there are, and for each whether it holds strings.
+        wanted: The column to embed, by default the first of `DEFAULTS`, or the only one with
             strings; and those to keep: "line" is the record's number unless a column has that name.
-        inner: names of what is inside of columns, as ``a.b``.
+        inner: The names of what is inside of columns, as ``a.b``.
 
     Raises:
-        DataError: if a column is missing, or several could hold the text.
+        DataError: A column is missing, or several could hold the text.
     """
     wanted.seen.extend(columns)
     has = listed(columns) + (f", in which are {listed(inner)}" if inner else "")

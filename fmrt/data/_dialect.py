@@ -47,7 +47,7 @@ def separator(source: str, line: str, following: str, named: str | None) -> str 
 
     Args:
         source: The input, for messages.
-        line: Its first line.
+        line: The first line of the input.
         following: The line after that.
         named: The delimiter that a user names.
 
@@ -83,8 +83,8 @@ def delimiter_of(source: str, lines: Sequence[str], usual: str, wanted: Wanted) 
 
     Args:
         source: The input, for messages.
-        lines: Its first ones.
-        usual: What its name says.
+        lines: The first lines of the input.
+        usual: The usual delimiter of the format.
         wanted: The column that is asked for; a delimiter that was chosen is noted there.
 
     Raises:
@@ -134,7 +134,7 @@ def check_header(source: str, header: Sequence[str], wanted: Wanted) -> None:
     """Refuse a single column whose name may be a text.
 
     Raises:
-        DataError: It may.
+        DataError: The name may be a text.
     """
     name = header[0].strip().casefold()
     if len(header) > 1 or wanted.column is not None or name in wanted.names:

@@ -24,10 +24,10 @@ def read_embeddings(path: str, *, columns: Sequence[str] = ()) -> Embeddings:
     Args:
         path: A .npy file, which is memory-mapped; a .parquet or .jsonl file with a column
             "embedding"; or a folder of shards, all of which are read into memory.
-        columns: Names of columns to return as lists of n; those that do not exist are left out.
+        columns: The names of columns to return as lists of n; those that do not exist are left out.
 
     Raises:
-        DataError: If ``path`` is not such a file.
+        DataError: ``path`` is not such a file.
         MissingExtraError: The file is parquet, and pyarrow is not installed.
     """
     if Path(path).is_dir():

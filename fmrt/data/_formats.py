@@ -31,8 +31,8 @@ class Format:
 
     Attributes:
         name: The name that ``--format`` takes.
-        extensions: Extensions of its files, with the dot; text formats may have .gz after it.
-        read: takes the source, and what is asked of it.
+        extensions: The extensions of its files, with the dot; text formats may have .gz after it.
+        read: A function that takes the source, and what is asked of it.
     """
 
     name: str
@@ -63,16 +63,17 @@ def read_records(
     """Return the records of ``source``, read as they are asked for, in bounded memory.
 
     Args:
-        source: a path, or "-" for standard input.
-        format: txt, jsonl, csv, tsv or parquet; by default what the extension says, txt for "-".
-            A path that ends in .gz is decompressed first, except for parquet.
-        column: the column to embed; by default that named as the modality, "path" or "file_name",
-            or the only column of strings.
-        keep: columns to carry along; "line" is the record's number unless a column has that name.
-        modality: text, image or audio. Of the last two, a folder is searched for files that can be
-            embedded, and such a file is a record.
-        delimiter: a character between the fields of csv or tsv; by default what the file shows.
-        header: whether csv or tsv begins with the names of its columns, which are else "1", "2" ...
+        source: A path, or "-" for standard input.
+        format: The format: txt, jsonl, csv, tsv or parquet; by default what the extension says, txt
+            for "-". A path that ends in .gz is decompressed first, except for parquet.
+        column: The column to embed; by default the one named as the modality, "path" or
+            "file_name", or the only column of strings.
+        keep: The columns to carry along; "line" is the record's number unless a column has that
+            name.
+        modality: The modality: text, image or audio. For the last two, a folder is searched for
+            files that can be embedded, and such a file is a record.
+        delimiter: The character between the fields of csv or tsv; by default what the file shows.
+        header: Whether csv or tsv begins with the names of its columns, which are else "1", "2" ...
         limits: The limits of a record's memory; a larger one is a ``BadRecord``.
 
     Returns:
@@ -80,9 +81,9 @@ def read_records(
         was chosen and passed over.
 
     Raises:
-        DataError: at once, if the input cannot be read, has no record or lacks a column; while
-            iterating, only if reading fails halfway.
-        MissingExtraError: for parquet without pyarrow.
+        DataError: The input cannot be read, has no record or lacks a column (at once), or reading
+            fails halfway (while iterating).
+        MissingExtraError: The file is parquet, and pyarrow is not installed.
     """
     if modality not in DEFAULTS:
         raise DataError(f"modality={modality!r}; choose one of {', '.join(DEFAULTS)}")
@@ -103,8 +104,8 @@ def columns_of(source: str, *, modality: str = "text", limits: Limits = DEFAULT)
     """Names of the columns of a table.
 
     Raises:
-        DataError: it cannot be read, or has no columns.
-        MissingExtraError: for parquet without pyarrow.
+        DataError: The table cannot be read, or has no columns.
+        MissingExtraError: The file is parquet, and pyarrow is not installed.
     """
     check_source(source)
     wanted = Wanted(modality=modality, limits=limits)
@@ -120,7 +121,7 @@ def modality_of(source: str, modalities: Sequence[str]) -> str | None:
     """Which of some modalities, but text, a folder or a file holds; None if none of them.
 
     Args:
-        source: a path, or "-".
+        source: A path, or "-".
         modalities: The modalities of a bundle.
     """
     for name in modalities:

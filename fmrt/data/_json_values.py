@@ -25,7 +25,7 @@ def values(
 
     Args:
         source: The input, for messages.
-        lines: Its lines with their numbers.
+        lines: The lines of the input with their numbers.
         limits: The limits of the memory of a line's values.
 
     Raises:

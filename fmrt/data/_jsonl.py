@@ -1,4 +1,4 @@
-"""JSON lines: an object or a bare string a line."""
+"""JSON lines: one object or bare string per line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Vectors as JSON lines: an object a row, with the columns carried along and ``embedding``."""
+"""Vectors as JSON lines: one object per row, with the columns carried along and ``embedding``."""
 
 from __future__ import annotations
 

@@ -27,9 +27,9 @@ class Form:
     Attributes:
         shape: The shape of an item: ``(dim,)``, or ``(patches, dim)``.
         dtype: The dtype of the components.
-        keep: Names of the columns that are carried along.
-        like: Another output, whose types of these columns to take.
-        provenance: Where the vectors come from, for a format that holds it itself.
+        keep: The names of the columns that are carried along.
+        like: Another output, whose types these columns get.
+        provenance: The provenance of the vectors, for a format that holds it itself.
     """
 
     shape: tuple[int, ...]
@@ -73,16 +73,17 @@ class OutputFormat:
 
     Attributes:
         extension: The extension of its files, with the dot.
-        open: Takes the path and what the output holds.
-        read: Takes the path, columns to return as lists where there are such, and what returns the
-            provenance next to the file; gives the vectors [n, dim] and the columns.
+        open: A function that takes the path and what the output holds.
+        read: A function that takes the path, the columns to return as lists where there are such,
+            and what returns the provenance next to the file. It gives the vectors [n, dim] and the
+            columns.
         keeps_columns: Whether it can carry columns along.
         shard: Whether a job's shards may be such files.
-        provenance: Takes a path, and gives the JSON text that the file holds; None for a format
-            without a place for it.
-        shape_of: Takes a path, and gives shape and dtype of all that is in it, by which a file of
-            provenance next to it is known; or the number of rows alone, and None.
-        to_stdout: Takes what the output holds; None for a format that is no stream.
+        provenance: A function that takes a path, and gives the JSON text that the file holds; None
+            for a format without a place for it.
+        shape_of: A function that takes a path, and gives shape and dtype of all that is in it, by
+            which a file of provenance next to it is known; or the number of rows alone, and None.
+        to_stdout: A function that takes what the output holds; None for a format that is no stream.
     """
 
     extension: str
@@ -99,7 +100,7 @@ class FileWriter:
     """What writers of files have in common.
 
     Args:
-        output: The path.
+        output: The path of the output.
         form: What it holds.
     """
 

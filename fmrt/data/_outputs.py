@@ -35,10 +35,10 @@ def open_writer(
             or "-" for JSON lines on standard output, as the vectors come.
         shape: The shape of an item: ``(dim,)``, or ``(patches, dim)``.
         dtype: The dtype of the components: float32, float16, int8 or uint8.
-        keep: Names of the columns to carry along; .npy has no place for them.
+        keep: The names of the columns to carry along; .npy has no place for them.
         overwrite: Whether ``commit`` may replace a file.
         like: Another such output, whose types the kept columns get.
-        provenance: Where the vectors come from, for .parquet; the others cannot hold it.
+        provenance: The provenance of the vectors, for .parquet; the others cannot hold it.
 
     Raises:
         DataError: If there can be no such output; later, from the writer, if writing fails.

@@ -39,8 +39,8 @@ def column_chunks(
 
     Args:
         source: The file.
-        file: The same, opened.
-        wanted: Indices of the columns.
+        file: The same file, opened.
+        wanted: The indices of the columns.
 
     Raises:
         DataError: The footer does not say so, or pyarrow reads another one out of the same bytes.

@@ -50,7 +50,7 @@ class PageSizes:
 
     Args:
         source: The file.
-        file: The same, opened.
+        file: The same file, opened.
         names: The columns; of a struct, all that are in it.
         limits: What one of their values may take in memory.
 
@@ -81,7 +81,7 @@ class PageSizes:
 
         Args:
             group: The row group.
-            shared: Columns of which a value is in memory once, in however many rows it stands.
+            shared: The columns of which a value is in memory once, in however many rows it stands.
             most: The bytes of a dictionary of these whose values may be there all at once.
 
         Raises:

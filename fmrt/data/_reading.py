@@ -19,13 +19,14 @@ class Reading:
     """How an input is read, and what happens at a record that cannot be embedded.
 
     Attributes:
-        format: Txt, jsonl, csv, tsv or parquet; default what the extension says, txt for "-".
+        format: The format: txt, jsonl, csv, tsv or parquet; default what the extension says, txt
+            for "-".
         column: The column to embed; default that named as the modality, "path" or "file_name", or
             the only column of strings.
         delimiter: A character between the fields of csv or tsv; default what the file shows.
         header: Whether csv or tsv begins with the names of its columns.
-        keep: Columns to carry along; "line" is the record's number, "path" a file's.
-        on_error: ``fail`` at a record that cannot be embedded, or ``skip`` it.
+        keep: The columns to carry along; "line" is the record's number, "path" a file's.
+        on_error: What happens at a record that cannot be embedded: ``fail``, or ``skip`` it.
 
     Raises:
         OptionError: One of these has a wrong value.
@@ -67,7 +68,7 @@ def as_reading(value: object) -> Reading:
     """A value that is how to read.
 
     Raises:
-        OptionError: It is none.
+        OptionError: The value is no `Reading`.
     """
     if not isinstance(value, Reading):
         raise OptionError(f"reading={quoted(value)}; give a Reading")

@@ -15,7 +15,7 @@ class Record(NamedTuple):
     """One item of the input.
 
     Attributes:
-        number: 1-based line of the file; the line where the record starts for csv, the row for
+        number: The line of the file, from 1; the line where the record starts for csv, the row for
             parquet.
         value: What to embed: a text, a path, or the bytes of a file.
         kept: The columns asked to be carried along, by name.
@@ -61,7 +61,7 @@ class PassedOver(NamedTuple):
     """A file or a folder in a folder that has no record.
 
     Attributes:
-        path: Relative to the folder.
+        path: The path, relative to the folder.
         reason: The reason in a few words.
     """
 
@@ -73,8 +73,8 @@ class Records(Iterator[Record | BadRecord]):
     """The records of an input, to be read once.
 
     Attributes:
-        choices: What was decided about the input that it does not say itself, a line each.
-        passed_over: Files of a folder without a record.
+        choices: What was decided about the input that it does not say itself, one line per choice.
+        passed_over: The files of a folder without a record.
         table: Whether records come from a table, and strings in it may be relative paths.
     """
 

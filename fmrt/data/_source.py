@@ -64,7 +64,8 @@ def numbered_lines(
 
     Args:
         source: A path, or "-".
-        choices: Takes a line for each such conversion that the file does not ask for itself.
+        choices: A list that takes one line for each such conversion that the file does not ask for
+            itself.
         limits: A line over ``limits.line_bytes`` is passed over, and a `LongLine` stands for it.
 
     Raises:

@@ -49,7 +49,7 @@ def as_utf8(stream: IO[bytes], choices: list[str]) -> IO[bytes]:
 
     Args:
         stream: The stream at its start.
-        choices: Takes a line for what the file does not say itself.
+        choices: A list that takes one line for what the file does not say itself.
 
     Raises:
         NotTextError: It is no text.

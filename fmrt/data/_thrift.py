@@ -21,7 +21,7 @@ class CompactReader:
 
     Args:
         data: The bytes.
-        place: Where in them to begin.
+        place: The place in the bytes at which to begin.
     """
 
     def __init__(self, data: bytes, place: int = 0) -> None:

@@ -12,7 +12,7 @@ from fmrt.words import shown
 
 
 def read_txt(source: str, wanted: Wanted) -> Iterator[Record | BadRecord]:
-    """Return the texts of ``source``, one a line; an empty line is the text "".
+    """Return the texts of ``source``, one per line; an empty line is the text "".
 
     Its only column is ``text``.
     """

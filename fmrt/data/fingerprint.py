@@ -23,9 +23,9 @@ class Fingerprint:
         modality: The modality of the files that a folder is searched for.
 
     Attributes:
-        name: Last part of the path.
-        size: Bytes, or files of a folder.
-        sha256: The sha256 of the content.
+        name: The last part of the path.
+        size: The number of bytes, or of files of a folder.
+        sha256: The SHA-256 of the content.
 
     Raises:
         DataError: It is standard input, or cannot be read.
@@ -53,7 +53,7 @@ class Fingerprint:
         """Raise if a file has been written to since its content was hashed.
 
         Raises:
-            DataError: It has.
+            DataError: The file has been written to.
         """
         if self._seen is not None and self._state() != self._seen:
             raise DataError(f"{shown(self._source)} has changed while it was read")

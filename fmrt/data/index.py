@@ -53,7 +53,7 @@ class Index:
         version: The version of the file.
         settings: The settings that the vectors were made with.
         shards: The shards in order, without a gap.
-        rows: Vectors in all.
+        rows: The number of vectors in all.
         provenance: The provenance of the vectors, None in a job of version 1.
     """
 
@@ -68,7 +68,7 @@ def read_index(folder: str) -> Index:
     """Read the index of a complete job.
 
     Raises:
-        DataError: There is none, or it is not as it was written.
+        DataError: There is no index, or it is not as it was written.
     """
     path = Path(folder, INDEX)
     if not path.exists():
@@ -84,7 +84,7 @@ def extension_of(settings: Mapping[str, Any]) -> str:
     """Extension of a job's shards.
 
     Raises:
-        ValueError: It has an unknown one.
+        ValueError: The index has an unknown extension.
     """
     name = settings.get("shard_format")
     if not isinstance(name, str) or name not in shard_formats():

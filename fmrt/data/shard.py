@@ -35,11 +35,11 @@ class Shard:
     Attributes:
         number: The number from 0.
         extension: The extension of its file, with the dot.
-        rows: Vectors in it.
-        records: The records of the input, that it covers.
+        rows: The number of vectors in it.
+        records: The number of records of the input that it covers.
         content: The content of its file.
-        lines: Content of the file with its line numbers, None for a format that holds them itself.
-            Jobs of version 1 did not note it.
+        lines: The content of the file with its line numbers, None for a format that holds them
+            itself. Jobs of version 1 did not note it.
     """
 
     number: int
@@ -126,7 +126,7 @@ def whole(values: dict[str, Any], key: str, least: int = 0, most: int = _MOST) -
     """A whole number of an entry.
 
     Raises:
-        ValueError: It is none, or out of range.
+        ValueError: The value is not a whole number, or is out of range.
     """
     value = values.get(key)
     if type(value) is not int or not least <= value <= most:

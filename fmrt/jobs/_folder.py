@@ -38,8 +38,8 @@ class Folder:
     Attributes:
         path: The path of the folder.
         settings: The settings of the job that is there, or None.
-        shards: Complete ones, by number.
-        complete: Whether the job is.
+        shards: The complete shards, by number.
+        complete: Whether the job is complete.
     """
 
     def __init__(self, path: Path) -> None:
@@ -126,7 +126,7 @@ class Folder:
 
         Args:
             records: The records of the whole input.
-            facts: About all vectors.
+            facts: Facts about all vectors.
 
         Raises:
             DataError: A shard was lost or changed while the job ran, or the journal does not fit

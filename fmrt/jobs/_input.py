@@ -23,7 +23,7 @@ class Input:
         table: Whether records come from a table, as not from a folder.
 
     Attributes:
-        skipped: Bad records so far.
+        skipped: The number of bad records so far.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Input:
         """Yield the records that could be read.
 
         Raises:
-            InputError: There is another, and bad records are not skipped.
+            InputError: There is a bad record, and bad records are not skipped.
         """
         for record in records:
             if isinstance(record, BadRecord):

@@ -24,7 +24,7 @@ def check_output(output: str, keep: Sequence[str], *, overwrite: bool) -> None:
     """Raise, before any work, if ``output`` could not be written in the end.
 
     Raises:
-        DataError: It could not.
+        DataError: The output could not be written.
         MissingExtraError: The file is parquet, and pyarrow is not installed.
     """
     dtype = np.dtype(np.float32)  # any: nothing is written
@@ -39,14 +39,14 @@ class Output:
     """Writes a run's vectors and the files that belong to them; made by `opened`.
 
     Args:
-        output: The path.
+        output: The path of the output.
         writer: The writer of the vectors.
-        lines: The lines of the line of each row, where records may be skipped.
-        provenance: Where the vectors come from.
-        form: Shape of an item, and the dtype.
+        lines: The writer of each row's line number, where records may be skipped.
+        provenance: The provenance of the vectors.
+        form: The shape of an item, and the dtype.
 
     Attributes:
-        lines: Where the line numbers go, if they have a file of their own.
+        lines: The path of the line numbers, if they have a file of their own.
     """
 
     def __init__(
@@ -143,10 +143,10 @@ def opened(
         output: A .npy or .parquet path.
         shape: The shape of an item's vector, or of its vectors.
         dtype: The dtype of the elements.
-        keep: Columns to carry along.
+        keep: The columns to carry along.
         overwrite: Whether to replace a file.
         skip: Whether records may be skipped, so that rows may need line numbers.
-        provenance: Where the vectors come from.
+        provenance: The provenance of the vectors.
     """
     path = lines_path(output)
     with ExitStack() as stack:

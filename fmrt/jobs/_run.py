@@ -31,9 +31,9 @@ class Run:
         request: The options, as the model follows them.
         reading: The reading of the input.
         records: The records of the whole input.
-        input: Passes them on.
-        report: Takes a line about what was done.
-        warn: Takes a line about what was chosen, passed over or skipped.
+        input: The input, which passes the records on.
+        report: A function that takes a line about what was done.
+        warn: A function that takes a line about what was chosen, passed over or skipped.
     """
 
     model: Model

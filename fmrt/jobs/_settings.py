@@ -16,7 +16,7 @@ class Setting:
     Attributes:
         key: The key in the journal.
         name: The name, as messages call it, e.g. ``--precision``.
-        value: Now; JSON. None where nothing was asked for.
+        value: The value now, as JSON. None where nothing was asked for.
         default: What None stands for in a new job.
         kept: Whether None stands for what a job has already.
         hidden: Whether the value says nothing to people.

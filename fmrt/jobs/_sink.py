@@ -24,13 +24,14 @@ class ShardSink:
 
     Args:
         folder: The folder of the job.
-        rows: Records of the input a shard.
+        rows: The number of records of the input per shard.
         extension: The extension of the shards' files, with the dot.
         shape: The shape of an item's vector, or of its vectors.
         dtype: The dtype of the elements.
-        keep: Columns to carry along.
+        keep: The columns to carry along.
         provenance: The provenance of the vectors.
-        check: Called before a shard counts; raises when the input is not what it was.
+        check: A function that is called before a shard counts; it raises when the input is not what
+            it was.
     """
 
     def __init__(

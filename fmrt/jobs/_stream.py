@@ -39,12 +39,12 @@ def embed_stream(
     Args:
         embedder: The embedder of the model.
         options: The options with the modality.
-        items: Anything.
-        raw: What to embed of an item.
-        reject: Takes an item that cannot be embedded.
-        write: Takes items with their vectors; it is called in another thread.
+        items: The items, which may be anything.
+        raw: A function that gives what to embed of an item.
+        reject: A function that takes an item that cannot be embedded.
+        write: A function that takes items with their vectors; it is called in another thread.
         held_bytes: The bytes that an item holds besides what is embedded.
-        group_of: Gives an item's group, as for `Embedder.embed_items`.
+        group_of: A function that gives an item's group, as for `Embedder.embed_items`.
     """
     stream = embedder.embed_items(
         items, raw, options, on_error=reject, group_of=group_of, held_bytes=held_bytes

@@ -41,11 +41,10 @@ def embed_to_file(
         output: A .npy, .parquet or .jsonl file; ``-`` for JSON lines on standard output.
         options: How to embed; see `EmbedOptions`.
         reading: How the input is read, and what happens at bad records.
-        overwrite: Replace the output.
-        report: Takes a line about what was done.
-        warn: Takes a line about what was chosen, passed over or skipped; default a `DataWarning`.
-        arguments: Options by their names, instead of those of ``options``; and arguments of
-            `Embedder` where ``model`` is a bundle.
+        overwrite: Whether an output that is there is replaced.
+        report: A function that takes a line about what was done.
+        warn: The same for what was chosen, passed over or skipped; default a `DataWarning`.
+        arguments: Options by name, instead of ``options``; for a bundle, those of `Embedder` too.
 
     Raises:
         DataError: An input or output that cannot be used, or every record was skipped.

@@ -56,12 +56,14 @@ def embed_to_folder(
         folder: The folder of the job, which is made if need be.
         options: How to embed; see `EmbedOptions`.
         reading: How the input is read, and what happens at bad records.
-        shard_rows: Records of the input per shard; default 16,384, or what the job has.
-        shard_format: ``npy`` or ``parquet``; default npy, or parquet with columns to keep.
-        overwrite: Remove the job that is there, and start over.
-        report: Takes a line about what was done.
-        warn: Takes a line about what was chosen, passed over, skipped or computed again; default a
-            `DataWarning`.
+        shard_rows: The number of records of the input per shard; default 16,384, or what the job
+            has.
+        shard_format: The format of the shards, ``npy`` or ``parquet``; default npy, or parquet with
+            columns to keep.
+        overwrite: Whether the job that is there is removed, and a new one started.
+        report: A function that takes a line about what was done.
+        warn: A function that takes a line about what was chosen, passed over, skipped or computed
+            again; default a `DataWarning`.
         arguments: Options by their names, instead of those of ``options``; and arguments of
             `Embedder` where ``model`` is a bundle.
 
@@ -105,7 +107,7 @@ class _Job:
 
     Args:
         run: What is embedded.
-        source: Path of the input.
+        source: The path of the input.
         name: The name of the folder, for messages.
         folder: The folder of the job.
         settings: The settings of this run.
