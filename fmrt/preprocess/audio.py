@@ -45,8 +45,9 @@ class Waveform(NamedTuple):
     """The start of a sound, decoded.
 
     Attributes:
-        samples: float32 ``[samples]``, mono, at the model's rate; as many as the model takes.
-        length: Samples of the whole sound at that rate.
+        samples: The samples, float32 ``[samples]``, mono, at the model's rate; as many as the model
+            takes.
+        length: The number of samples of the whole sound at that rate.
     """
 
     samples: Samples
@@ -73,7 +74,7 @@ class Sounds:
     Attributes:
         sounds: The sounds, in the order of the items.
         spec: The manifest's numbers.
-        errors: Sounds that cannot be embedded, by row.
+        errors: The sounds that cannot be embedded, by row.
     """
 
     sounds: Sequence[Sound]
@@ -128,7 +129,8 @@ class AudioPreprocessor:
 
     Args:
         spec: The manifest's numbers.
-        spectrogram: Computes features from the waveform; None for models that take the waveform.
+        spectrogram: The spectrogram, which computes features from the waveform; None for models
+            that take the waveform.
         limits: The limits of the memory for sounds that are decoded at the same time.
     """
 
@@ -156,7 +158,8 @@ class AudioPreprocessor:
                 model's sampling rate.
 
         Raises:
-            InputError: Not a sound, corrupt, empty, silent in its header, or too short.
+            InputError: The item is not a sound, or is corrupt, empty, silent in its header, or too
+                short.
         """
         spec = self._spec
         samples, length = decode(item, spec.sampling_rate, spec.max_samples, self._budget)
@@ -204,7 +207,7 @@ def decode(item: object, rate: int, most: int, budget: Budget | None = None) -> 
     Args:
         item: A path, bytes, or an array, see `AudioPreprocessor.load`.
         rate: The samples per second to resample to; arrays must have it.
-        most: Samples that the model takes.
+        most: The largest number of samples that the model takes.
         budget: The budget of memory; default one of its own.
 
     Raises:

@@ -46,8 +46,8 @@ class Preprocessor(Protocol):
         parallel: Whether `load` is work enough to be spread over the cores.
         padded: Whether items of different lengths may share a batch, padded.
         dedupe: Whether equal items of a window are found unasked, as that costs next to nothing.
-        window_weight: Most weight of a window.
-        limit: Longest item that is not cut, as `Encoded.lengths`.
+        window_weight: The largest weight of a window.
+        limit: The length of the longest item that is not cut, as `Encoded.lengths`.
         stride: The part of a length that makes one position for the model.
     """
 
@@ -63,7 +63,7 @@ class Preprocessor(Protocol):
         """Check or decode one item.
 
         Raises:
-            InputError: No model should see it.
+            InputError: The item is not fit for any model.
         """
 
     def weight(self, loaded: Any) -> int:  # noqa: ANN401  # what `load` returned

@@ -46,7 +46,7 @@ def streams(file: BinaryIO) -> list[Stream]:
     """The sounds of a file, which follow each other; nearly always one.
 
     Args:
-        file: Seekable.
+        file: The file, which is seekable.
 
     Raises:
         InputError: It is empty, or ends before its own end.
@@ -110,11 +110,11 @@ class Chunks:
 
     Attributes:
         start: The place of the first chunk.
-        width: Bytes of a chunk's size, which follows its name of four bytes.
+        width: The number of bytes of a chunk's size, which follows its name of four bytes.
         order: The order of these bytes.
-        data: Names that the chunk with the samples may have.
-        align: Chunks begin at multiples of it.
-        name: Bytes of a chunk's name; its first four are looked at.
+        data: The names that the chunk with the samples may have.
+        align: The number that the places of chunks are multiples of.
+        name: The number of bytes of a chunk's name; its first four are looked at.
         whole: Whether a chunk's size counts its name and itself.
     """
 

@@ -46,8 +46,8 @@ class Place:
     """A kind of place.
 
     Attributes:
-        before, after: Patterns of what is on both sides.
-        samples: Texts on both sides.
+        before, after: The patterns of what is on both sides.
+        samples: The texts on both sides.
     """
 
     before: str

@@ -56,7 +56,7 @@ class Images:
     """Images of one window, sized for the model and not yet normalized.
 
     Attributes:
-        pixels: uint8, or float32 in [0, 255], each ``[height, width, 3]``.
+        pixels: The pixels, uint8, or float32 in [0, 255], each ``[height, width, 3]``.
         spec: The manifest's numbers.
     """
 
@@ -126,7 +126,7 @@ class ImagePreprocessor:
             uint8 ``[height, width, 3]`` (float32 where the model resizes floats).
 
         Raises:
-            InputError: Not an image, corrupt, truncated, or too large for memory.
+            InputError: The item is not an image, or is corrupt, truncated, or too large for memory.
         """
         with opened(item, self._budget) as image:
             return self._cropped(self._resized(image))
@@ -176,7 +176,7 @@ def decoded(item: object, budget: Budget | None = None) -> Image.Image:
     """Upright RGB image of a raw item as `ImagePreprocessor.load` takes it, its first frame.
 
     Raises:
-        InputError: Not an image, corrupt, truncated, or too large for memory.
+        InputError: The item is not an image, or is corrupt, truncated, or too large for memory.
     """
     with opened(item, budget or Budget()) as image:
         return image
@@ -220,7 +220,8 @@ def _checked_size(image: Image.Image, stored: int, limits: Limits) -> int:
     """Bytes that decoding takes, of a file of ``stored`` bytes.
 
     Raises:
-        InputError: More than the limits allow, or more pixels than `MAX_PIXELS`.
+        InputError: The image takes more memory than the limits allow, or has more pixels than
+            `MAX_PIXELS`.
     """
     if image.format in REFUSED:
         raise InputError(f"{image.format} files are not read; convert it to PNG")
@@ -358,10 +359,10 @@ def center_crop(pixels: Pixels, size: tuple[int, int], *, half_even: bool = Fals
     """Cut ``size`` (height, width) from the middle; zeros surround what is smaller.
 
     Args:
-        pixels: ``[height, width, channels]``.
-        size: Height and width to keep.
-        half_even: Round half a pixel to even, as torchvision's center_crop, and not down, as
-            transformers'.
+        pixels: The pixels, ``[height, width, channels]``.
+        size: The height and width to keep.
+        half_even: Whether half a pixel is rounded to even, as in torchvision's center_crop, and not
+            down, as in transformers'.
     """
     height, width = pixels.shape[:2]
     crop_height, crop_width = size

@@ -38,9 +38,9 @@ class Frame:
     """A frame of layer III, as its header describes it.
 
     Attributes:
-        header: Its four bytes.
+        header: The four bytes of its header.
         length: The length of the frame, in bytes.
-        tag: Place in the frame where a header of the whole file may be.
+        tag: The place in the frame where a header of the whole file may be.
     """
 
     header: bytes
@@ -72,7 +72,7 @@ def mpeg_pieces(file: BinaryIO, start: int, size: int) -> tuple[list[Piece] | No
     """What an MP3 is to be read as, so that its number of frames is right.
 
     Args:
-        file: Seekable.
+        file: The file, which is seekable.
         start: The place of its frames, after a tag.
         size: The size of the file.
 

@@ -59,7 +59,7 @@ class Run:
     """Characters that a run may have.
 
     Attributes:
-        characters: All of them.
+        characters: All of the characters.
     """
 
     characters: str
@@ -112,7 +112,8 @@ class Shortener:
 
         Args:
             text: The text.
-            most: Characters up to which runs are looked for, those that are left out not counted.
+            most: The number of characters up to which runs are looked for, those that are left out
+                not counted.
         """
         if self._pattern is None:
             return text

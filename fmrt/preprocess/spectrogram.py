@@ -36,7 +36,7 @@ class Spectrogram:
     """Computes the features of one sound.
 
     Args:
-        file: ``features.safetensors`` with ``window`` ``[frame]`` and ``mel_filters``
+        file: The file ``features.safetensors`` with ``window`` ``[frame]`` and ``mel_filters``
             ``[fft / 2 + 1, mels]``, float64.
         parameters: The manifest's numbers, see `fmrt.bundle.inputs.SpectrogramSpec`.
 

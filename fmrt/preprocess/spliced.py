@@ -14,8 +14,8 @@ class Spliced(io.RawIOBase):
     """Pieces of a file, one after the other, as a file of its own.
 
     Args:
-        file: Seekable; nobody else may read it meanwhile.
-        pieces: Bytes, or ``(start, end)`` of the file.
+        file: The file, which is seekable; nobody else may read it meanwhile.
+        pieces: The pieces, each as bytes, or as ``(start, end)`` of the file.
     """
 
     def __init__(self, file: BinaryIO, pieces: Sequence[Piece]) -> None:

@@ -48,7 +48,7 @@ def check_file(data: bytes) -> None:
     Looked at are the tags that Pillow reads when it opens a file: of TIFF, JPEG and AVIF.
 
     Raises:
-        InputError: They would.
+        InputError: The tags would take much more memory.
     """
     if data.startswith(JPEG):
         segments = list(_segments(data))
@@ -72,7 +72,7 @@ def check_exif(info: Mapping[Any, Any]) -> None:
     """Refuse the EXIF of an image, as Pillow's ``info`` holds it, for the same reason.
 
     Raises:
-        InputError: As of `check_file`.
+        InputError: The tags would take much more memory, as in `check_file`.
     """
     _check(info.get("exif", b""))
     if RAW_EXIF in info:

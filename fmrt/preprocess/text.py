@@ -50,13 +50,13 @@ class Tokens(NamedTuple):
 
     Attributes:
         ids: All texts' ids one after the other, int64 ``[sum(lengths)]``.
-        type_ids: Their token types, same shape, or None when all are 0.
-        lengths: Tokens of each text, int64 ``[n]``.
-        starts: Offset of each text's ids, int64 ``[n]``.
-        cut: Tokens that each text which was cut had before; of one that was cut before it was
-            tokenized, those of its part that are sure.
-        errors: Texts that cannot be embedded, by row.
-        pad_token_id: Fills ``input_ids`` after the last token.
+        type_ids: The token types, of the same shape, or None when all are 0.
+        lengths: The number of tokens of each text, int64 ``[n]``.
+        starts: The offset of each text's ids, int64 ``[n]``.
+        cut: The number of tokens that each text which was cut had before; of one that was cut
+            before it was tokenized, those of its part that are sure.
+        errors: The texts that cannot be embedded, by row.
+        pad_token_id: The id that fills ``input_ids`` after the last token.
         counted: Whether no text was cut before it was tokenized.
     """
 
@@ -114,7 +114,8 @@ class TextPreprocessor:
             more than ``max_length``.
 
     Attributes:
-        vocab_size: Token ids that the graph knows are below; None if the tokenizer has no others.
+        vocab_size: The number that all token ids that the graph knows are below; None if the
+            tokenizer has no others.
     """
 
     unit = "text"
@@ -242,7 +243,8 @@ class TextPreprocessor:
         """About ``reach`` characters of a text, or more, or all of it, with the prompt.
 
         Raises:
-            InputError: As of `check_text`, or the text is too long to be tokenized as a whole.
+            InputError: The text is refused by `check_text`, or is too long to be tokenized as a
+                whole.
         """
         # Where the first part was not enough, it may have been a run that is one token.
         part = self._start(text, prompt, reach) if reach == self._reach else None
@@ -446,8 +448,8 @@ class _Part(NamedTuple):
 
     Attributes:
         text: The text with the prompt, if that is not cut off.
-        reach: Characters that were asked for, or None for the whole text.
-        unsure: Tokens that are not those of the whole text, see `Cutter.cut`.
+        reach: The number of characters that were asked for, or None for the whole text.
+        unsure: The number of tokens that are not those of the whole text, see `Cutter.cut`.
         source: The whole text, or a shorter one of the same tokens.
     """
 
@@ -503,11 +505,12 @@ def check_text(text: object, start: int = 0) -> str:
     """Return ``text``, or raise when no model should see it.
 
     Args:
-        text: Anything.
-        start: Characters that come before it.
+        text: The text, which may be anything.
+        start: The number of characters that come before it.
 
     Raises:
-        InputError: Not a string, a NUL character, or a lone surrogate (invalid UTF-8).
+        InputError: The value is not a string, or has a NUL character or a lone surrogate (invalid
+            UTF-8).
     """
     if not isinstance(text, str):
         raise InputError(

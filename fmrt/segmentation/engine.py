@@ -90,13 +90,14 @@ class SegmentEngine:
         bundle: The bundle with the files; each is checked against its hash.
         variant: A name, or None for the provider's own fp32 one. Of the decoder it is the one of
             this name, if there is one.
-        provider: ``cpu``, ``cuda`` or ``auto``.
-        threads: Inside an operator; default one a core this process may use.
-        decoder: Name of the decoder's variant, when it is not to follow ``variant``.
+        provider: The provider: ``cpu``, ``cuda`` or ``auto``.
+        threads: The number of threads inside an operator; default one per core that this process
+            may use.
+        decoder: The name of the decoder's variant, when it is not to follow ``variant``.
         limits: The limits of the memory that an image may take while it is decoded.
 
     Raises:
-        BundleError: Missing, corrupt, or no such variant.
+        BundleError: The bundle is missing or corrupt, or has no such variant.
         ProviderError: The provider cannot be had.
         OptionError: The bundle does not segment.
         MissingExtraError: Pillow is not installed.
@@ -189,7 +190,7 @@ class SegmentEngine:
         """The masks of each prompt.
 
         Raises:
-            InputError: As `outputs`.
+            InputError: A prompt makes no sense for this image, as in `outputs`.
         """
         if not prompts:
             return []

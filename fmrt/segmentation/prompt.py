@@ -20,9 +20,9 @@ class SegmentPrompt:
     """One object of an image, in pixels of the image: x to the right, y down, from (0, 0).
 
     Attributes:
-        points: ``(x, y)`` of each.
+        points: The points, each as ``(x, y)``.
         labels: The label of each point, 1 on the object or 0 off it; default all 1.
-        box: ``(x0, y0, x1, y1)`` around the object, the upper left corner first.
+        box: The box ``(x0, y0, x1, y1)`` around the object, the upper left corner first.
     """
 
     points: Sequence[tuple[float, float]] = ()
@@ -37,7 +37,7 @@ class SegmentPrompt:
             width: The width of the image.
 
         Raises:
-            InputError: No prompt, outside of the image, or malformed.
+            InputError: The prompt is empty, outside of the image, or malformed.
         """
         points, labels = _points(self.points, self.labels)
         _check_inside(points, height, width, "point")

@@ -17,7 +17,7 @@ class AllCores:
     meanwhile waits for it.
 
     Args:
-        open_session: Opens it.
+        open_session: A function that opens the session.
     """
 
     def __init__(self, open_session: Callable[[], Session]) -> None:

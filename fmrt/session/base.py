@@ -15,11 +15,13 @@ class Session(Protocol):
     """What the engine asks of a session.
 
     Attributes:
-        workers: Batches to run at the same time; None for one a core.
-        batch_tokens: Most positions of a batch by default; None for the scheduler's own default.
-        window_items: Items to sort by length together; None for the scheduler's own default.
-        longest_padded: Positions of the longest item that may share a batch with items of other
-            lengths; None for any.
+        workers: The number of batches to run at the same time; None for one per core.
+        batch_tokens: The largest number of positions of a batch by default; None for the
+            scheduler's own default.
+        window_items: The number of items to sort by length together; None for the scheduler's own
+            default.
+        longest_padded: The number of positions of the longest item that may share a batch with
+            items of other lengths; None for any.
     """
 
     workers: int | None
@@ -34,7 +36,7 @@ class Session(Protocol):
         """Raise unless the graph has these inputs, and needs no others.
 
         Raises:
-            GraphError: It has none of that name.
+            GraphError: The graph has no such input, or needs another one.
         """
 
     def in_child(self) -> Session | None:

@@ -65,12 +65,12 @@ class DeviceSession:
 
     Args:
         session: The session of ONNX Runtime, on that device.
-        output: Name of the output to compute.
-        device: Where its tensors live.
-        streams: Batches at a time.
+        output: The name of the output to compute.
+        device: The device where its tensors live.
+        streams: The number of batches at a time.
         graphs: Whether the session records CUDA graphs; then with one stream only.
-        batch_tokens: Most positions of a batch by default.
-        window_items: Items that are sorted by length together.
+        batch_tokens: The largest number of positions of a batch by default.
+        window_items: The number of items that are sorted by length together.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class DeviceSession:
         """Raise unless the graph has these inputs, and needs no others.
 
         Raises:
-            GraphError: It has none of that name.
+            GraphError: The graph has no such input, or needs another one.
         """
         check_inputs(self._session, names)
 

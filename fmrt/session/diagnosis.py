@@ -53,7 +53,7 @@ def load_problem(library: str, install: str) -> str | None:
     """Why a provider's library or its first device cannot be had, and what to do; None if it can.
 
     Args:
-        library: Name without ``lib`` and ending.
+        library: The name of the library without ``lib`` and ending.
         install: What to do when one of CUDA's libraries is missing.
     """
     text = _load_error(library)

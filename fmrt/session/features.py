@@ -25,13 +25,13 @@ class FeatureSession:
     Args:
         path: The ``.onnx`` file.
         target: The target from `resolve_provider`.
-        intra_op_threads: Threads inside one operator.
-        inputs: Names that the graph must have, and no others.
-        outputs: Names that it must give.
+        intra_op_threads: The number of threads inside one operator.
+        inputs: The names that the graph must have, and no others.
+        outputs: The names that it must give.
 
     Raises:
         BundleCorruptError: ONNX Runtime cannot load the graph.
-        GraphError: Its inputs or outputs are others.
+        GraphError: The graph has other inputs or outputs.
         ProviderError: The session did not get its provider.
     """
 

@@ -29,7 +29,8 @@ class Products:
 
     Attributes:
         flops: The flops of all of them; a multiplication and an addition are two.
-        weights: Rows, inner size and columns of those with weights that are known ahead.
+        weights: The rows, inner size and columns of those products with weights that are known
+            ahead.
     """
 
     flops: float

@@ -28,7 +28,7 @@ class Graphed:
     """A session for few items, which records CUDA graphs where that gives the same vectors.
 
     Args:
-        open_session: Opens a session that records graphs.
+        open_session: A function that opens a session that records graphs.
         plain: The session without them.
     """
 
@@ -68,7 +68,7 @@ class Graphed:
         """Raise unless the graph has these inputs, and needs no others.
 
         Raises:
-            GraphError: It has none of that name.
+            GraphError: The graph has no such input, or needs another one.
         """
         self._plain.check_inputs(names)
 

@@ -46,9 +46,10 @@ class BatchHalver:
         """The result of a batch, computed at once or in parts; the rows keep their order.
 
         Args:
-            compute: A batch's result, float32 ``[batch, dim]``.
+            compute: A function that gives a batch's result, float32 ``[batch, dim]``.
             feeds: The batch.
-            recover: Frees what can be freed, between a failure and the next attempt.
+            recover: A function that frees what can be freed, between a failure and the next
+                attempt.
 
         Raises:
             DeviceMemoryError: One row alone does not fit.

@@ -26,8 +26,8 @@ class HostSession:
 
     Args:
         session: The session of ONNX Runtime.
-        output: Name of the output to compute.
-        workers: Batches to run at the same time; None for one per core.
+        output: The name of the output to compute.
+        workers: The number of batches to run at the same time; None for one per core.
 
     Raises:
         GraphError: The graph has no such output.
@@ -64,7 +64,7 @@ class HostSession:
         """Raise unless the graph has these inputs, and needs no others.
 
         Raises:
-            GraphError: It has none of that name.
+            GraphError: The graph has no such input, or needs another one.
         """
         check_inputs(self._session, names)
 

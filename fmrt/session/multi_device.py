@@ -16,7 +16,7 @@ class MultiDeviceSession:
     """The same graph on several devices.
 
     Args:
-        sessions: One a device, at least one.
+        sessions: The sessions, one per device; there is at least one.
     """
 
     def __init__(self, sessions: Sequence[Session]) -> None:
@@ -43,7 +43,7 @@ class MultiDeviceSession:
         """Raise unless the graph has these inputs, and needs no others.
 
         Raises:
-            GraphError: It has none of that name.
+            GraphError: The graph has no such input, or needs another one.
         """
         for session in self._sessions:
             session.check_inputs(names)

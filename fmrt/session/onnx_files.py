@@ -109,8 +109,8 @@ def relocated(graph: bytes, place: Callable[[str], tuple[str, int]]) -> bytes:
 
     Args:
         graph: The graph.
-        place: For the name of a file as the graph says it, the name of the other one, and the
-            place in it where the content of the first begins.
+        place: A function from the name of a file, as the graph says it, to the name of the other
+            one, and the place in it where the content of the first begins.
 
     Raises:
         MalformedGraphError: It is no ONNX graph.

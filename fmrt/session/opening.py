@@ -24,14 +24,15 @@ def open_session(
     Args:
         path: The ``.onnx`` file.
         target: The target from `resolve_provider`.
-        output: Name of the output to compute.
+        output: The name of the output to compute.
         options: The options of GPUs.
-        inputs: Names that the graph must have, and no others; None for any.
-        intra_op_threads: Threads inside one operator on the CPU; 1 when callers run in parallel.
+        inputs: The names that the graph must have, and no others; None for any.
+        intra_op_threads: The number of threads inside one operator on the CPU; 1 when callers run
+            in parallel.
 
     Raises:
         BundleCorruptError: ONNX Runtime cannot load the graph.
-        GraphError: Its inputs or its output are others.
+        GraphError: The graph has other inputs or another output.
         ProviderError: The session did not get its provider.
     """
     wanted = options or DeviceOptions()

@@ -18,7 +18,7 @@ def product_runner(graph: bytes, x: NDArray[Any]) -> Callable[[], object]:
 
     Args:
         graph: A serialized ONNX model.
-        x: Its only input.
+        x: The only input of the graph.
     """
     providers = ["CPUExecutionProvider"]
     session = ort.InferenceSession(graph, session_options(), providers=providers)
@@ -41,7 +41,7 @@ def device_product_runner(graph: bytes, x: NDArray[Any], target: Target) -> Call
 
     Args:
         graph: A serialized ONNX model.
-        x: Its only input.
+        x: The only input of the graph.
         target: A target whose devices have memory of their own.
     """
     provider, device = target.provider, target.devices[0]

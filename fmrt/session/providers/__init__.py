@@ -50,7 +50,7 @@ class Target(NamedTuple):
 
     Attributes:
         provider: The provider from `every_provider`.
-        devices: Indices, one session each; of the CPU always ``(0,)``.
+        devices: The indices of the devices, one session each; of the CPU always ``(0,)``.
     """
 
     provider: Provider
@@ -109,14 +109,15 @@ def resolve_provider(spec: str) -> Target:
     """The target that ``spec`` names, once it is known that it can be had.
 
     Args:
-        spec: ``cpu``, ``cuda``, ``tensorrt`` or the name of an installed plug-in; a device of it,
-            ``cuda:1``; several, ``cuda:0,1`` or ``cuda:all``; or ``auto``, which is CUDA where it
-            works and else the CPU, with a warning when the machine or the ONNX Runtime is made for
-            CUDA; or ``default``, which is the CPU here.
+        spec: The provider: ``cpu``, ``cuda``, ``tensorrt`` or the name of an installed plug-in; a
+            device of it, ``cuda:1``; several, ``cuda:0,1`` or ``cuda:all``; or ``auto``, which is
+            CUDA where it works and else the CPU, with a warning when the machine or the ONNX
+            Runtime is made for CUDA; or ``default``, which is the CPU here.
 
     Raises:
-        OptionError: No text.
-        ProviderError: Unknown, or it cannot be had, with the reason and what to do.
+        OptionError: The value is not a text.
+        ProviderError: The provider is unknown, or cannot be had; the message has the reason and
+            what to do.
     """
     checked(provider=spec)
     if spec == "auto":

@@ -19,12 +19,13 @@ class Provider:
     """An execution provider of ONNX Runtime.
 
     Args:
-        name: What ``provider=`` and ``--provider`` take.
-        ort_name: ONNX Runtime's name.
+        name: The name that ``provider=`` and ``--provider`` take.
+        ort_name: ONNX Runtime's name of the provider.
         install: The command that installs it.
 
     Attributes:
-        precisions: Those that need no asking, best first; a bundle's variant is chosen by them.
+        precisions: The precisions that need no asking, best first; a bundle's variant is chosen by
+            them.
         on_host: Whether batches are computed by the cores that this process runs on.
         tuned: Whether ``fmrt tune`` measures it.
         checks_batches: Whether its kernels are chosen by a batch's shape, so that a check takes
@@ -104,10 +105,10 @@ class Provider:
 
         Args:
             path: The ``.onnx`` file.
-            output: Name of the output to compute.
-            device: Index, below the number of `device_names`.
+            output: The name of the output to compute.
+            device: The index of the device, below the number of `device_names`.
             wanted: What the user says about devices.
-            intra_op_threads: Threads inside one operator, where cores compute.
+            intra_op_threads: The number of threads inside one operator, where cores compute.
 
         Raises:
             BundleCorruptError: ONNX Runtime cannot load the graph.
@@ -119,11 +120,11 @@ class Provider:
         """Indices of the devices that a user names.
 
         Args:
-            spec: All of what the user wrote, for the error.
-            devices: ``""`` for the first, ``all``, or indices joined with commas.
+            spec: The whole text that the user wrote, for the error.
+            devices: The devices: ``""`` for the first, ``all``, or indices joined with commas.
 
         Raises:
-            ProviderError: A device is named that there is not.
+            ProviderError: A named device does not exist.
         """
         names = self.device_names()
         wanted = range(len(names)) if devices == "all" else map(int, (devices or "0").split(","))

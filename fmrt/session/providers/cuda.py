@@ -22,7 +22,7 @@ class Cuda(Provider):
     """A provider whose library of the ONNX Runtime wheel is loaded when a session starts.
 
     Attributes:
-        library: Its name without ``lib`` and ending.
+        library: The name of the library without ``lib`` and ending.
     """
 
     precisions = ("fp16", "fp32")

@@ -46,7 +46,8 @@ class Plugin(Provider):
     """A provider of an installed package.
 
     Args:
-        name, ort_name, install: As of every provider.
+        name, ort_name, install: The name, ONNX Runtime's name and the command that installs it, as
+            for every provider.
         package: The package that is imported for it.
     """
 
