@@ -364,7 +364,7 @@ REFUSED = [
     ("a.txt", "x", {"format": "xml"}, "unknown format 'xml'"),
     ("a.txt", "", {}, "is empty"),
     ("a.txt", "\ufeff", {}, "is empty"),
-    ("a.txt", "x", {"column": "text"}, "leave out --column"),
+    ("a.txt", "x", {"column": "title"}, "leave out --column"),
     ("a.txt", "x", {"keep": ["id"]}, "no column 'id' to keep"),
     ("a.txt.gz", "x", {}, "cannot read"),
     ("a.txt", b"PK\3\4\0", {}, "is a ZIP archive.*CSV"),
