@@ -128,11 +128,14 @@ class GraphModel(torch.nn.Module):
 
     def forward(self, **inputs: Tensor) -> ModelOutput:
         """Run the graph."""
-        names = {value.name for value in self._session.get_inputs()}
-        feeds = {name: value.numpy() for name, value in inputs.items() if name in names}
-        if MASK in names - set(feeds):
+        shapes = {value.name: value.shape for value in self._session.get_inputs()}
+        feeds = {name: value.numpy() for name, value in inputs.items() if name in shapes}
+        if MASK in shapes and MASK not in feeds:
             (first, *_) = inputs.values()
-            feeds[MASK] = np.ones(first.shape[:2], np.int64)
+            # Where the length is fixed, the graph states it: Whisper's frames are the last axis.
+            stated = shapes[MASK][1]
+            length = stated if isinstance(stated, int) else first.shape[1]
+            feeds[MASK] = np.ones((first.shape[0], length), np.int64)
         outputs = [value.name for value in self._session.get_outputs()]
         try:
             found = self._session.run(outputs, feeds)

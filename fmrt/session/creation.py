@@ -96,8 +96,19 @@ def create(
             f"ONNX Runtime could not start provider {provider.name!r} and took "
             f"{', '.join(session.get_providers())}; to get it: {provider.install}"
         )
+    _check_names(session, path)
     native.bind(session)
     return session
+
+
+def _check_names(session: OrtSession, path: BundleFile) -> None:
+    """Raise where the name of an input or output is no text."""
+    inputs = (*session.get_inputs(), *session.get_overridable_initializers())
+    try:
+        for value in (*inputs, *session.get_outputs()):
+            _ = value.name
+    except UnicodeDecodeError as e:
+        raise BundleCorruptError(f"{path} has an input or output whose name is not UTF-8") from e
 
 
 def _source(path: BundleFile, options: OrtOptions) -> Path | bytes:

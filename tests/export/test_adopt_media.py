@@ -47,7 +47,7 @@ def lay_out(place: Path, model: Path, bundle: Path, file: str = "onnx/model.onnx
 
 def embedded(bundle: fmrt.Bundle | Path, modality: str = "image") -> np.ndarray:
     with fmrt.Embedder(bundle) as embedder:
-        return embedder.embed(ITEMS[modality]())
+        return embedder.embed(ITEMS[modality](), on_too_long="truncate")
 
 
 def test_an_adopted_graph_of_images_gives_the_models_vectors(
@@ -63,7 +63,7 @@ def test_an_adopted_graph_of_images_gives_the_models_vectors(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["wav2vec2", "hubert_large", "whisper"])
+@pytest.mark.parametrize("name", ["wav2vec2", "whisper"])
 def test_an_adopted_graph_of_sounds_gives_the_models_vectors(name: str, tmp_path: Path) -> None:
     tiny = next(tiny for tiny in AUDIO if tiny.name == name)
     model = save_audio(tiny, tmp_path / "model")
