@@ -1,19 +1,14 @@
-"""What a GPU is, how busy it was, and how fast it multiplies matrices."""
+"""What a GPU is, and how fast it multiplies matrices."""
 
 from __future__ import annotations
 
 import platform
-import statistics
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-SAMPLE_MILLISECONDS = 50
 # Large enough that the product's own work is all that is seen.
 MATMUL_SIZE = {"cuda": 8192, "cpu": 512}
 
@@ -33,40 +28,6 @@ def hardware(device: str) -> dict[str, Any]:
         found |= {"device": properties.name, "device_memory_bytes": properties.total_memory}
         found |= {"driver": _query("driver_version"), "cuda": torch.version.cuda}
     return found
-
-
-@dataclass
-class Busy:
-    """Percent of each sampling period in which some kernel ran, as the driver counts it."""
-
-    samples: list[int] = field(default_factory=list)
-
-    @property
-    def share(self) -> float | None:
-        """Mean share of the time, 0 to 1; None without a GPU."""
-        return statistics.mean(self.samples) / 100 if self.samples else None
-
-
-@contextmanager
-def sampled(device: str) -> Iterator[Busy]:
-    """Sample how busy the first GPU is while the block runs."""
-    busy = Busy()
-    if device != "cuda":
-        yield busy
-        return
-    command = [
-        "nvidia-smi",
-        "--id=0",
-        f"--loop-ms={SAMPLE_MILLISECONDS}",
-        *_asked("utilization.gpu"),
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        yield busy
-    finally:
-        process.terminate()
-        lines = (process.communicate()[0] or "").split()
-        busy.samples = [int(line) for line in lines if line.isdigit()]
 
 
 def matmul_flops_per_second(device: str, dtype: torch.dtype, seconds: float = 1.0) -> float:
@@ -90,11 +51,7 @@ def _wait(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def _asked(what: str) -> list[str]:
-    return [f"--query-gpu={what}", "--format=csv,noheader,nounits"]
-
-
 def _query(what: str) -> str:
-    command = ["nvidia-smi", "--id=0", *_asked(what)]
+    command = ["nvidia-smi", "--id=0", f"--query-gpu={what}", "--format=csv,noheader,nounits"]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     return run.stdout.strip()

@@ -41,10 +41,11 @@ from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, Dinov2
 
 import fmrt
 from benchmarks.measuring.corpus import docstrings
-from benchmarks.measuring.gpu import hardware, matmul_flops_per_second, sampled
+from benchmarks.measuring.gpu import hardware, matmul_flops_per_second
 from benchmarks.measuring.roofline import encoder_flops
 from fmrt.errors import FmrtError
 from fmrt.export.quiet import quiet
+from fmrt.measure.gpu import sampled
 from fmrt.session import Session, open_session, resolve_provider
 from fmrt.session.placement import node_placement
 
@@ -324,7 +325,7 @@ def _interleaved(ways: Mapping[str, Way], setting: Setting) -> Times:
     times = Times({name: [] for name in ways}, {name: [] for name in ways})
     for turn in range(setting.rounds + 1):
         for name, way in ways.items():
-            with sampled(setting.device) as found:
+            with sampled("0" if setting.device == "cuda" else None) as found:
                 start = time.perf_counter()
                 way()
                 took = time.perf_counter() - start

@@ -29,6 +29,7 @@ from fmrt.export.quantize.items import Items, given_items, own_items
 from fmrt.export.quantize.refusal import why_refused
 from fmrt.export.quantize.scheme import SCHEMES, Form, named_schemes
 from fmrt.export.quantize.steps import padding_moves
+from fmrt.export.writing.external import KEY, external_files
 from fmrt.options import checked, file_path
 from fmrt.system.cores import cpu_name
 from fmrt.system.whole_file import write_whole
@@ -454,13 +455,13 @@ def _listed(manifest: Manifest, rest: Sequence[Variant], made: Sequence[Variant]
 
 def _list_external(directory: Path, made: Sequence[Variant]) -> None:
     """Tell transformers.js which graphs have their weights in a second file."""
-    external = {Path(v.file).name: 1 for v in made if v.external and v.provider != "cuda"}
+    external = external_files(made)
     path = directory / "config.json"
     if not external or not path.is_file():
         return
     config = json.loads(path.read_text(encoding="utf-8"))
     section = config.setdefault("transformers.js_config", {})
-    section.setdefault("use_external_data_format", {}).update(external)
+    section.setdefault(KEY, {}).update(external)
     write_whole(path, (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode())
 
 

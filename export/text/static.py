@@ -34,6 +34,7 @@ from fmrt.export.text.padding import EXAMPLE
 from fmrt.export.text.reference import embed_references
 from fmrt.export.text.settings import choose_normalize
 from fmrt.export.writing.configuration import save_tokenizer
+from fmrt.export.writing.external import KEY, external_files
 from fmrt.preprocess import TOKENIZER_FILE
 
 OUTPUTS = ("last_hidden_state", "sentence_embedding")
@@ -189,8 +190,8 @@ def _write_configuration(
         "num_hidden_layers": 0,
         "max_position_embeddings": source.spec.max_length,
     }
-    external = {Path(v.file).name: 1 for v in variants if v.external}
+    external = external_files(variants)
     if external:
-        config["transformers.js_config"] = {"use_external_data_format": external}
+        config["transformers.js_config"] = {KEY: external}
     text = json.dumps(config, indent=2, ensure_ascii=False)
     (directory / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")

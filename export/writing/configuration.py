@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from fmrt.bundle.manifest import Variant
 from fmrt.export.loading.directory import CONFIG_FILE
+from fmrt.export.writing.external import KEY, external_files
 from fmrt.export.writing.sizes import with_sizes
 from fmrt.export.writing.vocabulary import write_vocabulary
 
@@ -33,9 +34,9 @@ def write_config(
     config["architectures"] = [type(backbone).__name__]
     # In browsers transformers.js takes q8 unless it is told otherwise, which not every bundle has.
     section: dict[str, Any] = {"dtype": "fp32"}
-    external = {Path(v.file).name: 1 for v in variants if v.external and v.provider != "cuda"}
+    external = external_files(variants)
     if external:
-        section["use_external_data_format"] = external
+        section[KEY] = external
     config["transformers.js_config"] = section
     write_json(directory / CONFIG_FILE, config)
 

@@ -23,14 +23,11 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from itertools import takewhile
-from typing import Any
 
 from tokenizers import Tokenizer, models
 
-from fmrt.preprocess.components import PAIRWISE, added_contents, parts, pieces_of
+from fmrt.preprocess.components import EDGE, PAIRWISE, Components, parts, pieces_of
 
-# Characters at a cut that may depend on what is on its other side: what normalizers combine.
-EDGE = 32
 # Most ends of a token that are tried.
 MOST_ENDS = 64
 # Tokens of what may be put before a text.
@@ -38,15 +35,12 @@ IN_FRONT = 8
 SPACE = "\u2581"  # of SentencePiece
 
 
-class Agreement:
+class Agreement(Components):
     """Finds which tokens of a text's start, or of its end, are sure.
 
     Args:
         tokenizer: The tokenizer; what prepares its texts looks at near neighbours alone.
     """
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
 
     def unsure(self, start: str) -> int | None:
         """How many tokens at the end of a text's start may not be those of the whole.
@@ -193,14 +187,6 @@ class Agreement:
         return [p["type"] for p in parts(self._tokenizer.pre_tokenizer, "pretokenizers")]
 
     @cached_property
-    def _added(self) -> list[str]:
-        return added_contents(self._tokenizer)
-
-    @cached_property
-    def _edge(self) -> int:
-        return max(EDGE, *map(len, self._added), 0)
-
-    @cached_property
     def _known(self) -> frozenset[str]:
         """What a token may be of the inside of a piece."""
         prefix = self._stated.get("continuing_subword_prefix") or ""
@@ -211,11 +197,6 @@ class Agreement:
     def _longest(self) -> int:
         """Characters of the longest token."""
         return max(map(len, self._known), default=1)
-
-    @cached_property
-    def _stated(self) -> dict[str, Any]:
-        stated: dict[str, Any] = json.loads(self._tokenizer.model.__getstate__())
-        return stated
 
     @cached_property
     def _segments(self) -> bool:
@@ -230,8 +211,9 @@ class Agreement:
         if not self._stated.get("end_of_word_suffix"):
             model: models.Model = self._tokenizer.model
             return model
+        stated = json.loads(self._tokenizer.model.__getstate__())
         inner = models.BPE()
-        inner.__setstate__(json.dumps({**self._stated, "end_of_word_suffix": None}).encode())
+        inner.__setstate__(json.dumps({**stated, "end_of_word_suffix": None}).encode())
         return inner
 
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 from tokenizers import Tokenizer
 
+# Characters at a cut, or at an end of a run, that may depend on what is on its other side: what
+# normalizers combine.
+EDGE = 32
 # Normalizers that look no further than a character's near neighbours.
 LOCAL = frozenset(
     {
@@ -80,3 +84,29 @@ def pieces_of(tokenizer: Tokenizer, text: str) -> list[str]:
     if pre_tokenizer is None:
         return [text]
     return [piece for piece, _ in pre_tokenizer.pre_tokenize_str(text)]
+
+
+class Components:
+    """What is asked of a tokenizer's parts more than once.
+
+    Args:
+        tokenizer: The tokenizer.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+
+    @cached_property
+    def _added(self) -> list[str]:
+        return added_contents(self._tokenizer)
+
+    @cached_property
+    def _edge(self) -> int:
+        """Characters next to a cut, or to a run's end, that stay; no added token is longer."""
+        return max(EDGE, *map(len, self._added), 0)
+
+    @cached_property
+    def _stated(self) -> dict[str, Any]:
+        """The model as JSON, without its vocabulary, which may be large."""
+        stated: dict[str, Any] = json.loads(self._tokenizer.model.__getstate__())
+        return {name: value for name, value in stated.items() if name not in ("vocab", "merges")}

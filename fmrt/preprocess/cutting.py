@@ -24,8 +24,15 @@ from functools import cached_property
 
 from tokenizers import Tokenizer
 
-from fmrt.preprocess.agreement import EDGE, SPACE, Agreement
-from fmrt.preprocess.components import added_contents, is_local, is_splitting, parts, pieces_of
+from fmrt.preprocess.agreement import SPACE, Agreement
+from fmrt.preprocess.components import (
+    EDGE,
+    added_contents,
+    is_local,
+    is_splitting,
+    parts,
+    pieces_of,
+)
 from fmrt.preprocess.runs import Shortener
 
 # How far to look for a place, in characters.

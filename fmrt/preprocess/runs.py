@@ -17,7 +17,6 @@ What a tokenizer does to a character is asked of it once.
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
@@ -25,19 +24,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from tokenizers import Tokenizer
+from fmrt.preprocess.components import PAIRWISE, RUNS, Components, is_local, parts, pieces_of
 
-from fmrt.preprocess.components import (
-    PAIRWISE,
-    RUNS,
-    added_contents,
-    is_local,
-    parts,
-    pieces_of,
-)
-
-# Characters at both ends of a run that may depend on what is next to it.
-EDGE = 32
 # Characters that are read at a time.
 BLOCK = 65536
 # Where letters, digits, symbols and line ends are looked for, and how many are tried at a time.
@@ -97,15 +85,12 @@ class Run:
         return place
 
 
-class Shortener:
+class Shortener(Components):
     """Shortens the long runs of texts for a tokenizer.
 
     Args:
         tokenizer: The tokenizer.
     """
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
 
     def shortened(self, text: str, most: int) -> str:
         """A text of the same tokens, whose long runs are shorter.
@@ -153,23 +138,9 @@ class Shortener:
         return [c for c in given if first.isdisjoint(c + self._normalized(c))]
 
     @cached_property
-    def _added(self) -> list[str]:
-        return added_contents(self._tokenizer)
-
-    @cached_property
-    def _edge(self) -> int:
-        """Characters of a run that stay at its end."""
-        return max(EDGE, *map(len, self._added), 0)
-
-    @cached_property
     def _keep(self) -> int:
         """Characters of a run that stay at its start."""
         return self._edge + (self._unknown or 0)
-
-    @cached_property
-    def _stated(self) -> dict[str, Any]:
-        stated: dict[str, Any] = json.loads(self._tokenizer.model.__getstate__())
-        return stated
 
     @cached_property
     def _unknown(self) -> int | None:
