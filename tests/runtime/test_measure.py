@@ -13,11 +13,14 @@ import pytest
 
 from fmrt.bundle.bundle import Bundle
 from fmrt.cli import main
-from fmrt.embedding.tuning import Tuning, load_tuning
+from fmrt.embedding.choice import chosen
+from fmrt.embedding.tuning import Tuning, load_tuning, provider_facts
 from fmrt.machine import kernel_environment
 from fmrt.measure.calibration import best
 from fmrt.measure.peak import Bound, PeakFlops
 from fmrt.measure.product_graph import product_graph
+from fmrt.options import UNNAMED
+from fmrt.session import resolve_provider
 from fmrt.session.flops import count_products, fit
 from fmrt.session.providers import cuda
 
@@ -175,13 +178,23 @@ def test_bench_takes_a_file_of_texts(tiny_bundle: Path, tmp_path: Path, capsys) 
     assert json.loads(capsys.readouterr().out)["items"] == 2
 
 
-def test_tune_leaves_what_later_runs_use(tiny_bundle: Path, tmp_path, monkeypatch, capsys) -> None:
+@pytest.mark.parametrize("provider", ["cpu", "openvino", None])
+def test_tune_leaves_what_later_runs_use(
+    provider: str | None, tiny_bundle: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    if provider == "openvino":
+        pytest.importorskip("openvino")
     monkeypatch.setenv("FMRT_CACHE", str(tmp_path))
     monkeypatch.setattr("fmrt.measure.calibration.TURN", 0.001)
-    assert main(["tune", str(tiny_bundle), "--items", "20"]) == 0
-    tuned = load_tuning(Bundle.open(tiny_bundle).variant(None, "cpu"))
-    assert tuned != Tuning()
+    named = ["--provider", provider] if provider else []
+    assert main(["tune", str(tiny_bundle), "--items", "20", *named]) == 0
     assert str(tmp_path) in capsys.readouterr().out
+    bundle = Bundle.open(tiny_bundle)
+    # With nothing named, the fastest here is tuned: which that is depends on the machine.
+    variant, used = chosen(bundle, None, provider or UNNAMED, None)
+    target = resolve_provider(used)
+    found = bundle.variant(variant, target.name)
+    assert load_tuning(found, more=provider_facts(found, target.provider)) != Tuning()
 
 
 def test_bench_says_how_busy_a_gpu_is(tiny_bundle: Path, tmp_path, monkeypatch, capsys) -> None:
