@@ -97,16 +97,16 @@ def test_ids_and_vectors_are_those_of_fmrt(
     program: Path, kind: str, request: pytest.FixtureRequest
 ) -> None:
     bundle: Path = request.getfixturevalue(kind)
-    _compare(program, bundle, [*TEXTS, *mixed(200)])
+    compare(program, bundle, [*TEXTS, *mixed(200)])
 
 
 def test_a_package_needs_no_unpacking(program: Path, roberta: Path, tmp_path: Path) -> None:
     made = package_bundle(roberta, tmp_path / "model.fmrt", single_file=True, variant="fp32-cpu")
     assert list(made.manifest.variants[0].external), "the weights are in the graph"
-    _compare(program, tmp_path / "model.fmrt", [*TEXTS, *mixed(20)])
+    compare(program, tmp_path / "model.fmrt", [*TEXTS, *mixed(20)])
 
 
-def _compare(program: Path, bundle: Path, texts: list[str]) -> None:
+def compare(program: Path, bundle: Path, texts: list[str]) -> None:
     with Embedder(bundle, variant="fp32-cpu") as embedder:
         expected = embedder.embed(texts, on_too_long="truncate")
         most = embedder.max_length
