@@ -9,7 +9,7 @@ const isDark = () => document.documentElement.dataset.theme === "dark";
 const palette = () => (isDark() ? about.dark : about.light);
 
 function recolour() {
-  paint(state.grouping, palette());
+  paint(state.grouping, palette(), state.colours[1]);
   legend(state.grouping, palette(), (on) => {
     const rows = [];
     for (let row = 0; row < count; row++) if (on.has(state.grouping.codes[row])) rows.push(row);
@@ -27,7 +27,7 @@ const hint = () =>
   `${count.toLocaleString("en")} points. Point at one to see it, click it to list what is like it, draw a lasso to list an area.`;
 
 function focus(row, keep = false) {
-  if (row === state.focus) { state.near = keep || state.near; return redraw(); }
+  if (row === state.focus) { state.near = keep || state.near; return; }
   state.focus = row;
   state.near = keep;
   for (const button of byId("list").querySelectorAll("button")) {
@@ -43,7 +43,7 @@ function focus(row, keep = false) {
   } else {
     sound.pause();
   }
-  redraw();
+  mark();
 }
 
 function fillCard(row) {
@@ -147,6 +147,7 @@ const at = (event) => {
 };
 // Pointers that are down, by id: with two, the map zooms.
 const down = new Map();
+const isHeld = () => down.size > 0;
 let travelled = 0;
 
 canvas.addEventListener("pointerdown", (event) => {
@@ -164,7 +165,7 @@ canvas.addEventListener("pointermove", (event) => {
   down.set(event.pointerId, [x, y]);
   if (state.line) {
     state.line.push([x, y]);
-    return redraw();
+    return mark();
   }
   canvas.classList.add("dragging");
   if (down.size === 2) {
@@ -236,7 +237,7 @@ canvas.addEventListener("keydown", (event) => {
 
 document.addEventListener("keydown", (event) => {
   const typing = event.target.matches?.("input[type=search], select");
-  if (event.key === "Escape") { focus(-1); state.line = null; byId("query").value = ""; show(null); }
+  if (event.key === "Escape") { focus(-1); state.line = null; mark(); byId("query").value = ""; show(null); }
   if (event.key === "/" && !typing) { event.preventDefault(); byId("query").focus(); }
 });
 
@@ -272,7 +273,7 @@ byId("lasso").addEventListener("click", () => setMode("lasso"));
 byId("in").addEventListener("click", () => zoomAt(1.5));
 byId("out").addEventListener("click", () => zoomAt(1 / 1.5));
 byId("fit").addEventListener("click", fit);
-byId("names").addEventListener("change", redraw);
+byId("names").addEventListener("change", mark);
 byId("clear").addEventListener("click", () => { byId("query").value = ""; recolour(); show(null); });
 byId("csv").addEventListener("click", () => download("points.csv", "text/csv", asCsv(records())));
 byId("json").addEventListener("click", () =>
@@ -286,7 +287,7 @@ byId("colour").addEventListener("change", (event) => {
 function setTheme(dark) {
   document.documentElement.dataset.theme = dark ? "dark" : "light";
   const style = getComputedStyle(document.documentElement);
-  state.colours = ["--ink", "--ground", "--accent"].map((name) => style.getPropertyValue(name));
+  state.colours = ["--ink", "--ground", "--accent"].map((name) => style.getPropertyValue(name).trim());
   if (uniforms || !gl) recolour();
 }
 const prefersDark = matchMedia("(prefers-color-scheme: dark)");

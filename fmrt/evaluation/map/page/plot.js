@@ -49,7 +49,8 @@ const REST = 140; // milliseconds
 const MOST_ZOOM = 2000;
 
 const canvas = byId("points");
-const gl = canvas.getContext("webgl", { antialias: false });
+// Opaque: what is behind it need not be mixed in for each frame.
+const gl = canvas.getContext("webgl", { antialias: false, alpha: false });
 
 // Coordinates as they are drawn: in the middle of the map, the longer side from -1 to 1.
 const drawn = new Float32Array(coordinates.length);
@@ -82,6 +83,7 @@ const fromScreen = (x, y) => [
 const looks = new Uint8Array(count * 4);
 const states = new Uint8Array(count);
 let anyChosen = false;
+let ground = [1, 1, 1]; // red, green and blue, from 0 to 1
 let uniforms, buffers, restTimer = 0;
 
 function compiled(kind, text) {
@@ -124,9 +126,12 @@ function upload(name, values) {
   gl.bufferSubData(gl.ARRAY_BUFFER, 0, values);
 }
 
-// Colours and shapes of a grouping's points.
-function paint(grouping, palette) {
-  const colours = palette.map((text) => [1, 3, 5].map((i) => parseInt(text.slice(i, i + 2), 16)));
+const bytes = (colour) => [1, 3, 5].map((i) => parseInt(colour.slice(i, i + 2), 16));
+
+// The ground, and colours and shapes of a grouping's points.
+function paint(grouping, palette, below) {
+  const colours = palette.map(bytes);
+  ground = bytes(below).map((value) => value / 255);
   for (let row = 0; row < count; row++) {
     const [colour, shape] = grouping.marks[grouping.codes[row]];
     looks.set(colours[colour], row * 4);
@@ -155,7 +160,7 @@ function draw() {
   const sx = (2 * unit() * view.ratio) / canvas.width, sy = (2 * unit() * view.ratio) / canvas.height;
   const size = pointSize() * view.ratio;
   gl.viewport(0, 0, canvas.width, canvas.height);
-  gl.clearColor(0, 0, 0, 0);
+  gl.clearColor(...ground, 1);
   gl.clear(gl.COLOR_BUFFER_BIT);
   gl.uniform2f(uniforms.scale, sx, sy);
   gl.uniform2f(uniforms.shift, -view.x * sx, -view.y * sy);
@@ -172,39 +177,49 @@ function draw() {
 let shown = { ...view };
 const layers = [canvas, byId("overlay")];
 const afterDrawing = [], afterMoving = [];
-let frame = 0, anew = true;
+let frame = 0, anew = true, marked = false;
 
-// Ask for a frame: with the points drawn anew, or with what was drawn moved.
+// Ask for a frame: with the points drawn anew, with what is over them drawn anew, or with what was
+// drawn moved.
 function redraw() {
   anew = true;
   frame ||= requestAnimationFrame(showFrame);
 }
 
+function mark() {
+  marked = true;
+  frame ||= requestAnimationFrame(showFrame);
+}
+
+// A map that is held does not rest: to draw it takes longer than a frame, and would stop it.
 function moved() {
   if (count < MANY) return redraw();
   clearTimeout(restTimer);
-  restTimer = setTimeout(redraw, REST);
+  restTimer = setTimeout(() => { if (!isHeld()) redraw(); }, REST);
   frame ||= requestAnimationFrame(showFrame);
 }
 
 function showFrame() {
   frame = 0;
-  if (anew || !covers()) {
-    anew = false;
+  const still = view.x === shown.x && view.y === shown.y && view.zoom === shown.zoom;
+  if (anew || !covers() || (marked && !still)) {
     shown = { ...view };
     draw();
-    for (const then of afterDrawing) then();
+    marked = true;
   }
+  if (marked) for (const then of afterDrawing) then();
+  anew = marked = false;
   const [x, y] = offset();
   const transform = `translate(${x}px, ${y}px) scale(${view.zoom / shown.zoom})`;
   for (const layer of layers) layer.style.transform = transform;
   for (const then of afterMoving) then();
 }
 
-// Pixels by which the middle of what was drawn is off the middle of the map.
+// Pixels by which the middle of what was drawn is off the middle of the map: whole ones of the screen,
+// so that moving is copying.
 function offset() {
-  const [x, y] = toScreen(shown.x, shown.y);
-  return [x - view.width / 2, y - view.height / 2];
+  const [x, y] = toScreen(shown.x, shown.y), ratio = window.devicePixelRatio || 1;
+  return [x - view.width / 2, y - view.height / 2].map((n) => Math.round(n * ratio) / ratio);
 }
 
 // Whether what was drawn holds all that is in sight: all of the map, or all points.
