@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from fmrt.evaluation.measures import Difference, Measure, difference, mean_of, measured
+from fmrt.evaluation.measures import Difference, Measure, differences, mean_of, measured
 from fmrt.evaluation.neighbours import Vectors, nearest, unit
 from fmrt.evaluation.report import Against
 from fmrt.evaluation.settings import Settings
@@ -33,18 +33,20 @@ def compared(
         other: The same two of the other model.
         settings: The evaluation's settings.
     """
-    differences = tuple(
-        difference(task, a, b, settings.resamples, settings.seed)
+    resamples, seed = settings.resamples, settings.seed
+    pairs = [
+        (task, a, b)
         for task, measures in one[0].items()
         for a, b in zip(measures, other[0][task], strict=True)
-    )
-    resamples, seed = settings.resamples, settings.seed
+    ]
+    found = differences(pairs, resamples, seed)
+    vectors = one[1], other[1]
+    alike = [neighbours_kept(*vectors, seed), rank_correlation(*vectors, seed)]
     return Against(
         dict(model),
-        differences,
-        measured(neighbours_kept(one[1], other[1], seed), resamples, seed),
-        measured(rank_correlation(one[1], other[1], seed), resamples, seed),
-        _verdict(differences, str(model["name"])),
+        found,
+        *measured(alike, resamples, seed),
+        _verdict(found, str(model["name"])),
     )
 
 
@@ -73,8 +75,8 @@ def rank_correlation(one: Vectors, other: Vectors, seed: int) -> Measure:
     return Measure("rank correlation of cosines", len(first), lambda r: spearman(a[r], b[r]))
 
 
-def _verdict(differences: Sequence[Difference], name: str) -> str:
-    asked = [d for d in differences if d.told is not None]
+def _verdict(found: Sequence[Difference], name: str) -> str:
+    asked = [d for d in found if d.told is not None]
     told = [d for d in asked if d.told]
     if not asked:
         return f"no measure has an interval, so no difference from {name} can be told from zero"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fmrt.evaluation.dataset import ITEMS, Dataset, first_of_equals
+from fmrt.evaluation.dataset import ITEMS, Dataset
 from fmrt.evaluation.measures import Measure, mean_of
 
 Rows = NDArray[np.int64]
@@ -32,7 +32,7 @@ def folds(data: Dataset, count: int, seed: int) -> list[Fold]:
     if data.split is not None:
         split = np.array(data.split)
         return [Fold(np.flatnonzero(split == TRAIN), np.flatnonzero(split == TEST))]
-    first = first_of_equals(data.sides[ITEMS])
+    first = data.sides[ITEMS].first_of_equals
     distinct = np.flatnonzero(first == np.arange(len(first)))
     targets = data.targets[distinct]
     alone = np.flatnonzero(np.bincount(targets) == 1)
@@ -53,16 +53,17 @@ def _stratified(targets: Rows, count: int, seed: int) -> Iterator[Rows]:
     rng = np.random.default_rng(seed)
     by_class = [rng.permutation(np.flatnonzero(targets == c)) for c in np.unique(targets)]
     dealt = np.concatenate([*by_class, np.empty(0, np.int64)])
-    for number in range(count):
+    for number in range(min(count, len(dealt))):
         yield np.sort(dealt[number::count])
 
 
 def classification_measures(true: Rows, predicted: Rows, classes: int) -> list[Measure]:
     """Accuracy, macro F1 and balanced accuracy of one prediction per item."""
+    cells = true * classes + predicted
 
     def matrix(rows: Rows) -> NDArray[np.float64]:
-        cells = np.bincount(true[rows] * classes + predicted[rows], minlength=classes * classes)
-        return cells.reshape(classes, classes).astype(float)
+        counts = np.bincount(cells[rows], minlength=classes * classes)
+        return counts.reshape(classes, classes).astype(float)
 
     return [
         mean_of("accuracy", (true == predicted).astype(float)),

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,18 @@ class Side:
     places: Sequence[str]
     modality: str = "text"
     prompt_names: tuple[str, ...] = ()
+
+    @cached_property
+    def identities(self) -> NDArray[np.bytes_]:
+        """A hash of each item's content, 32 bytes each. It is kept, as it reads the items' files."""
+        return np.array([identity(item) for item in self.items], "S32")
+
+    @cached_property
+    def first_of_equals(self) -> NDArray[np.int64]:
+        """For each item, the row of the first item with the same content."""
+        _, first, number = np.unique(self.identities, return_index=True, return_inverse=True)
+        found: NDArray[np.int64] = first[number]
+        return found
 
     def kept(self, rows: NDArray[np.int64]) -> Side:
         """The side with some of its items."""
@@ -139,8 +152,7 @@ class Dataset:
         digest = hashlib.sha256(self.kind.encode())
         for name, side in self.sides.items():
             digest.update(name.encode())
-            for item in side.items:
-                digest.update(identity(item))
+            digest.update(side.identities.tobytes())
         for mask in self.masks:
             digest.update(identity(mask))
         scores = None if self.scores is None else self.scores.tolist()
@@ -164,9 +176,3 @@ def identity(item: object) -> bytes:
         array = np.asarray(item)
         data = repr((array.shape, array.dtype.str)).encode() + array.tobytes()
     return hashlib.sha256(data).digest()
-
-
-def first_of_equals(side: Side) -> NDArray[np.int64]:
-    """For each item, the row of the first item with the same content."""
-    seen: dict[bytes, int] = {}
-    return np.array([seen.setdefault(identity(x), i) for i, x in enumerate(side.items)], np.int64)

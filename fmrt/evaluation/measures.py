@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,39 +90,72 @@ def constant(name: str, value: float, n: int) -> Measure:
     return Measure(name, n, lambda _: value, resampled=False)
 
 
-def measured(measure: Measure, resamples: int, seed: int) -> Measured:
-    """The value with its interval.
+def measured(measures: Sequence[Measure], resamples: int, seed: int) -> tuple[Measured, ...]:
+    """The values with their intervals.
 
     Args:
-        measure: The measure.
-        resamples: How often its items are drawn again, with replacement; 0 for no interval.
+        measures: The measures.
+        resamples: How often their items are drawn again, with replacement; 0 for no intervals.
         seed: The seed of the draws.
     """
-    low, high = _interval([measure], lambda values: values[0], resamples, seed)
-    return Measured(measure.name, _known(measure.value), low, high, measure.n)
+    found = _intervals(measures, resamples, seed)
+    return tuple(
+        Measured(m.name, _known(m.value), *interval, m.n)
+        for m, interval in zip(measures, found, strict=True)
+    )
 
 
-def difference(task: str, one: Measure, other: Measure, resamples: int, seed: int) -> Difference:
-    """The difference of two measures with its interval. Both measures see the same draws."""
-    low, high = _interval([one, other], lambda v: v[0] - v[1], resamples, seed)
+def differences(
+    pairs: Sequence[tuple[str, Measure, Measure]], resamples: int, seed: int
+) -> tuple[Difference, ...]:
+    """The differences of pairs of measures with their intervals.
+
+    Args:
+        pairs: The name of the task, the measure, and that of another model on the same items. Both
+            measures see the same draws.
+        resamples: How often their items are drawn again, with replacement; 0 for no intervals.
+        seed: The seed of the draws.
+    """
+    less = [
+        Measure(one.name, one.n, partial(_less, one, other), one.resampled)
+        for _, one, other in pairs
+    ]
+    found = _intervals(less, resamples, seed)
+    return tuple(_difference(*p, *interval) for p, interval in zip(pairs, found, strict=True))
+
+
+def _less(one: Measure, other: Measure, rows: NDArray[np.int64]) -> float:
+    return one.of(rows) - other.of(rows)
+
+
+def _difference(
+    task: str, one: Measure, other: Measure, low: float | None, high: float | None
+) -> Difference:
     told = None if low is None or high is None else low > _NOTHING or high < -_NOTHING
     a, b = one.value, other.value
     return Difference(task, one.name, _known(a), _known(b), _known(a - b), low, high, told)
 
 
-def _interval(
-    measures: Sequence[Measure],
-    joined: Callable[[list[float]], float],
-    resamples: int,
-    seed: int,
-) -> tuple[float | None, float | None]:
-    n = measures[0].n
-    if not measures[0].resampled or not resamples or n < 2:  # noqa: PLR2004  # one item has no spread
-        return None, None
-    rng = np.random.default_rng(seed)
-    drawn = (rng.integers(0, n, n) for _ in range(resamples))
-    values = np.array([joined([m.of(rows) for m in measures]) for rows in drawn])
-    values = values[np.isfinite(values)]
+def _intervals(
+    measures: Sequence[Measure], resamples: int, seed: int
+) -> list[tuple[float | None, float | None]]:
+    """The bounds of each measure's interval. Measures over equally many items see the same draws.
+
+    Draws are shared because they take as long as most measures do.
+    """
+    found: list[tuple[float | None, float | None]] = [(None, None)] * len(measures)
+    with_spread = [i for i, m in enumerate(measures) if m.resampled and m.n > 1]
+    for n in {measures[i].n for i in with_spread} if resamples else ():
+        own = [i for i in with_spread if measures[i].n == n]
+        rng = np.random.default_rng(seed)
+        drawn = (rng.integers(0, n, n) for _ in range(resamples))
+        values = np.array([[measures[i].of(rows) for i in own] for rows in drawn])
+        for i, column in zip(own, values.T, strict=True):
+            found[i] = _bounds(column[np.isfinite(column)])
+    return found
+
+
+def _bounds(values: NDArray[np.float64]) -> tuple[float | None, float | None]:
     if not len(values):
         return None, None
     low, high = np.percentile(values, PERCENTILES)

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 Vectors = NDArray[np.float32]
 # 64 MiB of float32 cosines.
 _BLOCK_ELEMENTS = 1 << 24
+# The groups of columns for each neighbour that is asked for. More make the bound tighter.
+_GROUPS = 8
 
 
 def unit(vectors: NDArray[np.floating]) -> Vectors:
@@ -64,17 +66,21 @@ def nearest(
 
 
 def _best(products: Vectors, k: int) -> NDArray[np.int64]:
-    if k < products.shape[1]:
-        found = np.argpartition(-products, k - 1, axis=1)[:, :k]
-        least = np.take_along_axis(products, found, axis=1).min(1)
-        # Where several rows are equal at the end, the partition takes any of them.
-        for row in np.flatnonzero((products >= least[:, None]).sum(1) > k):
-            better = np.flatnonzero(products[row] > least[row])
-            equal = np.flatnonzero(products[row] == least[row])
-            found[row] = np.concatenate([better, equal[: k - len(better)]])
-        found = np.sort(found, axis=1)
-    else:
-        found = np.broadcast_to(np.arange(products.shape[1]), products.shape)
-    scores = np.take_along_axis(products, found, axis=1)
-    order = np.argsort(-scores, axis=1, kind="stable")
-    return np.take_along_axis(found, order, axis=1)
+    """The columns of the ``k`` largest products of each row, best first; of equals, the first.
+
+    Each row's columns are in groups, of which ``k`` reach a bound. Only products that reach it are
+    sorted. They are few, and finding them reads the products once.
+    """
+    count, n = products.shape
+    width = max(1, n // (_GROUPS * k))
+    groups = n // width
+    most = products[:, : groups * width].reshape(count, groups, width).max(2)
+    bound = np.partition(most, groups - k, axis=1)[:, groups - k]
+    row, column = np.divmod(np.flatnonzero(products >= bound[:, None]), n)
+    counts = np.bincount(row, minlength=count)
+    place = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+    columns = np.zeros((count, counts.max()), np.int64)
+    scores = np.full(columns.shape, -np.inf, np.float32)
+    columns[row, place], scores[row, place] = column, products[row, column]
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(columns, order, axis=1)

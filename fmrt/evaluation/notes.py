@@ -15,7 +15,6 @@ from fmrt.evaluation.dataset import (
     SECOND,
     Dataset,
     Side,
-    first_of_equals,
 )
 
 _MOST_SHOWN = 3
@@ -29,7 +28,7 @@ def notes_on(data: Dataset) -> list[str]:
         return [line for name in (DOCUMENTS, QUERIES) for line in _equal(data.sides[name], name)]
     if data.kind != LABELLED:
         return []
-    first = first_of_equals(data.sides[ITEMS])
+    first = data.sides[ITEMS].first_of_equals
     again = np.flatnonzero(first != np.arange(len(first)))
     found = []
     if len(again):
@@ -42,7 +41,7 @@ def notes_on(data: Dataset) -> list[str]:
 
 
 def _equal(side: Side, name: str) -> list[str]:
-    first = first_of_equals(side).tolist()
+    first = side.first_of_equals.tolist()
     again = [i for i, one in enumerate(first) if i != one]
     shown = _listed([f"{side.places[i]} = {side.places[first[i]]}" for i in again], quote=False)
     return [f"{len(again):,} {name} are equal to one before: {shown}"] if again else []
@@ -50,7 +49,7 @@ def _equal(side: Side, name: str) -> list[str]:
 
 def _equal_pairs(data: Dataset) -> list[str]:
     """Lines about pairs that occur again, and about those of them with another score."""
-    sides = [first_of_equals(data.sides[name]).tolist() for name in (FIRST, SECOND)]
+    sides = [data.sides[name].first_of_equals.tolist() for name in (FIRST, SECOND)]
     seen: dict[tuple[int, int], int] = {}
     first = [seen.setdefault(pair, i) for i, pair in enumerate(zip(*sides, strict=True))]
     again = [i for i, one in enumerate(first) if i != one]

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -215,13 +216,10 @@ class _Run:
     def result(self, model: Mapping[str, Any], one: _One) -> ModelResult:
         """The measures of a model with their intervals."""
         self._look(one)
-        settings = self.settings
+        all_of_them = [m for found in one.found.values() for m in found.measures]
+        values = iter(measured(all_of_them, self.settings.resamples, self.settings.seed))
         tasks = tuple(
-            TaskResult(
-                name,
-                tuple(measured(m, settings.resamples, settings.seed) for m in found.measures),
-                found.details,
-            )
+            TaskResult(name, tuple(islice(values, len(found.measures))), found.details)
             for name, found in one.found.items()
         )
         return ModelResult(model, one.main.shape[1], tasks, one.cost)

@@ -21,7 +21,7 @@ from fmrt.errors import DataError, InputError, MissingExtraError, OptionError
 from fmrt.evaluation import Dataset, Settings, Side, load_dataset
 from fmrt.evaluation.classification import classification_measures, folds
 from fmrt.evaluation.dataset import DOCUMENTS, FIRST, ITEMS, LABELLED, PAIRS, QUERIES, SECOND
-from fmrt.evaluation.measures import Measure, difference, measured
+from fmrt.evaluation.measures import Measure, differences, measured
 from fmrt.evaluation.neighbours import nearest, unit
 from fmrt.evaluation.notes import notes_on
 from fmrt.evaluation.tasks import TASKS, Embedded
@@ -131,12 +131,12 @@ def test_an_interval_is_paired_and_covers_the_truth() -> None:
     values = RNG.normal(0.3, 1, 400)
     one = Measure("m", 400, lambda rows: float(values[rows].mean()))
     other = Measure("m", 400, lambda rows: float((values[rows] - 0.01).mean()))
-    found = measured(one, 2000, 0)
+    (found,) = measured([one], 2000, 0)
     error = values.std() / 20
     assert abs(found.high - found.low - 2 * 1.96 * error) < 0.15 * error
     # Far smaller than either interval, and yet told: both see the same items.
-    assert difference("t", one, other, 200, 0).told
-    assert not difference("t", one, one, 200, 0).told
+    assert differences([("t", one, other)], 200, 0)[0].told
+    assert not differences([("t", one, one)], 200, 0)[0].told
 
 
 def test_equal_items_are_in_one_fold_and_each_item_is_predicted_once() -> None:

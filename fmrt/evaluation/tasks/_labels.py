@@ -60,5 +60,6 @@ def scaled(vectors: NDArray[np.floating]) -> NDArray[np.float64]:
     The results of a learner then do not depend on the unit of a model's vectors.
     """
     values = vectors.astype(np.float64)
-    scale = np.sqrt((values**2).mean())
-    return values / max(float(scale), 1e-30)
+    scale = np.linalg.norm(values) / np.sqrt(values.size)
+    values /= max(float(scale), 1e-30)
+    return values

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmrt.evaluation.classification import Rows
-from fmrt.evaluation.dataset import FIRST, PAIRS, SECOND, Dataset, first_of_equals
+from fmrt.evaluation.dataset import FIRST, PAIRS, SECOND, Dataset
 from fmrt.evaluation.measures import mean_of
 from fmrt.evaluation.neighbours import Vectors, nearest, unit
 from fmrt.evaluation.tasks._base import Embedded, Found, Task
@@ -21,7 +21,7 @@ def _run(embedded: Embedded) -> Found:
     sides = embedded.data.sides
     first, second = (unit(embedded.vectors[name]) for name in (FIRST, SECOND))
     # If several texts are equal, each of them is right.
-    one, other = (first_of_equals(sides[name]) for name in (FIRST, SECOND))
+    one, other = (sides[name].first_of_equals for name in (FIRST, SECOND))
     forth, back = _hits(first, second, other), _hits(second, first, one)
     return Found(
         [

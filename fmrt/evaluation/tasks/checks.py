@@ -83,12 +83,13 @@ def uniformity(vectors: NDArray[np.floating]) -> float:
     values = vectors.astype(np.float64)
     squares, n, total = (values**2).sum(1), len(values), 0.0
     for start in range(0, n, _BLOCK):
-        stop = min(start + _BLOCK, n)
-        distances = squares[start:stop, None] + squares - 2 * values[start:stop] @ values.T
-        weights = np.exp(-2 * distances)
-        weights[np.arange(stop - start), np.arange(start, stop)] = 0
-        total += float(weights.sum())
-    return float(np.log(total / (n * (n - 1))))
+        own = values[start : start + _BLOCK]
+        distances = squares[start : start + len(own), None] + squares[start:]
+        weights = np.exp(-2 * (distances - 2 * own @ values[start:].T))
+        # Each pair counts once. Those within the block are there twice.
+        within = weights[:, : len(own)]
+        total += float(weights[:, len(own) :].sum()) + float(within.sum() - np.trace(within)) / 2
+    return float(np.log(2 * total / (n * (n - 1))))
 
 
 def effective_rank(vectors: Vectors) -> float:
@@ -104,7 +105,7 @@ def mean_cosine(vectors: Vectors) -> float:
     """The mean cosine of pairs of items: 0 if directions are even, 1 if all are the same."""
     values = vectors.astype(np.float64)
     n, total = len(values), values.sum(0)
-    return float((total @ total - (values**2).sum()) / (n * (n - 1)))
+    return float((total @ total - np.vdot(values, values)) / (n * (n - 1)))
 
 
 def skewness(values: NDArray[np.float64]) -> float:
@@ -135,7 +136,8 @@ def _alignment(embedded: Embedded) -> list[Measure]:
         return []
     first, second = (unit(embedded.vectors[name]).astype(np.float64) for name in (FIRST, SECOND))
     squared = ((first - second) ** 2).sum(1)
-    return [mean_of("alignment", squared if data.scores is None else squared[data.scores > 0])]
+    together = squared if data.scores is None else squared[data.scores > 0]
+    return [mean_of("alignment", together)] if len(together) else []
 
 
 def _details(near: _Near, places: Sequence[str]) -> dict[str, Any]:

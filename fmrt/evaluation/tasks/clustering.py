@@ -34,10 +34,11 @@ def clustering_measures(true: Rows, clusters: Rows) -> list[Measure]:
     """The V-measure and the adjusted Rand index of a clustering."""
     columns = int(clusters.max()) + 1
     shape = (int(true.max()) + 1, columns)
+    cells = true * columns + clusters
 
     def counts(rows: Rows) -> Counts:
-        cells = np.bincount(true[rows] * columns + clusters[rows], minlength=shape[0] * columns)
-        return cells.reshape(shape).astype(float)
+        found = np.bincount(cells[rows], minlength=shape[0] * columns)
+        return found.reshape(shape).astype(float)
 
     return [
         Measure("V-measure", len(true), lambda rows: v_measure(counts(rows))),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fmrt.evaluation.classification import Fold, Rows, folds
 from fmrt.evaluation.dataset import ITEMS, LABELLED
@@ -18,18 +19,19 @@ def _run(embedded: Embedded) -> Found:
     counts = np.bincount(data.targets[fold.train])
     most = int(counts[counts > 0].min())
     shots = [n for n in settings.shots if n <= most]
-    return Found([_measure(embedded, fold, n) for n in shots], {"most shots": most})
+    vectors = scaled(embedded.vectors[ITEMS])
+    return Found([_measure(embedded, vectors, fold, n) for n in shots], {"most shots": most})
 
 
-def _measure(embedded: Embedded, fold: Fold, shots: int) -> Measure:
+def _measure(embedded: Embedded, vectors: NDArray[np.float64], fold: Fold, shots: int) -> Measure:
     """The accuracy at a number of shots. For each test item, it is the mean over the draws."""
     targets, settings = embedded.data.targets, embedded.settings
-    vectors = scaled(embedded.vectors[ITEMS])
+    test = vectors[fold.test]
     rng = np.random.default_rng([settings.seed, shots])
     right = np.zeros(len(fold.test))
     for _ in range(settings.draws):
         rows = _drawn(fold.train, targets, shots, rng)
-        right += predict(vectors[rows], targets[rows], vectors[fold.test]) == targets[fold.test]
+        right += predict(vectors[rows], targets[rows], test) == targets[fold.test]
     return mean_of(f"accuracy at {shots}", right / settings.draws)
 
 
