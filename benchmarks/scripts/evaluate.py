@@ -1,8 +1,8 @@
 """What `fmrt evaluate` adds to `fmrt embed`: ``python -m benchmarks.scripts.evaluate BUNDLE``.
 
 Prints the CPU seconds of both over the same 10,000 short texts, those of scikit-learn within the
-evaluation (its import and its learners), and the peak memory of both. CPU seconds hold on a busy machine
-as well.
+evaluation (its import and its learners), and the peak memory of both. CPU seconds hold on a busy
+machine as well.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ sys.exit(code)
 
 
 def main(bundle: str, count: str = str(TEXTS)) -> None:
-    """Print the costs of both commands, and what is beyond scikit-learn's as a part of embedding."""
+    """Print the costs of both, and the evaluation without scikit-learn as a part of embedding."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         data = labelled(folder / "texts.csv", int(count))

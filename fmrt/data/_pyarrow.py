@@ -21,8 +21,9 @@ def pyarrow() -> ModuleType:
 
 @contextmanager
 def reading_parquet(source: str) -> Iterator[None]:
-    """Turn an error of reading the parquet file ``source`` into a ``DataError``."""
+    """Turn an error of reading the parquet or Arrow file ``source`` into a ``DataError``."""
     try:
         yield
     except (OSError, UnicodeDecodeError, pyarrow().ArrowException) as e:
-        raise DataError(f"cannot read {shown(source)} as parquet: {one_line(e)}") from e
+        form = "Arrow" if source.endswith(".arrow") else "parquet"
+        raise DataError(f"cannot read {shown(source)} as {form}: {one_line(e)}") from e

@@ -42,12 +42,8 @@ def compared(
     found = differences(pairs, resamples, seed)
     vectors = one[1], other[1]
     alike = [neighbours_kept(*vectors, seed), rank_correlation(*vectors, seed)]
-    return Against(
-        dict(model),
-        found,
-        *measured(alike, resamples, seed),
-        _verdict(found, str(model["name"])),
-    )
+    kept, ranks = measured(alike, resamples, seed)
+    return Against(dict(model), found, kept, ranks, _verdict(found, str(model["name"])))
 
 
 def neighbours_kept(one: Vectors, other: Vectors, seed: int) -> Measure:

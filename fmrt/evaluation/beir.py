@@ -54,7 +54,8 @@ def retrieval_parts(root: Path, configs: Mapping[str, Config]) -> Parts | None:
             for name in (_CORPUS, _QUERIES)
         )
         return Parts(corpus, queries, {s: [root / f for f in own] for s, own in judged.items()})
-    if not ((root / QUERY_FILE).is_file() and (root / QRELS).is_dir()):
+    texts = (root / CORPUS).is_file() or (root / QUERY_FILE).is_file()
+    if not (texts and (root / QRELS).is_dir()):
         return None
     found = (p for p in sorted((root / QRELS).iterdir()) if p.suffix.lower() in _TABLES)
     return Parts([root / CORPUS], [root / QUERY_FILE], {p.stem: [p] for p in found})
@@ -80,13 +81,18 @@ def load_retrieval(source: str, parts: Parts, split: str | None, reading: Readin
     queries = _texts(parts.queries, reading)
     unknown = [name for name in judged if name not in queries]
     asked = [name for name in judged if name in queries]
+    if not asked:
+        raise DataError(f"{source!r}: no query that was judged in {split!r} is among the queries")
     without = sum(max(judged[name].values()) <= 0 for name in asked)
     if without == len(asked):
         raise DataError(
             f"{source!r}: no query that was judged in {split!r} has a relevant document"
         )
     row = {name: i for i, name in enumerate(documents)}
-    missing = len({d for q in asked for d in judged[q] if d not in row})
+    of_asked = {document for query in asked for document in judged[query]}
+    missing = len(of_asked - row.keys())
+    if missing == len(of_asked):
+        raise DataError(f"{source!r}: no document that was judged in {split!r} is in the corpus")
     notes = [
         line
         for count, line in (
@@ -140,7 +146,8 @@ def _judged(files: Sequence[Path], reading: Reading) -> dict[str, dict[str, floa
             except ValueError:
                 gain = math.nan
             if not math.isfinite(gain):
-                reading.bad(file, BadRecord(record.number, f"score {record.kept[_SCORE]!r}"))
+                problem = f"its score {record.kept[_SCORE]!r} is no finite number"
+                reading.bad(file, BadRecord(record.number, problem))
                 continue
             query, document = str(record.value), str(record.kept[_DOCUMENT])
             if found.setdefault(query, {}).setdefault(document, gain) != gain:
@@ -158,9 +165,14 @@ def _texts(files: Sequence[Path], reading: Reading) -> dict[str, str]:
         keep = (name_of, *(name for name in (_TITLE,) if name in known))
         for record in reading.good(file, read_records(file, column=_TEXT, keep=keep)):
             name, title = record.kept[name_of], record.kept.get(_TITLE)
-            if name is None or str(name) in found:
-                no = f"has no {name_of}"
-                problem = no if name is None else f"has the {name_of} {name!r} of one before"
+            problem = None
+            if name in (None, ""):
+                problem = f"has no {name_of}"
+            elif str(name) in found:
+                problem = f"has the {name_of} {name!r} of one before"
+            elif not isinstance(title, str | None):
+                problem = f"its {_TITLE} is a {type(title).__name__}, not text"
+            if problem is not None:
                 reading.bad(file, BadRecord(record.number, problem))
                 continue
             text = str(record.value)

@@ -29,6 +29,7 @@ VALUES = {
     "image": ("image", "img", "path", "file_name"),
     "audio": ("audio", "path", "file_name"),
 }
+_RECORD = '{"text": "...", "label": "..."}'
 SCORES = ("score", "similarity", "similarity_score", "is_duplicate", *LABELS)
 
 
@@ -87,6 +88,8 @@ def chosen(
     Raises:
         DataError: A named column does not exist, or a name is needed to tell which column is meant.
     """
+    if not there:
+        raise DataError(f"{source!r} has no columns: each record must be an object, as {_RECORD}")
     for name in asked.given():
         if name not in there:
             raise DataError(f"{source!r} has no column {name!r}; it has {listed(there)}")

@@ -36,7 +36,7 @@ class Side:
 
     @cached_property
     def identities(self) -> NDArray[np.bytes_]:
-        """A hash of each item's content, 32 bytes each. It is kept, as it reads the items' files."""
+        """A hash of each item's content, 32 bytes each. They are kept, since files are read."""
         return np.array([identity(item) for item in self.items], "S32")
 
     @cached_property

@@ -228,6 +228,8 @@ class _Rows:
     def add(self, record: Record) -> str | None:
         """Take a record, or say what is wrong with it."""
         split, problem = self._split(record)
+        if problem is None and self.table.modality != "text" and record.value == "":
+            problem = "it names no file"
         if problem is None:
             problem = self.take(record)
         if problem is None:

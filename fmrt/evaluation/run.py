@@ -282,7 +282,8 @@ def _fitting(
     found, skipped = [], {}
     for task in tasks:
         of_kind = task.kind in (None, data.kind)
-        problem = task.problem(data, modalities) if of_kind else f"it is {data.kind} data"
+        other = f"it is {data.kind} data, and the task is for {task.kind} data"
+        problem = task.problem(data, modalities) if of_kind else other
         if problem is None:
             found.append(task)
         elif named:

@@ -15,7 +15,7 @@ from fmrt.evaluation.dataset import ITEMS, SEGMENTS, Dataset, Side
 from fmrt.evaluation.reading import Reading
 from fmrt.segmentation.prompt import OFF, ON, SegmentPrompt
 from fmrt.segmenter import Segmenter
-from fmrt.words import shown
+from fmrt.words import count, listed, shown
 
 IMAGES, MASKS = "images", "masks"
 # An image with more colours than this is a photograph, not a mask.
@@ -41,58 +41,70 @@ def load_segments(source: str, root: Path, reading: Reading) -> Dataset:
         DataError: There is no image that can be used.
     """
     found, masks = list_files(root / IMAGES, MEDIA["image"]), root / MASKS
-    of_name = {
-        p.relative_to(masks).with_suffix(""): p for p in list_files(masks, MEDIA["image"]).paths
-    }
-    items, used = [], []
+    of_name: dict[Path, list[Path]] = {}
+    for path in list_files(masks, MEDIA["image"]).paths:
+        of_name.setdefault(path.relative_to(masks).with_suffix(""), []).append(path)
+    items, used, named = [], [], set()
     for number, image in enumerate(found.paths, 1):
-        mask = of_name.get(image.relative_to(root / IMAGES).with_suffix(""))
-        problem = "it has no mask" if mask is None else _problem(image, mask)
-        if problem is None and mask is not None:
+        name = image.relative_to(root / IMAGES).with_suffix("")
+        named.add(name)
+        problem = _problem(image, of_name.get(name, []))
+        if problem is None:
             items.append(image)
-            used.append(mask)
+            used += of_name[name]
         else:
             reading.bad(source, BadRecord(number, f"{str(image)!r}: {problem}"))
+    alone = [str(path) for name, own in of_name.items() if name not in named for path in own]
     if not items:
         raise DataError(f"{shown(source)} has no image with a mask that can be used")
     side = Side(items, [str(p) for p in items], "image")
     passed = [f"{source}: passed over {line}" for line in described(found.passed_over)]
     choices = (f"{source}: a colour of a mask is an object, and black is none", *passed)
-    return Dataset(source, SEGMENTS, {ITEMS: side}, masks=tuple(used), choices=choices)
+    notes = (f"{count(len(alone), 'mask')} without an image: {listed(alone)}",) if alone else ()
+    sides = {ITEMS: side}
+    return Dataset(source, SEGMENTS, sides, masks=tuple(used), choices=choices, notes=notes)
 
 
 def objects_of(file: Path) -> list[Mask]:
     """The objects of a mask, each bool ``[height, width]``. Each colour except black is an object.
 
     Raises:
-        InputError: The mask cannot be read, has 16 bits per pixel, or has too many colours.
+        InputError: The mask cannot be read, is all black, has over 8 bits per pixel, or has too
+            many colours.
     """
-    from fmrt.preprocess.image import decoded  # Pillow is an extra
-
-    pixels = np.asarray(decoded(file)).astype(np.int64)
-    colours = (pixels[..., 0] << 16) | (pixels[..., 1] << 8) | pixels[..., 2]
-    values = [value for value in np.unique(colours) if value]
-    if len(values) > _MOST_OBJECTS:
-        raise InputError(f"its mask has {len(values):,} colours; one for each object is meant")
-    return [colours == value for value in values]
-
-
-def _problem(image: Path, mask: Path) -> str | None:
     from PIL import Image  # an extra
 
     from fmrt.preprocess.image import decoded
 
+    pixels = np.asarray(decoded(file)).astype(np.int64)
+    with Image.open(file) as opened:
+        if opened.mode.startswith(("I", "F")):
+            raise InputError("it has more than 8 bits a pixel; write one of 8 bits or colours")
+    colours = (pixels[..., 0] << 16) | (pixels[..., 1] << 8) | pixels[..., 2]
+    values = [value for value in np.unique(colours) if value]
+    if not values:
+        raise InputError("it is all black")
+    if len(values) > _MOST_OBJECTS:
+        raise InputError(f"it has {len(values):,} colours; one for each object is meant")
+    return [colours == value for value in values]
+
+
+def _problem(image: Path, masks: Sequence[Path]) -> str | None:
+    """Why an image cannot be used with its masks, or None."""
+    from fmrt.preprocess.image import decoded  # Pillow is an extra
+
+    if not masks:
+        return "it has no mask"
+    if len(masks) > 1:
+        return f"it has {len(masks)} masks: {listed([str(mask) for mask in masks])}"
     try:
         found = decoded(image)
-        with Image.open(mask) as file:
-            if file.mode.startswith("I"):
-                return f"its mask {str(mask)!r} has 16 bits a pixel; write one of 8 bits or colours"
-        objects = objects_of(mask)
     except InputError as e:
         return e.reason
-    if not objects:
-        return f"its mask {str(mask)!r} is all black"
-    height, width = objects[0].shape
+    try:
+        height, width = objects_of(masks[0])[0].shape
+    except InputError as e:
+        return f"its mask {str(masks[0])!r}: {e.reason}"
     if (found.width, found.height) != (width, height):
         own = f"{found.width} x {found.height}"
         return f"its mask is {width} x {height} pixels, and it is {own} itself"
@@ -173,5 +185,7 @@ def _deepest(mask: Mask) -> tuple[float, float]:
 
 
 def _box(mask: Mask) -> tuple[float, float, float, float]:
+    """The corners of an object's box, which has a width and a height of 1 at least."""
     rows, columns_ = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return float(columns_[0]), float(rows[0]), float(columns_[-1]), float(rows[-1])
+    left, top = float(columns_[0]), float(rows[0])
+    return left, top, max(float(columns_[-1]), left + 1), max(float(rows[-1]), top + 1)

@@ -7,6 +7,16 @@ from dataclasses import dataclass
 from fmrt.errors import OptionError, quoted
 
 FAIL, SKIP = "fail", "skip"
+_MOST = 2**32 - 1
+# The least and the most of each number. The time of a run grows with draws and resamples.
+_BOUNDS = {
+    "folds": (2, _MOST),
+    "neighbours": (1, _MOST),
+    "draws": (1, 1000),
+    "depth": (1, _MOST),
+    "seed": (0, _MOST),
+    "resamples": (0, 100_000),
+}
 
 
 @dataclass(frozen=True)
@@ -36,26 +46,27 @@ class Settings:
     template: str = "a photo of a {}"
 
     def __post_init__(self) -> None:
-        for name in ("shots", "points"):
-            _check_several(self, name)
-        least = {"folds": 2, "neighbours": 1, "draws": 1, "depth": 1, "seed": 0, "resamples": 0}
-        for name, low in least.items():
-            _check_whole(name, getattr(self, name), low)
+        for name, most in (("shots", _MOST), ("points", 100)):
+            _check_several(self, name, most)
+        for name, (low, high) in _BOUNDS.items():
+            _check_whole(name, getattr(self, name), low, high)
         if not isinstance(self.template, str) or self.template.count("{}") != 1:
             raise OptionError(
                 f"template={quoted(self.template)}; give a text with one {{}} for the class"
             )
 
 
-def _check_several(settings: Settings, name: str) -> None:
+def _check_several(settings: Settings, name: str, most: int) -> None:
     values = getattr(settings, name)
     if not isinstance(values, tuple | list) or not values:
         raise OptionError(f"{name}={quoted(values)}; give whole numbers, such as (1, 3, 5)")
     for value in values:
-        _check_whole(name, value, 1)
-    object.__setattr__(settings, name, tuple(values))
+        _check_whole(name, value, 1, most)
+    object.__setattr__(settings, name, tuple(dict.fromkeys(values)))
 
 
-def _check_whole(name: str, value: object, low: int) -> None:
-    if type(value) is not int or not low <= value < 2**32:
+def _check_whole(name: str, value: object, low: int, high: int) -> None:
+    if type(value) is not int or value < low:
         raise OptionError(f"{name}={quoted(value)}; give a whole number of at least {low}")
+    if value > high:
+        raise OptionError(f"{name}={quoted(value)}; give a whole number of at most {high:,}")

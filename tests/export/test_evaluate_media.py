@@ -194,9 +194,21 @@ def test_masks_that_do_not_do_are_named(sam: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="its mask is 9 x 9 pixels, and it is 50 x 40 itself"):
         fmrt.evaluate(sam, root)
     Image.new("L", (50, 40), 0).save(root / "masks/1.png")
-    with pytest.raises(InputError, match="is all black"):
+    with pytest.raises(InputError, match="it is all black"):
         fmrt.evaluate(sam, root)
+    (root / "masks/1.png").write_bytes(b"no picture")
+    with pytest.raises(InputError, match=r"its mask '.*masks/1\.png': not an image"):
+        fmrt.evaluate(sam, root)
+    (root / "masks/0.jpg").write_bytes((root / "masks/0.png").read_bytes())
+    with pytest.raises(InputError, match=r"images/0\.jpg': it has 2 masks: "):
+        fmrt.evaluate(sam, root)
+    (root / "masks/0.jpg").rename(root / "masks/alone.jpg")
+    # An object may be one pixel.
+    line = np.asarray(Image.open(root / "masks/2.png")).copy()
+    line[0, 0] = 3
+    Image.fromarray(line).save(root / "masks/2.png")
     Image.new("I;16", (50, 40), 1).save(root / "masks/1.png")
     found = fmrt.evaluate(sam, root, on_error="skip", tasks=["segmentation"], points=[1])
-    assert found.models[0].measure("segmentation", "IoU by box").n == 4
-    assert any("16 bits a pixel" in line for line in found.notes)
+    assert found.models[0].measure("segmentation", "IoU by box").n == 5
+    assert any("more than 8 bits a pixel" in line for line in found.notes)
+    assert any("1 mask without an image: " in line for line in found.notes)

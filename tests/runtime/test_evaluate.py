@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -258,6 +259,47 @@ def write_beir(root: Path, qrels: str) -> Path:
     return root
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("queries", None, "no such file: '"),
+        ("corpus", None, "no such file: '"),
+        ("queries", '{"_id": "", "text": "cat"}', "record 1: has no _id"),
+        ("corpus", '{"_id": "d1", "title": ["a"], "text": "cat"}', "its title is a list, not text"),
+        ("corpus", '{"_id": "z", "text": "cat"}', "no document that was judged in 'test' is in"),
+        ("queries", '{"_id": "z", "text": "cat"}', "no query that was judged in 'test' is among"),
+        ("corpus", "", "is empty"),
+    ],
+)
+def test_retrieval_data_that_does_not_fit_together_is_named(
+    tmp_path: Path, name: str, text: str | None, said: str
+) -> None:
+    root = write_beir(tmp_path / "beir", "q1\td1\t1\n")
+    file = root / f"{name}.jsonl"
+    if text is None:
+        file.unlink()
+    else:
+        file.write_text(text)
+    with pytest.raises((DataError, InputError), match=re.escape(said)):
+        load_dataset(root, ["text"])
+
+
+def test_values_without_names_are_no_data_set(tiny_bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "d.jsonl").write_text("5\n6\n")
+    assert "each record must be an object" in error_of(tiny_bundle, tmp_path / "d.jsonl")
+    (tmp_path / "d.csv").write_text("image,label\n,a\n")
+    with pytest.raises(InputError, match="record 2: it names no file"):
+        load_dataset(tmp_path / "d.csv", ["image"])
+    rows = [("cat", "dog", 0), ("a", "the", 0), ("cat", "mat", 0)]
+    path = write_csv(tmp_path / "p.csv", "sentence1,sentence2,score", rows)
+    found = fmrt.evaluate(tiny_bundle, path)
+    assert found.skipped == {
+        "similarity": "all its scores are 0",
+        "bitext": "its pairs have scores, and need not be translations",
+    }
+    assert "alignment" not in [m.name for m in found.models[0].tasks[0].measures]
+
+
 def test_retrieval_ranks_documents_by_a_query_with_its_prompt(
     tiny_bundle: Path, tmp_path: Path
 ) -> None:
@@ -439,6 +481,7 @@ def test_what_is_wrong_with_pairs_and_judgements_is_named(
         ({"against": "int3"}, "neither a bundle nor a variant"),
         ({"folds": 1}, "folds=1; give a whole number of at least 2"),
         ({"template": "photo"}, "give a text with one {}"),
+        ({"points": [101]}, "points=101; give a whole number of at most 100"),
         ({"on_error": "maybe"}, "choose fail or skip"),
         ({"precision": "binary"}, "evaluate takes float32"),
     ],

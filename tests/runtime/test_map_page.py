@@ -230,7 +230,7 @@ def test_a_hundred_thousand_points_open_and_pan_fluently(chromium: Page, tmp_pat
     print(f"{MANY:,} points: opened in {opened:.2f} s, {frames:.0f} frames a second")
     assert opened < 3
     assert frames >= 30
-    # Nothing is drawn anew while it is held, however slow the machine is, nor for what is pointed at.
+    # No point is drawn anew while the map is held, however slow the machine is, nor for hovering.
     assert chromium.run("window.before") == 0
     chromium.run("new Promise(then => setTimeout(then, 500))")
     drawn = chromium.run("window.drawn")
