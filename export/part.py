@@ -104,7 +104,9 @@ def features(model: PreTrainedModel, modality: str) -> Callable[..., ModelOutput
         modality: The modality: ``text``, ``image`` or ``audio``.
     """
     method: Callable[..., Any] = getattr(model, f"get_{modality}_features")
-    return partial(_with_states, method, model, modality) if VECTOR_ALONE else method
+    # What stands in for a model gives both, as transformers 5 does.
+    alone = VECTOR_ALONE and isinstance(model, PreTrainedModel)
+    return partial(_with_states, method, model, modality) if alone else method
 
 
 def _with_states(

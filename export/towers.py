@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,8 +71,16 @@ class TowersSource:
     other: OtherTower
 
 
-def load_towers(origin: Origin, device: str, overrides: Overrides) -> Loaded:
+def load_towers(
+    origin: Origin, device: str, overrides: Overrides, given: torch.nn.Module | None = None
+) -> Loaded:
     """Load a transformers model with a text tower and an image or audio tower.
+
+    Args:
+        origin: The origin of the model, with its directory.
+        device: The torch device.
+        overrides: What the user asked for.
+        given: What stands in for weights that are not in the directory.
 
     Raises:
         ExportError: The model cannot be exported; the message has the reason.
@@ -80,8 +89,10 @@ def load_towers(origin: Origin, device: str, overrides: Overrides) -> Loaded:
     if overrides.pooling is not None:
         raise OptionError("--pooling: the towers end in the model's own projections")
     name, path = origin.name, origin.path
-    model, missing = load_backbone(path, device, trust=overrides.trust_remote_code)
-    check_missing(missing, model, name)
+    model: Any = given
+    if given is None:
+        model, missing = load_backbone(path, device, trust=overrides.trust_remote_code)
+        check_missing(missing, model, name)
     model_type = model.config.model_type
     # The models' own forward compares vectors of unit length.
     unit = overrides.normalize is not False
@@ -89,10 +100,15 @@ def load_towers(origin: Origin, device: str, overrides: Overrides) -> Loaded:
     check_rows(tokenizer, int(model.config.text_config.vocab_size), name)
     spec = _text_input(model, tokenizer, overrides.max_length)
     masked = model_type not in FULL_LENGTH
-    original = load_original(path, device, overrides.trust_remote_code)
+    original = None
+    if given is None:
+        original = load_original(path, device, overrides.trust_remote_code)
     other = _other(model, path, unit, original)
     source = TowersSource(model, tokenizer, spec, unit, masked, other)
-    _check(source, path, original, overrides.trust_remote_code)
+    if original is not None:
+        _check(source, path, original, overrides.trust_remote_code)
+    # The class of the configuration, not what stands in for it.
+    stated = source if given is None else dataclasses.replace(source, model=model.shape)
     return Loaded(
         origin=origin,
         backbone=model,
@@ -103,13 +119,21 @@ def load_towers(origin: Origin, device: str, overrides: Overrides) -> Loaded:
             Choice("max length", f"{spec.max_length} tokens", "config.json and the tokenizer"),
         ),
         parts=partial(_parts, source),
-        write_configuration=partial(_write_configuration, source),
+        write_configuration=partial(_write_configuration, stated),
         files=(TOKENIZER_FILE, *source.other.files),
     )
 
 
-def load_sentence_towers(origin: Origin, device: str, overrides: Overrides) -> Loaded:
+def load_sentence_towers(
+    origin: Origin, device: str, overrides: Overrides, given: torch.nn.Module | None = None
+) -> Loaded:
     """Load a sentence-transformers directory whose first module is a model of two towers.
+
+    Args:
+        origin: The origin of the model, with its directory.
+        device: The torch device.
+        overrides: What the user asked for.
+        given: What stands in for weights that are not in the directory.
 
     Raises:
         ExportError: The model cannot be exported; the message has the reason.
@@ -125,7 +149,7 @@ def load_sentence_towers(origin: Origin, device: str, overrides: Overrides) -> L
     said = normalize_choice(overrides.normalize, bool(after), MODULES_FILE)
     stated = dataclasses.replace(overrides, normalize=said.value == "yes")
     inner = dataclasses.replace(origin, path=origin.path / first.path)
-    loaded = load_towers(inner, device, stated)
+    loaded = load_towers(inner, device, stated, given)
     choices = tuple(said if choice.name == said.name else choice for choice in loaded.choices)
     return dataclasses.replace(loaded, origin=origin, choices=choices)
 
@@ -185,7 +209,9 @@ def _check(source: TowersSource, path: Path, original: PreTrainedModel, trust: b
     check_original("text", (*SENTENCES, PARAGRAPH * 4), ours, theirs, unit=source.unit)
 
 
-def _other(model: PreTrainedModel, path: Path, unit: bool, original: PreTrainedModel) -> OtherTower:
+def _other(
+    model: PreTrainedModel, path: Path, unit: bool, original: PreTrainedModel | None
+) -> OtherTower:
     """The tower of images or sounds; its packages are an extra, imported for its modality alone."""
     modality = "vision" if hasattr(model, "get_image_features") else "audio"
     make: Callable[..., OtherTower] = import_module(f"fmrt.export.{modality}.tower").other_tower

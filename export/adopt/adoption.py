@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from fmrt.bundle.manifest import (
 )
 from fmrt.errors import ExportError
 from fmrt.export.adopt.checking import FP32, Checker, Probe
-from fmrt.export.adopt.graph import IDS, Adopted, read_graph
+from fmrt.export.adopt.graph import IDS, Adopted, TowerNames, read_graph
 from fmrt.export.adopt.layout import Found, Layout
 from fmrt.export.adopt.source import has_weights
 from fmrt.export.bundle import PACKAGES
@@ -36,8 +37,8 @@ from fmrt.export.loading.fetching import Origin
 from fmrt.export.rewrite import optimize_for_cpu
 from fmrt.export.writing.reference import write_references
 
-# The first graph as it was given, while the bundle is written.
-BARE = ".adopted.onnx"
+# The start of the name of a first graph as it was given, while the bundle is written.
+BARE = ".adopted"
 
 
 @dataclasses.dataclass
@@ -69,17 +70,28 @@ class Adoption:
         """Whether there are PyTorch's weights to compare with."""
         return has_weights(self.origin.path)
 
-    def read(self) -> list[tuple[Found, Adopted]]:
+    def read(
+        self,
+        graphs: Sequence[Found] | None = None,
+        main: str | None = None,
+        tower: TowerNames | None = None,
+    ) -> list[tuple[Found, Adopted]]:
         """Each graph that can be adopted, one in fp32 first; the others are said.
+
+        Args:
+            graphs: The graphs; default all.
+            main: Their main input; default the model's.
+            tower: The tower that is cut out of each; default they are of one tower.
 
         Raises:
             ExportError: No graph can be adopted.
         """
         read: list[tuple[Found, Adopted]] = []
         refused: list[str] = []
-        for found in self.layout.graphs:
+        for found in self.layout.graphs if graphs is None else graphs:
             try:
-                read.append((found, read_graph(found.path, self.layout.root, self.main)))
+                graph = read_graph(found.path, self.layout.root, main or self.main, tower)
+                read.append((found, graph))
             except ExportError as e:
                 refused.append(str(e))
         if not read:
@@ -88,14 +100,21 @@ class Adoption:
             self.say(f"left out: {why}")
         for found, graph in read:
             made = f"{graph.model.producer_name or 'an unnamed tool'}"
-            self.say(f"adopting {found.path.name}: {graph.precision}, made by {made}")
+            of = "" if tower is None else f" ({tower.modality})"
+            self.say(f"adopting {found.path.name}{of}: {graph.precision}, made by {made}")
             for bound in graph.bound:
                 self.say(f"  {bound}")
         first = next((pair for pair in read if pair[1].precision == FP32), read[0])
         return [first, *(pair for pair in read if pair is not first)]
 
     def variant(
-        self, found: Found, graph: Adopted, tower: Tower, directory: Path, names: set[str]
+        self,
+        found: Found,
+        graph: Adopted,
+        tower: Tower,
+        directory: Path,
+        names: set[str],
+        stem: str = "model",
     ) -> list[Variant]:
         """Write a graph that is complete; the fp32 one for the CPU too.
 
@@ -105,48 +124,49 @@ class Adoption:
             tower: The tower.
             directory: The directory of the bundle.
             names: The names that are taken; the variant's own is added.
+            stem: The stem of the graph's file names.
         """
         name = found.suffix or graph.precision
         name = name if name not in names else f"{name}-{len(names)}"
         names.add(name)
         provider = "any" if graph.standard else "cpu"
         suffix = "" if name == graph.precision == FP32 else f"_{name}"
-        blank = unwritten(name, "model", suffix, provider, tower.modality, graph.precision)
+        blank = unwritten(name, stem, suffix, provider, tower.modality, graph.precision)
         written = [write_graph(graph.model, directory, blank)]
         if name == FP32 and (self.weights or self.record):
-            written += self._for_cpu(graph, tower, directory)
+            written += self._for_cpu(graph, tower, directory, stem)
         return written
 
-    def _for_cpu(self, graph: Adopted, tower: Tower, directory: Path) -> list[Variant]:
+    def _for_cpu(self, graph: Adopted, tower: Tower, directory: Path, stem: str) -> list[Variant]:
         found = optimize_for_cpu(graph.model, tower.embedding_output, tower.longest_text)
         applied = [name for name, count in found.items() if count]
         if not applied:
             self.say(NOT_REWRITTEN)
             return []
         self.say(f"rewritten for the CPU: {', '.join(applied)}")
-        blank = unwritten(f"{FP32}-cpu", "model", "_cpu", "cpu", tower.modality)
+        blank = unwritten(f"{FP32}-cpu", stem, "_cpu", "cpu", tower.modality)
         return [write_graph(graph.model, directory, blank)]
 
     def manifest(
         self,
-        tower: Tower,
+        towers: Sequence[Tower],
         dim: int,
         variants: Sequence[Variant],
         directory: Path,
-        first: Found,
+        first: Sequence[Found],
         files: Sequence[str],
     ) -> Manifest:
         """The manifest of a bundle that nothing was compared with yet.
 
         Args:
-            tower: The tower.
+            towers: The towers.
             dim: The number of elements of an item's vector.
             variants: The graphs.
             directory: The directory of the bundle.
-            first: The first graph.
+            first: The first graph of each tower.
             files: The names of the other files that the runtime reads.
         """
-        weights = self.origin.weights_sha256() if self.weights else sha256(first.path)
+        weights = self.origin.weights_sha256() if self.weights else _sha256_of(first)
         return Manifest(
             source=Source(
                 model=self.origin.public_name,
@@ -158,7 +178,7 @@ class Adoption:
             model_type=self.model_type,
             dim=dim,
             matryoshka_dims=(),
-            towers=(tower,),
+            towers=tuple(towers),
             files={name: record_of(directory / name) for name in files},
             variants=tuple(variants),
             fmrt_version=__version__,
@@ -166,33 +186,62 @@ class Adoption:
         )
 
     def check(
-        self, manifest: Manifest, directory: Path, reference: Reference | None, probe: Probe
+        self,
+        manifest: Manifest,
+        directory: Path,
+        references: Mapping[str, Reference],
+        probes: Sequence[Probe],
     ) -> None:
         """Compare each variant with the reference, where there is one, and write the manifest.
 
+        Args:
+            manifest: The manifest that nothing was compared for yet.
+            directory: The directory of the bundle.
+            references: The reference of each tower by its modality; empty where there is none.
+            probes: The items of each tower that tell what a batch does.
+
         Raises:
-            ExportError: The first graph does not give the reference's vectors.
+            ExportError: The first graph of a tower does not give the reference's vectors.
         """
-        if reference is not None:
+        if references:
             path = directory / REFERENCE_FILE
-            (tower,) = manifest.towers
-            write_references({tower.modality: reference}, {}, manifest.towers, path)
+            write_references(references, {}, manifest.towers, path)
             files = {**manifest.files, REFERENCE_FILE: record_of(path)}
             whose = PYTORCH if self.weights else OWN_GRAPH
             manifest = dataclasses.replace(manifest, files=files, reference=whose)
-        bundle = Bundle(directory, manifest)
-        kept = Checker(bundle, self.origin.name, self.say, probe).kept()
-        dataclasses.replace(manifest, variants=kept).write(directory)
+        kept: list[Variant] = []
+        for probe in probes:
+            own = tuple(v for v in manifest.variants if v.modality == probe.modality)
+            bundle = Bundle(directory, dataclasses.replace(manifest, variants=own))
+            kept += Checker(bundle, self.origin.name, self.say, probe).kept()
+        dataclasses.replace(manifest, variants=tuple(kept)).write(directory)
 
 
-def save_bare(model: ir.Model, directory: Path) -> Path:
-    """Write a graph as it was given, to be run while the bundle is made."""
-    path = directory / BARE
-    ir.save(model, path, external_data=f"{BARE}_data")
+def _sha256_of(graphs: Sequence[Found]) -> str:
+    """The SHA-256 of a graph's file; of several, over the files one after the other."""
+    paths = list(dict.fromkeys(found.path for found in graphs))
+    if len(paths) == 1:
+        return sha256(paths[0])
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(bytes.fromhex(sha256(path)))
+    return digest.hexdigest()
+
+
+def save_bare(model: ir.Model, directory: Path, of: str = "") -> Path:
+    """Write a graph as it was given, to be run while the bundle is made.
+
+    Args:
+        model: The graph.
+        directory: The directory of the bundle.
+        of: The graph's tower, where there are several.
+    """
+    path = directory / f"{BARE}{of}.onnx"
+    ir.save(model, path, external_data=f"{path.name}_data")
     return path
 
 
 def drop_bare(directory: Path) -> None:
     """Remove what `save_bare` wrote."""
-    for name in (BARE, f"{BARE}_data"):
-        (directory / name).unlink(missing_ok=True)
+    for file in directory.glob(f"{BARE}*"):
+        file.unlink()

@@ -10,7 +10,7 @@ from fmrt.errors import ExportError, OptionError
 from fmrt.export.adopt.adoption import Adoption
 from fmrt.export.adopt.graph import IDS
 from fmrt.export.adopt.layout import Layout, find_layout
-from fmrt.export.adopt.source import check_model, has_weights
+from fmrt.export.adopt.source import BOTH, check_model, has_weights
 from fmrt.export.adopt.text import TextAdoption
 from fmrt.export.choices import Overrides, Report
 from fmrt.export.loading.fetching import Origin, fetch
@@ -77,16 +77,23 @@ def adopt_onnx(
     config, main = check_model(origin, trust)
     if record and has_weights(origin.path):
         raise OptionError("--record-reference is for graphs without weights, and these have some")
-    kind = TextAdoption if main == IDS else _of_media()
+    if main != BOTH:
+        layout.check_single()
+    kind = TextAdoption if main == IDS else _of_media(main)
     _write(kind(layout, origin, overrides, str(config.model_type), record, say, main), target)
     return Bundle.open(target)
 
 
-def _of_media() -> type[Adoption]:
-    """The adoption of images and sounds, whose packages are extras."""
+def _of_media(main: str) -> type[Adoption]:
+    """The adoption of images, of sounds or of two towers, whose packages are extras."""
     with needing("Adopting this model", "export"):
+        if main == BOTH:
+            from fmrt.export.adopt.towers import TowersAdoption
+
+            return TowersAdoption
         from fmrt.export.adopt.media import MediaAdoption
-    return MediaAdoption
+
+        return MediaAdoption
 
 
 def _write(adoption: Adoption, target: Path) -> None:

@@ -133,6 +133,7 @@ class Checker:
             raise ExportError(f"{variant.name}: {report.error}")
         parity = report.parity
         words = f"max abs error {parity.max_abs_error:.1e}, worst cosine {parity.min_cosine:.6f}"
+        of = self._of(variant)
         first = variant.name == self.bundle.manifest.variants[0].name
         precisions = [variant.precision]
         if not (first and variant.precision == FP32):
@@ -140,13 +141,13 @@ class Checker:
         for precision in precisions:
             taken = dataclasses.replace(variant, precision=precision)
             if passes(parity, taken, reference.embeddings):
-                self.say(f"verified {variant.name} as {precision}: {words}")
+                self.say(f"verified {of} as {precision}: {words}")
                 tolerance = tolerance_of(parity, precision, reference.embeddings)
                 return dataclasses.replace(
                     taken, parity=parity, checked_on="cpu", tolerance=tolerance
                 )
         raise ExportError(
-            f"{variant.name}: the graph does not give the vectors of {self._whose} ({words}): it "
+            f"{of}: the graph does not give the vectors of {self._whose} ({words}): it "
             "was made from other weights or with another pooling, or is too coarse"
         )
 
@@ -154,6 +155,11 @@ class Checker:
     def _whose(self) -> str:
         own = self.bundle.manifest.reference == OWN_GRAPH
         return "its fp32 graph" if own else self.model
+
+    def _of(self, variant: Variant) -> str:
+        """A variant's name, with its tower where there are several."""
+        several = len(self.bundle.manifest.towers) > 1
+        return f"{variant.name} ({variant.modality})" if several else variant.name
 
     @property
     def _item(self) -> str:

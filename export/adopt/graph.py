@@ -9,10 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes.common import ClearMetadataAndDocStringPass, InlinePass
+from onnx_ir.passes.common import (
+    ClearMetadataAndDocStringPass,
+    InlinePass,
+    RemoveUnusedNodesPass,
+)
 
 from fmrt.bundle.checked import place_inside
+from fmrt.bundle.manifest import Tower
 from fmrt.errors import BundleCorruptError, ExportError, quoted, said
+from fmrt.export.adopt.layout import TOWERS
 from fmrt.export.graph_file import EXTERNAL_DATA_BYTES
 from fmrt.export.loading.directory import check_regular
 from fmrt.export.quiet import quiet
@@ -69,13 +75,33 @@ class Adopted:
         return tuple(str(value.name) for value in self.model.graph.inputs)
 
 
-def read_graph(path: Path, root: Path, main: str = IDS) -> Adopted:
+@dataclass(frozen=True)
+class TowerNames:
+    """One tower of a model of two, in the graphs of tools.
+
+    Attributes:
+        modality: The modality of its items.
+        main: Its main input, such as ``pixel_values``.
+        vectors: The outputs that may be its items' vectors, the best first.
+        other: The main input of the other tower.
+        one_length: Whether all texts are filled up to one length, which a graph may take alone.
+    """
+
+    modality: str
+    main: str
+    vectors: tuple[str, ...]
+    other: str
+    one_length: bool = False
+
+
+def read_graph(path: Path, root: Path, main: str = IDS, tower: TowerNames | None = None) -> Adopted:
     """Read a graph and bind its inputs and outputs.
 
     Args:
         path: The graph's file.
         root: The directory that its files must lie in.
         main: The main input of the model, such as ``pixel_values``.
+        tower: The tower that is cut out of the graph; default the graph is that of one tower.
 
     Raises:
         ExportError: It cannot be read, is another model's, or needs what the runtime has not.
@@ -85,12 +111,15 @@ def read_graph(path: Path, root: Path, main: str = IDS) -> Adopted:
         InlinePass()(model)
         ClearMetadataAndDocStringPass()(model)
         _check_operators(model, path)
+        if tower is not None:
+            _cut_out(model, path, tower)
         precision = _precision(model)
-        if main == IDS:
-            bound = [*_bind_inputs(model, path), *_bind_outputs(model, path, (EMBEDDING,))]
-        else:
+        one_length = tower is not None and tower.one_length
+        bound = [*_bind_inputs(model, path, one_length=one_length)] if main == IDS else []
+        if main != IDS:
             _check_media_inputs(model, path, main)
-            bound = [*_bind_outputs(model, path, OF_MEDIA)]
+        vectors = tower.vectors if tower else (EMBEDDING,) if main == IDS else OF_MEDIA
+        bound += _bind_outputs(model, path, vectors)
     except ExportError:
         raise
     except Exception as e:  # whatever a malformed graph provokes
@@ -173,7 +202,38 @@ def _precision(model: ir.Model) -> str:
     return FLOATS.get(max(floats, key=floats.__getitem__), "fp32")
 
 
-def _bind_inputs(model: ir.Model, path: Path) -> Iterator[str]:
+def _cut_out(model: ir.Model, path: Path, tower: TowerNames) -> None:
+    """Leave of a graph what gives a tower's vectors, in place.
+
+    Raises:
+        ExportError: The graph lacks the tower's input, or its vectors.
+    """
+    graph = model.graph
+    names = [str(value.name) for value in graph.inputs]
+    if tower.main not in names:
+        named = path.name.startswith(TOWERS[tower.modality])
+        swapped = "; were the files of the two towers swapped?"
+        raise ExportError(
+            f"{path} takes {', '.join(names) or 'nothing'}, and the {tower.modality} tower takes "
+            f"{tower.main}{swapped if named and tower.other in names else ''}"
+        )
+    outputs = {str(value.name): value for value in graph.outputs}
+    vector = next((outputs[name] for name in tower.vectors if name in outputs), None)
+    if vector is None:
+        raise ExportError(
+            f"{path} gives {', '.join(outputs)}, and not {' or '.join(tower.vectors)}, the vector "
+            f"in the space of both towers: export the {tower.modality} tower with its projection"
+        )
+    graph.outputs.clear()
+    graph.outputs.append(vector)
+    RemoveUnusedNodesPass()(model)
+    kept = TOKENS if tower.main == IDS else (tower.main,)
+    for value in list(graph.inputs):
+        if not value.uses() and value.name not in kept:
+            graph.inputs.remove(value)
+
+
+def _bind_inputs(model: ir.Model, path: Path, *, one_length: bool) -> Iterator[str]:
     """Bind the inputs that the runtime does not feed, and say which."""
     graph = model.graph
     inputs = {str(value.name): value for value in graph.inputs}
@@ -182,7 +242,7 @@ def _bind_inputs(model: ir.Model, path: Path) -> Iterator[str]:
             f"{path} takes {', '.join(inputs) or 'nothing'}, and no input_ids: fmrt adopts models "
             "of texts; export others from PyTorch with fmrt export"
         )
-    _check_shape(inputs[IDS], path)
+    _check_shape(inputs[IDS], path, 1 if one_length else 2)
     if MASK not in inputs:
         graph.inputs.append(_tokens(MASK, inputs[IDS].shape))
         inputs[MASK] = graph.inputs[-1]
@@ -221,6 +281,23 @@ def _check_media_inputs(model: ir.Model, path: Path, main: str) -> None:
         _take(graph, value, ir.DataType.FLOAT if name == main else ir.DataType.INT64)
 
 
+def bind_to(model: ir.Model, tower: Tower) -> None:
+    """Give a graph the tower's inputs and outputs, in place."""
+    graph = model.graph
+    found = {str(value.name): value for value in graph.inputs}
+    for name in tower.inputs:
+        if name not in found:
+            graph.inputs.append(_tokens(name, found[IDS].shape))
+    if TYPES in found and TYPES not in tower.inputs:
+        zeros = ir.node("Sub", [found[IDS], found[IDS]])
+        found[TYPES].replace_all_uses_with(zeros.outputs[0])
+        graph.inputs.remove(found[TYPES])
+        graph.insert_before(next(iter(graph)), [zeros])
+    for value in list(graph.outputs):
+        if value.name not in tower.outputs:
+            graph.outputs.remove(value)
+
+
 def bind_mask(model: ir.Model, main: str) -> None:
     """Let a graph of sounds of one length see all of them, in place."""
     graph = model.graph
@@ -238,8 +315,9 @@ def _what(name: str) -> str:
     return "counted from a text's first token" if name == POSITIONS else "empty"
 
 
-def _check_shape(ids: ir.Value, path: Path) -> None:
-    sizes = [] if ids.shape is None else list(ids.shape)
+def _check_shape(ids: ir.Value, path: Path, axes: int) -> None:
+    """Raise unless the first axes of the tokens vary."""
+    sizes = [] if ids.shape is None else list(ids.shape)[:axes]
     names = ("a batch of fixed size {}", "texts of exactly {} tokens")
     for size, what in zip(sizes, names, strict=False):
         if isinstance(size, int):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,9 @@ SUFFIX = re.compile(
     r"(?:[_-](?:fp32|fp16|bf16|q8|q4|q4f16|bnb4|quantized|optimized|O[1-4]|q?u?int[48]|"
     r"avx2|avx512|avx512_vnni|arm64|ppc64le|tensorrt))+$"
 )
+
+# What tools call the graph of one tower of a model of two.
+TOWERS = {"text": "text_model", "image": "vision_model", "audio": "audio_model"}
 
 
 @dataclass(frozen=True)
@@ -40,22 +43,66 @@ class Layout:
 
     Attributes:
         root: The directory with tokenizer and configuration.
-        graphs: The graphs of one model, the one without a suffix first.
+        graphs: The graphs of one model, the one without a suffix first; or those of its towers too.
+        name: The directory, as the user gave it.
     """
 
     root: Path
     graphs: tuple[Found, ...]
+    name: str
+
+    def check_single(self, found: Iterable[Found] | None = None) -> None:
+        """Raise unless some graphs, by default all, are of one model.
+
+        Raises:
+            ExportError: They are of several, with their names.
+        """
+        models = sorted({_model(each.path) for each in (self.graphs if found is None else found)})
+        if len(models) > 1:
+            shown = ", ".join(str(m.relative_to(self.root)) + ".onnx" for m in models[:SHOWN])
+            raise ExportError(
+                f"{self.name} holds graphs of {len(models)} models ({shown}); give the file of the "
+                "one that ends in the embedding instead of the directory"
+            )
+
+    def of_towers(self, modalities: Sequence[str]) -> tuple[dict[str, list[Found]], list[Found]]:
+        """The graphs of each tower of a model of two, and those that are not needed.
+
+        A graph of both towers stands for each where not every tower has one of its own.
+
+        Raises:
+            ExportError: A tower has none, or the graphs are of several models.
+        """
+        stems = set(TOWERS.values())
+        whole = [found for found in self.graphs if _model(found.path).name not in stems]
+        own = {
+            modality: [f for f in self.graphs if _model(f.path).name == TOWERS[modality]]
+            for modality in modalities
+        }
+        for group in (whole, *own.values()):
+            self.check_single(group)
+        if all(own.values()):
+            used = [found for group in own.values() for found in group]
+            return own, [found for found in self.graphs if found not in used]
+        if whole:
+            return dict.fromkeys(modalities, whole), [f for f in self.graphs if f not in whole]
+        missing = next(modality for modality in modalities if not own[modality])
+        raise ExportError(
+            f"{self.name} has no graph of the model's {missing} tower, {TOWERS[missing]}.onnx, and "
+            f"holds {self.graphs[0].path.name}: give a directory with the graphs of both towers"
+        )
 
 
 def find_layout(path: Path, name: str) -> Layout:
     """The graphs below a directory, or the one that ``path`` is.
 
     Raises:
-        ExportError: There is none, or more than one model's; or it is a bundle already.
+        ExportError: There is none, or those of more than one model, and none of a tower; or it is a
+            bundle already.
     """
     if path.is_file():
         root = path.parent.parent if path.parent.name == FOLDERS[1] else path.parent
-        return Layout(root, (_found(path),))
+        return Layout(root, (_found(path),), name)
     root = _inside_cache(path, name)
     if (root / MANIFEST_FILE).exists():
         raise ExportError(f"{name} is a bundle already: fmrt embed {name} embeds with it")
@@ -65,15 +112,11 @@ def find_layout(path: Path, name: str) -> Layout:
             f"{name} holds no ONNX graph: there is no *.onnx in it nor in its folder onnx; "
             "fmrt export makes a bundle of a PyTorch model"
         )
-    files = _without_copies(files)
-    models = sorted({_model(file) for file in files})
-    if len(models) > 1:
-        shown = ", ".join(str(model.relative_to(root)) + ".onnx" for model in models[:SHOWN])
-        raise ExportError(
-            f"{name} holds graphs of {len(models)} models ({shown}); give the file of the one that "
-            "ends in the embedding instead of the directory"
-        )
-    return Layout(root, tuple(sorted(map(_found, files), key=lambda found: found.suffix)))
+    found = sorted(map(_found, _without_copies(files)), key=lambda found: found.suffix)
+    layout = Layout(root, tuple(found), name)
+    if not any(_model(each.path).name in TOWERS.values() for each in found):
+        layout.check_single()
+    return layout
 
 
 def _inside_cache(path: Path, name: str) -> Path:

@@ -73,9 +73,9 @@ class MediaAdoption(Adoption):
         loaded.write_configuration(directory, variants)
         remove_local_paths(directory)
         dim = part.reference.embeddings.shape[-1]
-        manifest = self.manifest(tower, dim, variants, directory, found, loaded.files)
-        reference = part.reference if self.weights or self.record else None
-        self.check(manifest, directory, reference, _probe(part))
+        manifest = self.manifest([tower], dim, variants, directory, [found], loaded.files)
+        references = {part.modality: part.reference} if self.weights or self.record else {}
+        self.check(manifest, directory, references, [probe_of(part)])
 
     def _loaded(self, backbone: GraphModel, graph: Adopted) -> Loaded:
         """The model, or what its directory says of it with the graph in its place."""
@@ -218,7 +218,7 @@ def _check_given(module: ImageEmbedding | AudioEmbedding, given: Sequence[str]) 
         raise ExportError(f"the graph gives {', '.join(given)}, and no {lacks}{other}")
 
 
-def _probe(part: TowerPart) -> Probe:
+def probe_of(part: TowerPart) -> Probe:
     """Items that tell what a batch does."""
     spec = part.tower.input
     if not isinstance(spec, AudioInput) or spec.fixed:

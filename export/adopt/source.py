@@ -46,35 +46,44 @@ TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
 TEXT_INPUT = "input_ids"
 # Main inputs of models of images, and of sounds.
 MEDIA = ("pixel_values", "input_values", "input_features")
+# What stands for the main inputs of a model of two towers.
+BOTH = "both"
 
 
 def has_weights(path: Path) -> bool:
     """Whether PyTorch's weights of the model lie in a directory."""
-    return any(found for pattern in WEIGHTS for found in path.glob(pattern))
+    return any(found for pattern in WEIGHTS for found in place_of(path).glob(pattern))
+
+
+def place_of(path: Path) -> Path:
+    """The folder of a directory's model, which sentence-transformers' modules may name."""
+    modules = stated_modules(path, str(path))
+    inner = path / modules[0].path if modules else path
+    return path if (path / CONFIG_FILE).is_file() else inner
 
 
 def check_model(origin: Origin, trust: bool) -> tuple[PretrainedConfig, str]:
     """Read a directory's configuration, and the name of its model's main input.
 
     Raises:
-        ExportError: It is no model of texts, images or sounds alone, or a file is missing.
+        ExportError: It is no model of texts, images or sounds, or a file is missing.
     """
-    name, path = origin.name, origin.path
+    name, path = origin.name, place_of(origin.path)
     if not (path / CONFIG_FILE).is_file():
         raise ExportError(
             f"{name} has no {CONFIG_FILE}; name the model that the graph was made from with "
             "--model, or copy its configuration there"
         )
-    check_directory(path, name)
+    check_directory(origin.path, name)
     config = read_config(path, trust)
     kind = backbone_class(config)
-    main = getattr(kind, "main_input_name", TEXT_INPUT)
-    if is_two_towers(kind) or main not in (TEXT_INPUT, *MEDIA):
+    main = BOTH if is_two_towers(kind) else getattr(kind, "main_input_name", TEXT_INPUT)
+    if main not in (BOTH, TEXT_INPUT, *MEDIA):
         raise ExportError(
             f"{name} is a {config.model_type} model, and fmrt adopts models of texts, of images or "
-            "of sounds alone; export it from PyTorch with fmrt export"
+            "of sounds; export it from PyTorch with fmrt export"
         )
-    if main == TEXT_INPUT and not any(found for p in TOKENIZERS for found in path.glob(p)):
+    if main in (BOTH, TEXT_INPUT) and not any(found for p in TOKENIZERS for found in path.glob(p)):
         raise ExportError(
             f"{name} has no tokenizer: it holds none of {', '.join(TOKENIZERS)}; name the model "
             "that the graph was made from with --model, or copy its tokenizer there"

@@ -8,14 +8,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import onnx_ir as ir
 
 from fmrt.bundle.bundle import Bundle
 from fmrt.bundle.manifest import Tower, Variant
 from fmrt.errors import ExportError, OptionError
 from fmrt.export.adopt.adoption import Adoption, drop_bare, save_bare
 from fmrt.export.adopt.checking import TEXTS, own_reference
-from fmrt.export.adopt.graph import EMBEDDING, IDS, MASK, STATES, TYPES, Adopted
+from fmrt.export.adopt.graph import EMBEDDING, IDS, MASK, STATES, TYPES, Adopted, bind_to
 from fmrt.export.adopt.joining import attach, make_head
 from fmrt.export.adopt.layout import Found
 from fmrt.export.adopt.source import load_source, open_graph, run_graph
@@ -47,10 +46,11 @@ class TextAdoption(Adoption):
         self._configure(source, directory, variants, stated=not own or self.weights)
         reference = pytorch_reference(source) if self.weights else None
         dim = dim if reference is None else reference.embeddings.shape[-1]
-        manifest = self.manifest(tower, dim, variants, directory, found, [TOKENIZER_FILE])
+        manifest = self.manifest([tower], dim, variants, directory, [found], [TOKENIZER_FILE])
         if reference is None and self.record:
             reference = own_reference(Bundle(directory, manifest), source)
-        self.check(manifest, directory, reference, TEXTS)
+        references = {} if reference is None else {tower.modality: reference}
+        self.check(manifest, directory, references, [TEXTS])
 
     def _source(self, graph: Adopted, bare: Path) -> tuple[TextSource, bool]:
         """The model, and whether the graph's own vector of a text is taken."""
@@ -123,7 +123,7 @@ class TextAdoption(Adoption):
                 continue
             if not own:
                 attach(graph.model, make_head(source, width, graph.opset), [STATES])
-            _bind_to(graph.model, tower)
+            bind_to(graph.model, tower)
             yield from self.variant(found, graph, tower, directory, names)
 
     def _configure(
@@ -162,24 +162,3 @@ def _is_normalized(bare: Path, source: TextSource) -> bool:
         if abs(float(np.linalg.norm(vector)) - 1) > UNIT:
             return False
     return True
-
-
-def _bind_to(model: ir.Model, tower: Tower) -> None:
-    """Give a graph the tower's inputs and outputs, in place."""
-    graph = model.graph
-    found = {str(value.name): value for value in graph.inputs}
-    for name in tower.inputs:
-        if name not in found:
-            graph.inputs.append(_tokens_like(name, found[IDS]))
-    if TYPES in found and TYPES not in tower.inputs:
-        zeros = ir.node("Sub", [found[IDS], found[IDS]])
-        found[TYPES].replace_all_uses_with(zeros.outputs[0])
-        graph.inputs.remove(found[TYPES])
-        graph.insert_before(next(iter(graph)), [zeros])
-    for value in list(graph.outputs):
-        if value.name not in tower.outputs:
-            graph.outputs.remove(value)
-
-
-def _tokens_like(name: str, ids: ir.Value) -> ir.Value:
-    return ir.Value(name=name, shape=ids.shape, type=ir.TensorType(ir.DataType.INT64))

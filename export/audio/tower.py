@@ -385,14 +385,22 @@ def audio_part(source: AudioSource, stem: str) -> TowerPart:
 
 
 def other_tower(
-    model: PreTrainedModel, path: Path, unit: bool, original: PreTrainedModel
+    model: PreTrainedModel, path: Path, unit: bool, original: PreTrainedModel | None
 ) -> OtherTower:
-    """The audio tower of a model that has one of texts too; ``original`` is as users load it."""
+    """The audio tower of a model that has one of texts too.
+
+    Args:
+        model: The model.
+        path: The directory of the model.
+        unit: Whether to end in L2 normalization.
+        original: The model as users load it; None where it has no weights to compare with.
+    """
     extractor = FeatureExtractor(path)
     backbone = TowerModel(model, "audio", model.config.audio_config)
     sounds = AudioEmbedding(backbone, extractor.input_name, "pooler", unit).eval()
     source = AudioSource(sounds, extractor, extractor.spec(1, None))
-    _check(source, path, features(original, "audio"))
+    if original is not None:
+        _check(source, path, features(original, "audio"))
     part = partial(audio_part, source, "audio_model")
     return OtherTower(part, source.write_configuration, source.files)
 

@@ -339,12 +339,20 @@ def image_part(source: VisionSource, stem: str) -> TowerPart:
 
 
 def other_tower(
-    model: PreTrainedModel, path: Path, unit: bool, original: PreTrainedModel
+    model: PreTrainedModel, path: Path, unit: bool, original: PreTrainedModel | None
 ) -> OtherTower:
-    """The image tower of a model that has one of texts too; ``original`` is as users load it."""
+    """The image tower of a model that has one of texts too.
+
+    Args:
+        model: The model.
+        path: The directory of the model.
+        unit: Whether to end in L2 normalization.
+        original: The model as users load it; None where it has no weights to compare with.
+    """
     backbone = TowerModel(model, "image", model.config.vision_config)
     source = VisionSource(ImageEmbedding(backbone, "pooler", unit).eval(), ImageProcessor(path))
-    _check(source, path, features(original, "image"), AS_USERS_POOL["pooler"])
+    if original is not None:
+        _check(source, path, features(original, "image"), AS_USERS_POOL["pooler"])
     return OtherTower(partial(image_part, source, "vision_model"), source.write_configuration)
 
 

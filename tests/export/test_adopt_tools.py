@@ -205,6 +205,24 @@ def test_graphs_of_images_and_sounds_become_verified_bundles(
     assert np.abs(vectors[0] - vectors[1]).max() <= 1e-5
 
 
+@pytest.mark.parametrize("layout", ["towers", "towers-split"])
+def test_graphs_of_two_towers_become_one_verified_bundle(
+    layout: str, kinds: tuple[Path, str], tmp_path: Path
+) -> None:
+    folder = kinds[0]
+    model = folder / "models" / "towers"
+    bundle = fmrt.adopt_onnx(folder / "onnx" / layout, tmp_path / "out", model=model)
+    assert all(report.passed for report in fmrt.verify_bundle(bundle))
+    names = {(v.modality, v.name) for v in bundle.manifest.variants}
+    assert layout == "towers" or {("text", "quantized"), ("image", "quantized")} <= names
+    for modality in ("text", "image"):
+        vectors = []
+        for each in (fmrt.Bundle.open(folder / "bundles" / "towers"), bundle):
+            with fmrt.Embedder(each, modality=modality) as embedder:
+                vectors.append(embedder.embed(ITEMS[modality](), on_too_long="truncate"))
+        assert np.abs(vectors[0] - vectors[1]).max() <= 1e-5
+
+
 @pytest.mark.parametrize("ending", ["", "-with-past"])
 def test_a_decoders_position_ids_are_bound(
     ending: str, kinds: tuple[Path, str], tmp_path: Path

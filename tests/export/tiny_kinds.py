@@ -17,6 +17,8 @@ import peft
 import torch
 import transformers
 from onnxruntime.quantization import QuantType, quantize_dynamic
+from optimum.exporters.onnx import export
+from optimum.exporters.onnx.model_configs import CLIPTextWithProjectionOnnxConfig, ViTOnnxConfig
 
 import fmrt
 
@@ -77,8 +79,9 @@ def audio(_: Any, place: Path) -> None:
 
 def towers(tokenizer: Any, place: Path) -> None:
     """CLIP."""
+    dim = {"projection_dim": 16}
     config = transformers.CLIPConfig(
-        text_config=text_config(tokenizer), vision_config=PIXELS, projection_dim=16
+        text_config={**text_config(tokenizer), **dim}, vision_config={**PIXELS, **dim}, **dim
     )
     transformers.CLIPModel(config).save_pretrained(place)
     tokenizer.save_pretrained(place)
@@ -98,7 +101,7 @@ def lora(tokenizer: Any, place: Path) -> None:
 
 def by_optimum_cli(folder: Path) -> None:
     """Graphs as optimum-cli makes them; of a decoder with position ids, and with past keys."""
-    tasks = {"image": [""], "audio": [""], "decoder": ["", "-with-past"]}
+    tasks = {"image": [""], "audio": [""], "towers": [""], "decoder": ["", "-with-past"]}
     for kind, endings in tasks.items():
         for ending in endings:
             place = folder / "onnx" / f"{kind}{ending}"
@@ -120,6 +123,35 @@ def quantized(plain: Path, place: Path) -> None:
     )
 
 
+class ImagesOfTowers(ViTOnnxConfig):
+    """What the conversion script of transformers.js adds: a vision tower with its projection."""
+
+    @property
+    def outputs(self) -> dict[str, dict[int, str]]:
+        """The vectors, and what they are made of."""
+        return {name: {0: "batch_size"} for name in ("image_embeds", "last_hidden_state")}
+
+
+def split(model: Path, place: Path) -> None:
+    """The layout of transformers.js: a graph for each tower, and quantized ones."""
+    skipped = shutil.ignore_patterns("*.safetensors")
+    shutil.copytree(model, place, ignore=skipped)
+    (place / "onnx").mkdir()
+    towers = {
+        "text_model": (transformers.CLIPTextModelWithProjection, CLIPTextWithProjectionOnnxConfig),
+        "vision_model": (transformers.CLIPVisionModelWithProjection, ImagesOfTowers),
+    }
+    for name, (kind, settings) in towers.items():
+        tower = kind.from_pretrained(model).eval()
+        config = settings(tower.config, task="feature-extraction")
+        file = place / "onnx" / f"{name}.onnx"
+        export(model=tower, config=config, output=file, opset=14)
+        target = file.with_name(f"{name}_quantized.onnx")
+        quantize_dynamic(
+            file, target, weight_type=QuantType.QUInt8, op_types_to_quantize=["MatMul"]
+        )
+
+
 KINDS: tuple[Callable[[Any, Path], None], ...] = (encoder, decoder, image, audio, towers, lora)
 
 
@@ -137,6 +169,7 @@ def main() -> None:
     by_optimum_cli(folder)
     for name in ("image", "audio"):
         quantized(folder / "onnx" / name, folder / "onnx" / f"{name}-quantized")
+    split(folder / "models" / "towers", folder / "onnx" / "towers-split")
 
 
 if __name__ == "__main__":
