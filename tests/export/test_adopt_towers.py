@@ -17,6 +17,8 @@ from fmrt.export.audio.feature_extractor import reference_sounds
 from fmrt.export.vision.image_processor import reference_images
 from tests.export.test_towers import save
 
+pytestmark = pytest.mark.slow
+
 TEXTS = ["a photo of a cat", "x", "two dogs that run over a field of grass"]
 ITEMS = {"image": reference_images, "audio": reference_sounds}
 
@@ -72,7 +74,6 @@ def test_both_towers_give_the_models_vectors(model: Path, exported: Path, tmp_pa
     assert all(report.passed for report in fmrt.verify_bundle(own))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["siglip", "clap"])
 def test_each_kind_of_towers_gives_the_models_vectors(kind: str, tmp_path: Path) -> None:
     model = save(kind, tmp_path / "model")
