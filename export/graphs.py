@@ -76,10 +76,12 @@ class GraphWriter:
     def _for_cpu(self, graph: ir.Model, part: Part) -> Variant:
         return self._write(graph, unwritten("fp32-cpu", part.stem, "_cpu", "cpu", part.modality))
 
-    def _for_cuda(self, portable: ir.Model, part: Part) -> list[Variant]:
+    def _for_cuda(self, portable: ir.Model, part: TowerPart) -> list[Variant]:
         """Write the graphs for GPUs; the portable one stays as it is."""
         written: dict[str, Variant] = {}
-        for precision, form, graph in graphs_for_cuda(portable, ("fp32", *HALF_TYPES)):
+        embedding = part.tower.embedding_output
+        precisions = ("fp32", *HALF_TYPES)
+        for precision, form, graph in graphs_for_cuda(portable, precisions, embedding):
             if precision in HALF_TYPES:
                 to_half(graph, precision)
             if precision in written:

@@ -86,9 +86,10 @@ def compute_half(context: Context) -> Made:
     Raises:
         ExportError: The graph has branches, whose insides this does not convert.
     """
+    embedding = context.tower.embedding_output
     graphs = {
         form: _in_half(context, graph)
-        for _, form, graph in graphs_for_cuda(context.base, ("fp16",))
+        for _, form, graph in graphs_for_cuda(context.base, ("fp16",), embedding)
     }
     first = next(iter(graphs))
     return Made(graphs.pop(first), form=first, forms=graphs)

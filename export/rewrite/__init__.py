@@ -31,8 +31,8 @@ NORMS = Pass(fuse_rms_norm, Form.RMS_NORMS, reads=_PLAIN)
 POOL = Pass(compute_pooled_token_alone, Form.POOLED_LAYER, reads=_NORMS)
 ATTEND = Pass(fuse_attention, Form.FUSED_ATTENTION, needs=_PLAIN, reads=_POOLED)
 FLATTEN = Pass(projections_to_gemm, Form.FLAT_PROJECTIONS, reads=_POOLED | {Form.FUSED_ATTENTION})
-SCALE = Pass(fold_layer_scale, Form.SCALED_WEIGHTS, reads=_NORMS)
-_SCALED = _NORMS | {Form.SCALED_WEIGHTS}
+SCALE = Pass(fold_layer_scale, Form.SCALED_WEIGHTS, reads=_POOLED)
+_SCALED = _POOLED | {Form.SCALED_WEIGHTS}
 PACK = Pass(pack_projections, Form.PACKED_PROJECTIONS, reads=_SCALED)
 ATTEND_ON_CUDA = Pass(
     fuse_attention_for_cuda,
@@ -42,7 +42,7 @@ ATTEND_ON_CUDA = Pass(
 )
 
 CPU = Pipeline((SIMPLIFY, NORMS, POOL, ATTEND, FLATTEN))
-TO_CUDA = Pipeline((SIMPLIFY, NORMS, SCALE, PACK))
+TO_CUDA = Pipeline((SIMPLIFY, NORMS, POOL, SCALE, PACK))
 ON_CUDA = Pipeline((ATTEND_ON_CUDA,), TO_CUDA.gives)
 
 
@@ -70,7 +70,7 @@ def optimize_for_cpu(
 
 
 def graphs_for_cuda(
-    portable: ir.Model, precisions: Sequence[str]
+    portable: ir.Model, precisions: Sequence[str], embedding: str | None = None
 ) -> Iterator[tuple[str, str, ir.Model]]:
     """Graphs for ONNX Runtime's CUDA kernels, of a portable one, which stays as it is.
 
@@ -81,13 +81,15 @@ def graphs_for_cuda(
     Args:
         portable: The graph, in fp32.
         precisions: What it is to be computed in, of ``fp32``, ``fp16`` and ``bf16``.
+        embedding: The name of the only output that is needed, where that is so; others may be
+            dropped.
 
     Yields:
         A precision, a form of attention, and a graph of it in fp32. Of each precision the form that
         is to be taken, unless a GPU has measured others, comes first.
     """
     graph = portable.clone()
-    TO_CUDA.apply(graph)
+    TO_CUDA.apply(graph, compute_pooled_token_alone={"embedding": embedding})
     maskings = Maskings(graph)
     orders = {precision: safest_first(graph, precision, maskings) for precision in precisions}
     made = {form: graph.clone() for form in dict.fromkeys(itertools.chain(*orders.values()))}

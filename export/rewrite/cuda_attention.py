@@ -22,6 +22,10 @@ kernel to ONNX Runtime:
 - any other mask or position bias: a bias.
 
 Where queries and keys are rotated, the rotation becomes `RotaryEmbedding` on the same layout.
+``Attention`` takes keys and values that groups of heads share as they are; for
+``MultiHeadAttention`` they are repeated. A layer that is computed for the pooled token alone has
+one query a text. It stays in plain operators where ``MultiHeadAttention`` may go first, since no
+GPU has shown that kernel with fewer queries than keys; the other forms have it in one operator too.
 """
 
 from __future__ import annotations
@@ -35,6 +39,7 @@ from fmrt.export.rewrite.graph.building import Builder, all_queries, summed
 from fmrt.export.rewrite.graph.layers import Attention, find_attention
 from fmrt.export.rewrite.graph.masks import CAUSAL, MASK, NONE, PADDING, Masking, Maskings
 from fmrt.export.rewrite.graph.rotary import rotated_tokens
+from fmrt.export.rewrite.graph.tokens import own_tokens, shared_tokens
 from fmrt.export.rewrite.graph.walking import MICROSOFT, present, producer
 from fmrt.export.rewrite.packed_projections import find_packed, take_packed
 
@@ -58,12 +63,13 @@ def safest_first(model: ir.Model, precision: str, maskings: Maskings) -> tuple[s
         precision: What it is to be computed in: ``fp32``, ``fp16`` or ``bf16``.
 
     Returns:
-        `FORMS` in that order, without the packed one where it does not fit; the plain operators
-        alone where there is no attention.
+        `FORMS` in that order, without those that do not fit; the plain operators alone where there
+        is no attention.
     """
-    layers = [a for a in map(find_attention, _softmaxes(model)) if a is not None]
+    found_layers = [a for a in map(find_attention, _softmaxes(model)) if a is not None]
+    layers = [layer for layer in found_layers if not layer.one_query]
     if not layers:
-        return (PLAIN,)
+        return (PLAIN, STANDARD) if found_layers else (PLAIN,)
     found = {maskings.of(layer.scores.biases) for layer in layers}
     proven = all(precision in _PROVEN.get(masking, ()) for masking in found)
     order = (CONTRIB, PLAIN, STANDARD) if proven else (PLAIN, STANDARD, CONTRIB)
@@ -123,6 +129,7 @@ class _Fusion:
     def __init__(self, model: ir.Model, form: str, maskings: Maskings) -> None:
         self.opset = 0
         self._model = model
+        self._form = form
         ways = {CONTRIB: self._contrib, STANDARD: self._standard, PACKED: self._packed}
         self._attend = ways[form]
         self._maskings = maskings
@@ -131,21 +138,18 @@ class _Fusion:
     def apply(self, softmax: ir.Node) -> bool:
         """Replace the attention around a softmax; False when it is of another form."""
         found = find_attention(softmax)
-        if found is None:
+        if found is None or (found.one_query and self._form == CONTRIB):
             return False
-        scores = found.scores
         build = Builder(self._model.graph, found.last)
-        q, k = (rotated_tokens(build, x) for x in (scores.queries, scores.keys))
-        tokens = [q, k, build.tokens(found.values)]
-        masking = self._maskings.of(scores.biases)
+        masking = self._maskings.of(found.scores.biases)
         known = masking if masking in (NONE, PADDING, CAUSAL) else None
-        build.replace(found.joined, self._attend(build, found, tokens, known))
+        build.replace(found.joined, self._attend(build, found, known))
         return True
 
-    def _contrib(
-        self, build: Builder, found: Attention, tokens: Sequence[ir.Value], known: Masking | None
-    ) -> ir.Value:
-        inputs = [*tokens, None, *self._hidden(build, found, known)]
+    def _contrib(self, build: Builder, found: Attention, known: Masking | None) -> ir.Value:
+        queries = rotated_tokens(build, found.scores.queries)
+        keys, values = (own_tokens(build, found, x) for x in (found.scores.keys, found.values))
+        inputs = [queries, keys, values, None, *self._hidden(build, found, known)]
         attributes = {
             "num_heads": found.heads,
             "scale": found.scores.scale,
@@ -153,9 +157,9 @@ class _Fusion:
         }
         return build.node("MultiHeadAttention", _trimmed(inputs), attributes, MICROSOFT)
 
-    def _packed(
-        self, build: Builder, found: Attention, _: Sequence[ir.Value], known: Masking | None
-    ) -> ir.Value:
+    def _packed(self, build: Builder, found: Attention, known: Masking | None) -> ir.Value:
+        if found.one_query:
+            return self._contrib(build, found, known)
         packed = take_packed(build, present(_split(found)))
         bias = None
         if packed.bias is not None:
@@ -169,12 +173,13 @@ class _Fusion:
     ) -> tuple[ir.Value | None, ir.Value | None]:
         """``MultiHeadAttention``'s padding and bias."""
         if known == PADDING:
-            return _key_lengths(build, self._mask), None
+            return _key_lengths(build, self._mask, found.one_query), None
         return None, summed(build, found.scores.biases) if known is None else None
 
-    def _standard(
-        self, build: Builder, found: Attention, tokens: Sequence[ir.Value], known: Masking | None
-    ) -> ir.Value:
+    def _standard(self, build: Builder, found: Attention, known: Masking | None) -> ir.Value:
+        queries = rotated_tokens(build, found.scores.queries)
+        keys, heads = shared_tokens(build, found.scores.keys)
+        values, _ = shared_tokens(build, found.values)
         more: list[ir.Value | None] = []
         opset = OPSET
         if known == PADDING:
@@ -183,15 +188,15 @@ class _Fusion:
             more, opset = [None, None, None, lengths], LENGTHS_OPSET
         elif known is None:
             bias = summed(build, found.scores.biases)
-            more = [build.node("Expand", [bias, all_queries(build, tokens[0])])]
+            more = [build.node("Expand", [bias, all_queries(build, queries)])]
         self.opset = max(self.opset, opset)
         attributes = {
             "q_num_heads": found.heads,
-            "kv_num_heads": found.heads,
+            "kv_num_heads": heads,
             "scale": found.scores.scale,
             "is_causal": int(known == CAUSAL),
         }
-        return build.node("Attention", [*tokens, *more], attributes)
+        return build.node("Attention", [queries, keys, values, *more], attributes)
 
 
 def _trimmed(inputs: Sequence[ir.Value | None]) -> list[ir.Value | None]:
@@ -200,15 +205,19 @@ def _trimmed(inputs: Sequence[ir.Value | None]) -> list[ir.Value | None]:
     return list(inputs[: last + 1])
 
 
-def _key_lengths(build: Builder, mask: ir.Value | None) -> ir.Value:
+def _key_lengths(build: Builder, mask: ir.Value | None, one_query: bool) -> ir.Value:
     """int32 ``[3 batch + 2]``: keys of each text, then where each text's queries and keys start."""
     counts = build.node("Cast", [mask], {"to": ir.DataType.INT32})
     lengths = build.node("ReduceSum", [counts, build.ints(1)], {"keepdims": 0})
     batch = build.node("Shape", [mask], {"start": 0, "end": 1})
-    length = build.node("Shape", [mask], {"start": 1, "end": 2})
-    scalar = build.node("Squeeze", [length])
     texts = build.node("Squeeze", [build.node("Add", [batch, build.ints(1)])])
-    limit = build.node("Mul", [texts, scalar])
-    starts = build.node("Range", [build.scalar(0), limit, scalar])
-    starts = build.node("Cast", [starts], {"to": ir.DataType.INT32})
-    return build.node("Concat", [lengths, starts, starts], {"axis": 0})
+    keys = _starts(build, texts, build.length(mask))
+    queries = _starts(build, texts, build.scalar(1)) if one_query else keys
+    return build.node("Concat", [lengths, queries, keys], {"axis": 0})
+
+
+def _starts(build: Builder, texts: ir.Value, length: ir.Value) -> ir.Value:
+    """The multiples of a length, int32, as many as ``texts``."""
+    limit = build.node("Mul", [texts, length])
+    starts = build.node("Range", [build.scalar(0), limit, length])
+    return build.node("Cast", [starts], {"to": ir.DataType.INT32})

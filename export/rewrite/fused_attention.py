@@ -18,6 +18,8 @@ After, by what the mask hides:
 - anything else, as where positions have a bias (MPNet, T5): ``Attention`` with the sum of what is
   added to the scores.
 
+A layer that is computed for the pooled token alone has few scores, and stays as it is.
+
 What a mask hides is not read off the graph but tried, see `fmrt.export.rewrite.graph.masks`. Where
 queries and keys are rotated, the rotation becomes one ``RotaryEmbedding``.
 
@@ -35,9 +37,10 @@ import onnx_ir as ir
 from onnx_ir.passes.common import CommonSubexpressionEliminationPass, RemoveUnusedNodesPass
 
 from fmrt.export.rewrite.graph.building import Builder, Listing, all_queries, summed, zero
-from fmrt.export.rewrite.graph.layers import Attention, find_attention, ungrouped
+from fmrt.export.rewrite.graph.layers import Attention, find_attention
 from fmrt.export.rewrite.graph.masks import MASK, NONE, PADDING, Masking, Maskings
 from fmrt.export.rewrite.graph.rotary import rotated_tokens
+from fmrt.export.rewrite.graph.tokens import own_tokens, shared_tokens
 from fmrt.export.rewrite.graph.walking import MICROSOFT, present
 from fmrt.export.rewrite.graph.windowed_attention import fits_blocks, is_long, windowed
 
@@ -94,18 +97,11 @@ class _Layer:
 
     def shared(self, heads: ir.Value) -> tuple[ir.Value, int]:
         """Keys or values ``[batch, sequence, hidden]`` before groups share them; their heads."""
-        few = ungrouped(heads)
-        return rotated_tokens(self.build, few), int(str(present(few.shape)[1]))
+        return shared_tokens(self.build, heads)
 
     def own(self, heads: ir.Value) -> ir.Value:
         """Keys or values ``[batch, sequence, hidden]``, as many heads as the queries have."""
-        tokens, count = self.shared(heads)
-        times, size = self.found.heads // count, self.found.size
-        if times == 1:
-            return tokens
-        apart = self.build.node("Reshape", [tokens, self.build.ints(0, 0, count, 1, size)])
-        repeated = self.build.node("Expand", [apart, self.build.ints(1, 1, 1, times, 1)])
-        return self.build.node("Reshape", [repeated, self.build.ints(0, 0, -1)])
+        return own_tokens(self.build, self.found, heads)
 
 
 class _Fusion:
@@ -119,7 +115,7 @@ class _Fusion:
     def apply(self, softmax: ir.Node) -> bool:
         """Replace the attention around a softmax; False when it is of another form."""
         found = find_attention(softmax)
-        if found is None:
+        if found is None or found.one_query:
             return False
         layer = _Layer(found, Builder(self._graph, found.last), self._mask)
         layer.build.replace(found.joined, self._form(found)(layer))

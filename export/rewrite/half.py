@@ -2,8 +2,9 @@
 
 Single precision stay:
 
-- the head: everything after the first output, and what that alone reads, so that pooling and
-  normalization add up in it: fp16 has no 2,049 tokens, and no 1e-9 to divide by instead of 0;
+- the head: everything after the first output, or after the pooled token where a pass has left no
+  other, and what that alone reads, so that pooling and normalization add up in it: fp16 has no
+  2,049 tokens, and no 1e-9 to divide by instead of 0;
 - angles and indices: everything before a sine, a cosine or a cast to integers, since a
   position of 1,000 times a frequency has no exact half;
 - the graph's inputs and outputs, so that callers see no difference.
@@ -24,6 +25,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from fmrt.export.rewrite.graph.walking import constant
+from fmrt.export.rewrite.pooled_token import POOLED
 
 FLOAT = ir.DataType.FLOAT
 HALF_TYPES = {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
@@ -34,7 +36,8 @@ ANGLES = frozenset({"Cos", "Sin"})
 SINGLE = {
     ir.DataType.FLOAT16: frozenset({"Range"}),
     ir.DataType.BFLOAT16: frozenset(
-        {"Range", "Conv", "ConvTranspose", "BatchNormalization", "InstanceNormalization", "Elu"}
+        {"ArgMax", "ArgMin", "Conv", "ConvTranspose", "BatchNormalization", "InstanceNormalization"}
+        | {"Range", "Elu"}
         | {"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Ceil", "Floor", "Round"}
         | {"LeakyRelu", "PRelu", "Selu", "Log", "Pad", "Reciprocal", "Resize", "ReduceL1"}
         | {"ReduceL2", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceSumSquare"}
@@ -46,7 +49,13 @@ FLOAT_ONLY = {"Resize": (2,), "Upsample": (1,)}
 LARGEST = 65504.0
 LOWEST = -30000.0
 # Outputs of these have a type of their own, whatever their inputs'.
-TYPED = {"Shape": ir.DataType.INT64, "Size": ir.DataType.INT64}
+TYPED = {
+    **dict.fromkeys(("ArgMax", "ArgMin", "NonZero", "Shape", "Size"), ir.DataType.INT64),
+    **dict.fromkeys(("And", "Equal", "IsInf", "IsNaN", "Not", "Or", "Xor"), ir.DataType.BOOL),
+    **dict.fromkeys(("Greater", "GreaterOrEqual", "Less", "LessOrEqual"), ir.DataType.BOOL),
+}
+# The type of what these choose between is that of their second input.
+CHOOSING = frozenset({"Where"})
 
 
 def to_half(model: ir.Model, precision: str, keep: AbstractSet[ir.Node] = frozenset()) -> int:
@@ -73,7 +82,8 @@ def fill_types(graph: ir.Graph) -> None:
     for node in graph:
         for out in node.outputs:
             if out.dtype is None:
-                first = next((i.dtype for i in node.inputs if i is not None and i.dtype), None)
+                inputs = node.inputs[1:] if node.op_type in CHOOSING else node.inputs
+                first = next((i.dtype for i in inputs if i is not None and i.dtype), None)
                 found = _cast_target(node) or TYPED.get(node.op_type) or first
                 out.type = ir.TensorType(found) if found is not None else None
 
@@ -188,13 +198,21 @@ def _single_nodes(graph: ir.Graph, operators: AbstractSet[str]) -> set[ir.Node]:
 
 
 def _head(graph: ir.Graph) -> set[ir.Node]:
-    """The nodes after the first output, and those that no other node reads."""
-    found = _behind(graph.outputs[0])
+    """The nodes after the states or the pooled token, and those that no other node reads."""
+    border = _border(graph)
+    found = _behind(border)
     for node in reversed(graph):
         readers = {use.node for out in node.outputs for use in out.uses()}
-        if readers and readers <= found and not any(out.is_graph_output() for out in node.outputs):
+        inside = not any(out is border or out.is_graph_output() for out in node.outputs)
+        if inside and readers and readers <= found:
             found.add(node)
     return found
+
+
+def _border(graph: ir.Graph) -> ir.Value:
+    """The states of all tokens, which are the first output, or the pooled token's."""
+    values = (value for node in graph for value in node.outputs)
+    return next((value for value in values if POOLED in value.meta), graph.outputs[0])
 
 
 def _behind(value: ir.Value) -> set[ir.Node]:

@@ -43,6 +43,9 @@ RANK = 3
 # The rank of a mask, [batch, heads, queries, keys].
 MASK_RANK = 4
 LOWEST = np.finfo(np.float32).min
+# Marks the pooled token among a graph's values, for passes that treat what comes after it apart.
+# It is not written to the file.
+POOLED = "fmrt.pooled_token"
 
 
 def compute_pooled_token_alone(model: ir.Model, embedding: str | None) -> int:
@@ -313,6 +316,7 @@ class _Rebuilding:
         if node.op_type == "Gather":
             token = self._build.node("Squeeze", [token, self._build.ints(1)])
         self._build.replace(node.outputs[0], token)
+        token.meta[POOLED] = True
 
     def _copy(self, node: ir.Node) -> None:
         axis = next(self._plan.axes[v] for v in node.outputs if v in self._plan.axes)
@@ -328,7 +332,7 @@ class _Rebuilding:
         copy = ir.Node(node.domain, node.op_type, inputs, attributes, num_outputs=count)
         self._build.add(copy)
         for old, new in zip(node.outputs, copy.outputs, strict=True):
-            new.type = old.type
+            self._describe(new, old, axis)
             self._one[old] = new
 
     def _reshaped(self, node: ir.Node, axis: int) -> ir.Value:
@@ -339,15 +343,28 @@ class _Rebuilding:
         new = self._build.node(
             "Reshape", [self._one_token(node.inputs[0]), self._build.ints(*sizes)]
         )
-        new.type = old.type
+        self._describe(new, old, axis)
         return new
+
+    def _describe(self, new: ir.Value, old: ir.Value, axis: int) -> None:
+        """Type and shape of what a value is for one token: the axis of tokens is 1 long."""
+        new.type = old.type
+        if old.shape is None:
+            return
+        shape = list(old.shape)
+        shape[axis] = 1
+        index = self._selection.index
+        if shape[0] == 1 and isinstance(index, ir.Value):
+            shape[0] = present(index.shape)[0]  # each row has a token of its own
+        new.shape = ir.Shape(shape)
 
     def _one_token(self, operand: ir.Value | None) -> ir.Value:
         """The value for the selected token, the axis of tokens being 1 long."""
         value = present(operand)
         if value not in self._one:
-            self._one[value] = self._take(value, self._plan.axes[value])
-            self._one[value].type = value.type
+            axis = self._plan.axes[value]
+            self._one[value] = self._take(value, axis)
+            self._describe(self._one[value], value, axis)
         return self._one[value]
 
     def _take(self, value: ir.Value, axis: int) -> ir.Value:

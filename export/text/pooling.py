@@ -43,7 +43,8 @@ class Pooled:
 
 
 def _cls(p: Pooled) -> Tensor:
-    return p.at(p.mask.to(torch.int32).argmax(dim=1))
+    # CUDA has a kernel for the largest of floats, and none of integers.
+    return p.at(p.mask.to(torch.float32).argmax(dim=1))
 
 
 def _max(p: Pooled) -> Tensor:

@@ -20,6 +20,7 @@ from fmrt.export.load import load_model
 from fmrt.export.rewrite import graphs_for_cuda
 from fmrt.export.rewrite.cuda_attention import CONTRIB, PACKED, PLAIN, STANDARD, take_apart
 from fmrt.export.rewrite.graph.masks import Masking, masking_of
+from fmrt.export.rewrite.half import to_half
 from fmrt.export.text.source import Overrides
 from fmrt.export.trace import trace
 from tests.export.models import TINY, save_tiny
@@ -33,15 +34,25 @@ EXPECTED = {
     "nomic_bert": ([PADDED] * 2, 4),
     "llama": ([CAUSAL] * 2, 4),
     # A sliding window of 16 tokens, which CUDA's kernel takes as a bias.
-    # Keys that several heads share are rotated before they are repeated: that stays.
-    "mistral": ([BIASED] * 2, 2),
-    "qwen3": ([CAUSAL] * 2, 2),
-    "gemma3_text": ([BIASED] * 2, 2),
+    "mistral": ([BIASED] * 2, 4),
+    "qwen3": ([CAUSAL] * 2, 4),
+    "gemma3_text": ([BIASED] * 2, 4),
     "dinov2": ([BARE] * 2, 0),
 }
 # Where queries, keys and values are three products, and where attention can take them as one.
 THREE = {"bert", "dinov2", "llama", "mistral", "qwen3", "gemma3_text"}
 TOGETHER = {"bert", "dinov2"}
+# Heads of keys and values, where groups of the four of queries share them.
+SHARED = {"mistral": 2, "qwen3": 2, "gemma3_text": 2}
+# How the last layer is masked for the pooled token alone.
+POOLED = {
+    ("bert", "cls"): PADDED,
+    ("dinov2", None): BARE,
+    # No token is later than the last one.
+    ("qwen3", "lasttoken"): PADDED,
+    ("modernbert", "cls"): BIASED,
+    ("mistral", "lasttoken"): BIASED,
+}
 # Operators that move no numbers.
 VIEWS = {"Reshape", "Squeeze", "Unsqueeze", "Shape"}
 QUICK = ("bert", "dinov2")
@@ -49,19 +60,19 @@ SHAPES = [(1, 1), (1, 9), (3, 40)]
 
 
 @functools.cache
-def traced(kind: str) -> ir.Model:
+def traced(kind: str, pooling: str | None = None) -> ir.Model:
     """A portable graph, traced once; tests that change it clone it."""
     with tempfile.TemporaryDirectory() as place:
-        return made(kind, Path(place))
+        return made(kind, Path(place), pooling)
 
 
-def made(kind: str, directory: Path) -> ir.Model:
+def made(kind: str, directory: Path, pooling: str | None) -> ir.Model:
     vision = next((t for t in VISION if t.model_type == kind), None)
     if vision is not None:
         path = save_vision(vision, directory)
     else:
         path = save_tiny(next(t for t in TINY if t.model_type == kind), directory)
-    loaded = load_model(str(path), None, "cpu", Overrides())
+    loaded = load_model(str(path), None, "cpu", Overrides(pooling))
     (part,) = loaded.parts()
     return trace(part, loaded.model_type, None)
 
@@ -69,7 +80,7 @@ def made(kind: str, directory: Path) -> ir.Model:
 def run(graph: ir.Model, feeds: dict[str, np.ndarray]) -> np.ndarray:
     model = ir.to_proto(graph).SerializeToString()
     session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
-    return session.run(None, feeds)[1]
+    return session.run(None, feeds)[-1]
 
 
 def feeds_of(graph: ir.Model, batch: int, length: int) -> dict[str, np.ndarray]:
@@ -127,6 +138,8 @@ def test_passes_apply_and_keep_the_vectors(kind: str) -> None:
         nodes = [n for n in fused.graph if n.op_type in (STANDARD, CONTRIB)]
         assert {n.op_type for n in nodes} == {name.partition("-")[0]} - {PLAIN}
         assert sorted(map(form, nodes)) == sorted([] if name == PLAIN else hidden)
+        shared = {n.attributes.get_int("kv_num_heads") for n in nodes if n.op_type == STANDARD}
+        assert shared == ({SHARED.get(kind, 4)} if name == STANDARD else set())
         operators = Counter(node.op_type for node in fused.graph)
         assert operators["RotaryEmbedding"] == (0 if name == PLAIN else rotations)
         assert operators["Softmax"] == (2 if name == PLAIN else 0)
@@ -142,6 +155,42 @@ def test_passes_apply_and_keep_the_vectors(kind: str) -> None:
             feeds = feeds_of(graph, batch, length)
             want, got = run(graph, feeds), run(fused, feeds)
             assert np.abs(got - want).max() <= 2e-6 * max(1.0, np.abs(want).max())
+
+
+@pytest.mark.parametrize(
+    ("kind", "pooling"),
+    [k if k[0] == "dinov2" else pytest.param(*k, marks=pytest.mark.slow) for k in POOLED],
+)
+def test_the_last_layer_of_the_pooled_token_alone(kind: str, pooling: str | None) -> None:
+    graph = traced(kind, pooling)
+    embedding = str(graph.graph.outputs[1].name)
+    for _, name, model in graphs_for_cuda(graph, ("fp32",), embedding):
+        assert [v.name for v in model.graph.outputs] == [embedding]
+        alone = [n for n in model.graph if n.op_type == "MatMul" and one_token(n)]
+        # Queries where they are a product of their own, output, and the feed-forward part.
+        assert len([n for n in alone if len(n.inputs[1].shape) == 2]) >= 3
+        # The form that may go first leaves the layer in plain operators.
+        fused = [form(n) for n in model.graph if n.op_type in (STANDARD, CONTRIB)]
+        assert len(fused) == {PLAIN: 0, CONTRIB: 1}.get(name, 2)
+        assert fused[1:] in ([], [POOLED[kind, pooling]])
+        # CUDA has a kernel for the largest of floats alone.
+        places = [n.inputs[0] for n in model.graph if n.op_type == "ArgMax"]
+        assert {value.dtype for value in places} <= {ir.DataType.FLOAT}
+        take_apart(model)
+        half = model.clone()
+        assert to_half(half, "fp16")
+        for batch, length in SHAPES:
+            feeds = feeds_of(graph, batch, length)
+            want, got = run(graph, feeds), run(model, feeds)
+            largest = max(1.0, np.abs(want).max())
+            assert np.abs(got - want).max() <= 2e-6 * largest
+            if name in (PLAIN, CONTRIB):
+                assert np.abs(run(half, feeds) - want).max() <= 4e-3 * largest
+
+
+def one_token(node: ir.Node) -> bool:
+    shape = node.inputs[0].shape
+    return shape is not None and len(shape) == 3 and shape[1] == 1
 
 
 def left(model: ir.Model, place: Path) -> Counter[str]:

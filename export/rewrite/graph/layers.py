@@ -55,6 +55,12 @@ class Attention:
     heads: int
     size: int
 
+    @property
+    def one_query(self) -> bool:
+        """Whether it is computed for one token alone, the pooled one."""
+        queries = self.scores.queries.shape
+        return queries is not None and queries[2] == 1
+
 
 def find_attention(softmax: ir.Node) -> Attention | None:
     """The attention around a softmax, from heads to joined heads; None for other forms."""
@@ -70,7 +76,8 @@ def find_attention(softmax: ir.Node) -> Attention | None:
     shape = shape_of(values, HEADS_AXES)
     if values is None or shape is None or shape_of(out, TOKENS_AXES) is None:
         return None
-    if not (same_axes(scores.queries, values) and same_axes(scores.keys, values)):
+    alike = same_axes(scores.queries, values, one_query=True) and same_axes(scores.keys, values)
+    if not alike:
         return None
     count, size = (int(str(shape[axis])) for axis in (1, 3))
     return Attention(scores, values, out, joined, count, size)

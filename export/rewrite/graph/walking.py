@@ -69,11 +69,19 @@ def constant_rank(value: ir.Value | None) -> int | None:
     return None if content is None else content.ndim
 
 
-def same_axes(a: ir.Value, b: ir.Value) -> bool:
-    """Whether two values are ``[batch, heads, sequence, head size]`` with equal known sizes."""
+def same_axes(a: ir.Value, b: ir.Value, *, one_query: bool = False) -> bool:
+    """Whether two values are ``[batch, heads, sequence, head size]`` with equal known sizes.
+
+    Args:
+        a: A value.
+        b: Another.
+        one_query: Whether the sequence of ``a`` may also be one token.
+    """
     first, second = shape_of(a, HEADS_AXES), shape_of(b, HEADS_AXES)
     if first is None or second is None:
         return False
-    pairs = zip(first, second, strict=True)
+    pairs = [*zip(first, second, strict=True)]
+    if one_query and first[2] == 1:
+        del pairs[2]
     known = all(x == y for x, y in pairs if isinstance(x, int) and isinstance(y, int))
     return known and isinstance(first[1], int) and isinstance(first[3], int)
