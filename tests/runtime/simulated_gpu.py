@@ -66,8 +66,9 @@ class Simulated(Cuda):
 
         def faulty(feeds: Mapping[str, np.ndarray]) -> np.ndarray:
             time.sleep(self.seconds.get(name, 0))
-            vectors, mask = run(feeds), feeds["attention_mask"]
+            vectors = run(feeds)
             if name in self.faults:
+                mask = feeds["attention_mask"]
                 vectors[self.faults[name](mask.sum(axis=1), mask.shape[1])] += 1
             return vectors
 
