@@ -37,6 +37,19 @@ FOUND = """[...document.querySelectorAll('#list button')].map(
   (one) => [Number(one.dataset.row), Number(one.querySelector('.score').textContent)])"""
 
 
+# Keeps what the worker that embeds has answered.
+LISTEN = """(() => {
+  window.answers = [];
+  const Real = Worker;
+  window.Worker = class extends Real {
+    constructor(...given) {
+      super(...given);
+      this.addEventListener("message", ({ data }) => window.answers.push([...data.vector ?? []]));
+    }
+  };
+})()"""
+
+
 @pytest.fixture(scope="module")
 def node_modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("npm")
@@ -81,6 +94,33 @@ def test_the_page_finds_what_fmrt_finds(
         chromium.wait(f"{SAID}.includes('and the model takes 256')")
     assert chromium.problems == []
     assert all(url.startswith(("file:", "blob:")) for url in chromium.requests)
+
+
+@pytest.mark.parametrize("variant", ["int8", "w8"])
+def test_a_quantized_package_gives_its_own_vector_of_a_query(
+    chromium: Page, node_modules: Path, tmp_path: Path, variant: str
+) -> None:
+    fmrt.export_model(save_tiny(TINY[0], tmp_path / "model"), tmp_path / "bundle")
+    fmrt.quantize_bundle(tmp_path / "bundle", variant)
+    package = tmp_path / "package"
+    fmrt.package_bundle(tmp_path / "bundle", package, variant=variant)
+    out = draw(
+        tmp_path / "bundle", tmp_path / "map.html", package=package, node_modules=node_modules
+    )
+    chromium.problems.clear()
+    chromium.open(out)
+    chromium.run(LISTEN)
+    with fmrt.Embedder(package, variant=variant) as quantized:
+        for number, query in enumerate(["how to read a file", "the cat sat on a mat"], 1):
+            chromium.run(ASK % json.dumps(query))
+            chromium.wait(f"window.answers.length === {number}")
+            found, want = np.array(chromium.run("window.answers")[-1]), quantized.embed_query(query)
+            cosine = found @ want / np.linalg.norm(found) / np.linalg.norm(want)
+            assert found.shape == want.shape
+            assert cosine > 0.999, query
+            chromium.wait(ANSWERED)
+    assert f"package {variant}" in chromium.run("document.getElementById('how').textContent")
+    assert chromium.problems == []
 
 
 def test_a_model_that_gives_other_vectors_does_not_answer(
