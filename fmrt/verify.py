@@ -55,7 +55,8 @@ TOLERANCES = {
     "int8-dynamic": Tolerance(max_abs_error=0.6, min_cosine=0.75, mean_cosine=0.9),
 }
 
-# Of an adopted graph's distance from the reference: how much of it a later check may measure.
+# Of the distance from the reference that was measured when a variant was made: how much of it a later
+# check, maybe on another machine, may measure.
 MARGIN = 1.5
 ROUNDING = 1e-12
 # The tolerance that is never narrowed, where it is not the precision's own: on another processor, a
@@ -377,12 +378,21 @@ def passes(parity: Parity, variant: Variant, expected: Vectors, *, some: bool = 
     return _within(parity, dataclasses.replace(own, mean_cosine=-1.0) if some else own)
 
 
-def tolerance_of(parity: Parity, precision: str, expected: Vectors) -> Parity:
+def tolerance_of(
+    parity: Parity, precision: str, expected: Vectors, *, narrowed: bool = True
+) -> Parity:
     """The tolerance of a variant of which some parity was measured over all reference items.
 
     It is wider than the parity, so that no check on the same machine fails, of all items or some.
+
+    Args:
+        parity: What was measured.
+        precision: A key of `TOLERANCES`.
+        expected: The reference vectors, float32 ``[items, dim]``.
+        narrowed: Whether it may be narrower than that of the precision, see `LEAST`.
     """
-    least = _in_numbers(TOLERANCES[LEAST.get(precision, precision)], _scale(expected))
+    key = LEAST.get(precision, precision) if narrowed else precision
+    least = _in_numbers(TOLERANCES[key], _scale(expected))
     return Parity(
         max(least.max_abs_error, MARGIN * parity.max_abs_error),
         min(least.mean_cosine, 1 - MARGIN * (1 - parity.mean_cosine)),
@@ -415,7 +425,7 @@ def _check_tolerance(variant: Variant, own: Parity) -> None:
         if not getattr(own, name) >= least - ROUNDING:
             raise BundleCorruptError(
                 f"variant {variant.name!r} has the tolerance {name} {getattr(own, name)}, and "
-                f"{variant.precision} has {least:.6g} at least; adopt its graphs again"
+                f"{variant.precision} has {least:.6g} at least; make the variant again"
             )
 
 

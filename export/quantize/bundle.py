@@ -33,7 +33,7 @@ from fmrt.export.writing.external import KEY, external_files
 from fmrt.options import checked, file_path
 from fmrt.system.cores import cpu_name
 from fmrt.system.whole_file import write_whole
-from fmrt.verify import check, measure
+from fmrt.verify import check, measure, tolerance_of
 
 MIN_COSINE = 0.999
 WORK = ".quantize-"
@@ -285,7 +285,18 @@ def _of_the_same_graph(context: Context, form: Form) -> Variant:
         raise ExportError(_below(form, score, context.target))
     items = len(context.items.held_out)
     quality = Quality(items, score.mean, score.worst, 0, 0, speed, cpu_name())
-    return dataclasses.replace(blank, parity=parity, checked_on=form.provider, quality=quality)
+    return _recorded(context, blank, parity, form.provider, quality)
+
+
+def _recorded(
+    context: Context, variant: Variant, parity: Parity, provider: str, quality: Quality
+) -> Variant:
+    """The variant with what was measured, and a tolerance for machines that round otherwise."""
+    expected = context.bundle.reference(context.tower.modality).embeddings
+    tolerance = tolerance_of(parity, variant.precision, expected, narrowed=False)
+    return dataclasses.replace(
+        variant, parity=parity, checked_on=provider, quality=quality, tolerance=tolerance
+    )
 
 
 def _below(form: Form, score: Score, target: float) -> str:
@@ -354,7 +365,7 @@ def _measured_variant(context: Context, form: Form, made: Made, work: Path) -> V
         speed=speed if own_provider else None,
         cpu=cpu_name(),
     )
-    return dataclasses.replace(written, parity=parity, checked_on="cpu", quality=quality)
+    return _recorded(context, written, parity, "cpu", quality)
 
 
 def _summary(variant: Variant) -> str:

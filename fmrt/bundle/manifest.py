@@ -196,8 +196,8 @@ class Variant:
         form: The operators of attention that the graph has, where there are others to choose from.
         forms: The graphs with other operators for the same, by form; one of ``external`` each.
             ``fmrt tune`` finds out which is fastest on a GPU.
-        tolerance: The parity that a check must reach, for a graph that was adopted, from what was
-            measured; None for the tolerance of its precision.
+        tolerance: The parity that a check must reach, from what was measured when a variant was
+            adopted or quantized; None for the tolerance of its precision.
     """
 
     name: Annotated[str, Printable("a short name", 200, 1)]

@@ -161,7 +161,7 @@ def _tolerance(variant: Variant) -> list[tuple[str, str]]:
         (
             f"tolerance of {variant.name}",
             f"max abs error {own.max_abs_error:.1e}, mean cosine {own.mean_cosine:.6f}, worst "
-            f"cosine {own.min_cosine:.6f}, from what was measured when it was adopted",
+            f"cosine {own.min_cosine:.6f}, from what was measured when it was made",
         )
     ]
 

@@ -38,7 +38,7 @@ from fmrt.export.quantize.rounding import LARGEST, round_weights
 from fmrt.export.quantize.sites import find_sites
 from fmrt.export.rewrite.graph.walking import constant
 from fmrt.options import OPTIONS
-from fmrt.verify import measure
+from fmrt.verify import TOLERANCES, measure
 from tests.export.audio import AUDIO, save_audio
 from tests.export.models import DECODERS, ENCODERS, TEXTS, Tiny, save_tiny
 from tests.export.vision import VISION, save_vision
@@ -180,6 +180,10 @@ def test_each_scheme_adds_its_verified_variants(plain: Path, bundle: Path) -> No
         assert quality is not None
         assert quality.mean_cosine >= LOW
         assert (quality.speed is None) == (variant.provider == "cuda")
+        assert variant.tolerance is not None
+        assert variant.parity is not None
+        assert variant.tolerance.max_abs_error >= 1.5 * variant.parity.max_abs_error
+        assert variant.tolerance.min_cosine <= TOLERANCES[variant.precision].min_cosine
     changed = {"fmrt.json", "config.json", "README.md"}  # they list what was added
     before = {n: b for n, b in files(plain).items() if n not in changed}
     after = files(bundle)

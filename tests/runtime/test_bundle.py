@@ -141,6 +141,11 @@ def test_no_part_of_what_passed_is_refused_by_the_tolerance_that_was_recorded(
         rows = rng.choice(12, count, replace=False)
         assert passes(measure(got[rows], expected[rows]), own, expected[rows], some=True)
     assert not passes(measure(-got, expected), own, expected)
+    # Of a quantized variant: whatever passes, and what is on the edge of that on another machine.
+    wide = replace(own, tolerance=tolerance_of(parity, precision, expected, narrowed=False))
+    elsewhere = replace(parity, max_abs_error=1.4 * parity.max_abs_error)
+    assert passes(parity, wide, expected)
+    assert passes(elsewhere, wide, expected)
 
 
 def test_a_tolerance_that_no_adoption_records_is_refused(bundle) -> None:
