@@ -55,8 +55,8 @@ TOLERANCES = {
     "int8-dynamic": Tolerance(max_abs_error=0.6, min_cosine=0.75, mean_cosine=0.9),
 }
 
-# Of the distance from the reference that was measured when a variant was made: how much of it a later
-# check, maybe on another machine, may measure.
+# Of the distance from the reference that was measured when a variant was made: how much of it a
+# later check, maybe on another machine, may measure.
 MARGIN = 1.5
 ROUNDING = 1e-12
 # The tolerance that is never narrowed, where it is not the precision's own: on another processor, a

@@ -35,12 +35,17 @@ IN_FRONT = 8
 SPACE = "\u2581"  # of SentencePiece
 
 
-class Agreement(Components):
+class Agreement:
     """Finds which tokens of a text's start, or of its end, are sure.
 
     Args:
-        tokenizer: The tokenizer; what prepares its texts looks at near neighbours alone.
+        components: What the tokenizer is made of; what prepares its texts looks at near
+            neighbours alone.
     """
+
+    def __init__(self, components: Components) -> None:
+        self._asked = components
+        self._tokenizer = components.tokenizer
 
     def unsure(self, start: str) -> int | None:
         """How many tokens at the end of a text's start may not be those of the whole.
@@ -54,10 +59,10 @@ class Agreement(Components):
         added = self._added_in(start)
         after = max((end for _, end in added), default=0)
         last = start[after:]
-        if len(last) <= 2 * self._edge:
-            sure = max((e for _, e in added if e <= len(start) - self._edge), default=None)
+        if len(last) <= 2 * self._asked.edge:
+            sure = max((e for _, e in added if e <= len(start) - self._asked.edge), default=None)
             return None if sure is None else self.most_tokens(start[sure:])
-        edge = 2 * sum(map(len, pieces_of(self._tokenizer, last[-self._edge :])))
+        edge = 2 * sum(map(len, pieces_of(self._tokenizer, last[-self._asked.edge :])))
         near, others = _nearest(pieces_of(self._tokenizer, last)[::-1], edge)
         near.reverse()
         if len(near) == 1 and len(near[0]) > 2 * edge + self._longest:
@@ -81,8 +86,8 @@ class Agreement(Components):
         added = self._added_in(end)
         until = min((start for start, _ in added), default=len(end))
         first = end[:until]
-        edge = 2 * sum(map(len, pieces_of(self._tokenizer, end[: self._edge])))
-        if until > 2 * self._edge and self._finds_pieces:
+        edge = 2 * sum(map(len, pieces_of(self._tokenizer, end[: self._asked.edge])))
+        if until > 2 * self._asked.edge and self._finds_pieces:
             near, others = _nearest(pieces_of(self._tokenizer, first), edge)
             if len(near) == 1 and len(near[0]) > 2 * edge + self._longest:
                 count = self._unsure_at_start(near[0], edge)
@@ -90,7 +95,7 @@ class Agreement(Components):
                     return count
             if others:
                 return self._tokens(near)
-        sure = (s for s, e in added if s >= self._edge and self._is_found_anywhere(end[s:e]))
+        sure = (s for s, e in added if s >= self._asked.edge and self._is_found_anywhere(end[s:e]))
         place = next(sure, None)
         return None if place is None else self.most_tokens(end[:place])
 
@@ -115,9 +120,9 @@ class Agreement(Components):
 
     def _unsure_at_start(self, piece: str, edge: int) -> int | None:
         """Of a piece that began before, of which the ``edge`` may be another."""
-        if not self._segments or self._stated["type"] != "BPE":
+        if not self._segments or self._asked.stated["type"] != "BPE":
             return None
-        if self._stated.get("continuing_subword_prefix"):
+        if self._asked.stated.get("continuing_subword_prefix"):
             return None
         first = edge + self._longest
         places = range(first, min(len(piece) - 2 * self._longest, first + EDGE))
@@ -151,7 +156,7 @@ class Agreement(Components):
         """Where a text's added tokens are."""
         normalizer = self._tokenizer.normalizer
         texts = {text, normalizer.normalize_str(text) if normalizer else text}
-        if not any(added in one for added in self._added for one in texts):
+        if not any(added in one for added in self._asked.added for one in texts):
             return []
         found = self._skeleton.encode(text, add_special_tokens=False)
         spans = zip(found.ids, found.offsets, strict=True)
@@ -170,7 +175,7 @@ class Agreement(Components):
     def _is_found_anywhere(self, added: str) -> bool:
         """Whether no other added token may begin before one and reach into it."""
         first = added.lstrip()[:1]
-        return bool(first) and not any(first in other[1:] for other in self._added)
+        return bool(first) and not any(first in other[1:] for other in self._asked.added)
 
     @cached_property
     def looks_at_pairs(self) -> bool:
@@ -189,7 +194,7 @@ class Agreement(Components):
     @cached_property
     def _known(self) -> frozenset[str]:
         """What a token may be of the inside of a piece."""
-        prefix = self._stated.get("continuing_subword_prefix") or ""
+        prefix = self._asked.stated.get("continuing_subword_prefix") or ""
         tokens = self._tokenizer.get_vocab(with_added_tokens=False)
         return frozenset(tokens).union(token.removeprefix(prefix) for token in tokens)
 
@@ -201,14 +206,14 @@ class Agreement(Components):
     @cached_property
     def _segments(self) -> bool:
         """Whether the model is one of which the above is true."""
-        return self._stated["type"] == "Unigram" or (
-            self._stated["type"] == "BPE" and not self._stated.get("dropout")
+        return self._asked.stated["type"] == "Unigram" or (
+            self._asked.stated["type"] == "BPE" and not self._asked.stated.get("dropout")
         )
 
     @cached_property
     def _inner(self) -> models.Model:
         """The model, to which a piece's end is not a word's."""
-        if not self._stated.get("end_of_word_suffix"):
+        if not self._asked.stated.get("end_of_word_suffix"):
             model: models.Model = self._tokenizer.model
             return model
         stated = json.loads(self._tokenizer.model.__getstate__())

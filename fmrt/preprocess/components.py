@@ -91,22 +91,26 @@ class Components:
 
     Args:
         tokenizer: The tokenizer.
+
+    Attributes:
+        tokenizer: The tokenizer.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
 
     @cached_property
-    def _added(self) -> list[str]:
-        return added_contents(self._tokenizer)
+    def added(self) -> list[str]:
+        """The texts of added tokens, see `added_contents`."""
+        return added_contents(self.tokenizer)
 
     @cached_property
-    def _edge(self) -> int:
+    def edge(self) -> int:
         """Characters next to a cut, or to a run's end, that stay; no added token is longer."""
-        return max(EDGE, *map(len, self._added), 0)
+        return max(EDGE, *map(len, self.added), 0)
 
     @cached_property
-    def _stated(self) -> dict[str, Any]:
+    def stated(self) -> dict[str, Any]:
         """The model as JSON, without its vocabulary, which may be large."""
-        stated: dict[str, Any] = json.loads(self._tokenizer.model.__getstate__())
+        stated: dict[str, Any] = json.loads(self.tokenizer.model.__getstate__())
         return {name: value for name, value in stated.items() if name not in ("vocab", "merges")}

@@ -27,7 +27,7 @@ from tokenizers import Tokenizer
 from fmrt.preprocess.agreement import SPACE, Agreement
 from fmrt.preprocess.components import (
     EDGE,
-    added_contents,
+    Components,
     is_local,
     is_splitting,
     parts,
@@ -37,6 +37,8 @@ from fmrt.preprocess.runs import Shortener
 
 # How far to look for a place, in characters.
 NEAR = (256, 4096)
+# How much of a text's end is turned round at first, in characters.
+SEEN = 131_072
 SEGMENTING = frozenset(("BPE", "Unigram"))
 # Letters, digits, symbols and spaces: the kinds of characters that no other is combined with.
 APART = frozenset(
@@ -83,6 +85,64 @@ PLACES = (
 )
 
 
+class Whole:
+    """A text as it is.
+
+    Args:
+        text: The text.
+
+    Attributes:
+        text: The text.
+        is_shorter: Whether its long runs are shorter.
+    """
+
+    is_shorter = False
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def near(self, characters: int) -> str:  # noqa: ARG002
+        """What is cut, of at least so many characters where there are so many."""
+        return self.text
+
+
+class Shortened(Whole):
+    """A text whose long runs are shorter, as far as it is asked for.
+
+    Args:
+        shortener: What shortens the text.
+        text: The text.
+        left: Whether the text's end is asked for.
+    """
+
+    is_shorter = True
+
+    def __init__(self, shortener: Shortener, text: str, *, left: bool) -> None:
+        super().__init__(text)
+        self._shortener = shortener
+        self._left = left
+        self._look_at(min(len(text), SEEN) if left else len(text))
+
+    def _look_at(self, characters: int) -> None:
+        """Begin with so much of the text, of which the end is turned round."""
+        text = self.text[: -characters - 1 : -1] if self._left else self.text
+        self._seen = characters
+        self._pieces = self._shortener.pieces(text)
+        self._made = ""
+
+    def near(self, characters: int) -> str:
+        """The start, or the end, of at least so many characters where there are so many."""
+        while True:
+            made, size = [self._made], len(self._made)
+            while size < characters and (piece := next(self._pieces, None)) is not None:
+                made.append(piece)
+                size += len(piece)
+            self._made = "".join(made)
+            if size >= characters or self._seen == len(self.text):
+                return self._made[::-1] if self._left else self._made
+            self._look_at(min(len(self.text), 4 * self._seen))
+
+
 class Cutter:
     """Cuts texts for a tokenizer.
 
@@ -94,7 +154,8 @@ class Cutter:
     def __init__(self, tokenizer: Tokenizer, *, left: bool) -> None:
         self._tokenizer = tokenizer
         self._left = left
-        self._agreement = Agreement(tokenizer)
+        self._asked = Components(tokenizer)
+        self._agreement = Agreement(self._asked)
 
     def cut(self, text: str, most: int, prompt: str = "") -> tuple[str, int]:
         """At most ``most`` characters of a text, or all of it where there is no place to cut.
@@ -113,7 +174,7 @@ class Cutter:
         end = self._place(text, most, before=True)
         if end is not None:
             return text[:end], 0
-        end = self._between(text, range(most, max(1, most - NEAR[0]), -1), _is_between)
+        end = self._between(text, range(most, max(1, most - NEAR[0]), -1), self._is_between)
         unsure = None if end is None else self._agreement.unsure(prompt + text[:end])
         return (text, 0) if end is None or unsure is None else (text[:end], unsure)
 
@@ -123,20 +184,28 @@ class Cutter:
         if start is not None and sure is not None:
             return text[start:], self._agreement.most_tokens(text[start:sure])
         places = range(near, max(1, near - NEAR[0]), -1)
-        fits = _is_between if self._agreement.looks_at_pairs else _is_within
+        fits = self._is_between if self._agreement.looks_at_pairs else _is_within
         start = self._between(text, places, fits)
         unsure = None if start is None else self._agreement.unsure_before(text[start:])
         return (text, 0) if start is None or unsure is None else (text[start:], unsure)
 
-    def shortened(self, text: str, most: int) -> str:
-        """A text of the same tokens, see `Shortener.shortened`."""
-        if self._left:
-            return self._shortener.shortened(text[::-1], most)[::-1]
-        return self._shortener.shortened(text, most)
+    @staticmethod
+    def whole(text: str) -> Whole:
+        """A text as it is."""
+        return Whole(text)
+
+    def shortened(self, text: str) -> Shortened:
+        """A text of the same tokens, see `Shortener.pieces`."""
+        return Shortened(self._shortener, text, left=self._left)
+
+    @cached_property
+    def reach(self) -> int:
+        """Characters beyond a place near which a text is to be cut that `cut` may look at."""
+        return 2 * NEAR[1] + self._reach
 
     @cached_property
     def _shortener(self) -> Shortener:
-        return Shortener(self._tokenizer)
+        return Shortener(self._asked)
 
     def _between(
         self, text: str, places: Iterable[int], fits: Callable[[str, int], bool]
@@ -145,6 +214,12 @@ class Cutter:
         if not self._is_near_sighted:
             return None
         return next((place for place in places if fits(text, place)), None)
+
+    def _is_between(self, text: str, place: int) -> bool:
+        """Whether nothing combines the characters on both sides of a place, or drops one."""
+        if self._tokenizer.normalizer is None:
+            return True
+        return _kind(text[place - 1]) is not None and _kind(text[place]) is not None
 
     @cached_property
     def _is_near_sighted(self) -> bool:
@@ -181,7 +256,7 @@ class Cutter:
     @cached_property
     def _joining(self) -> list[str]:
         """Added tokens that may reach over a place."""
-        added = {token.replace(SPACE, " "): token for token in added_contents(self._tokenizer)}
+        added = {token.replace(SPACE, " "): token for token in self._asked.added}
         return [t for text, t in added.items() if any(p.pattern.search(text) for p in PLACES)]
 
     @cached_property
@@ -230,10 +305,6 @@ class Cutter:
     def _has_space(self) -> bool:
         """Whether a space is a token; otherwise unknown tokens on both sides could become one."""
         return self._tokenizer.token_to_id(SPACE) is not None
-
-
-def _is_between(text: str, place: int) -> bool:
-    return _kind(text[place - 1]) is not None and _kind(text[place]) is not None
 
 
 def _is_within(text: str, place: int) -> bool:

@@ -22,19 +22,22 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 from fmrt.preprocess.components import PAIRWISE, RUNS, Components, is_local, parts, pieces_of
 
-# Characters that are read at a time.
-BLOCK = 65536
+# Characters that are read at a time, and those of a run that are looked for at a time.
+BLOCK, STRIDE = 65536, 64
 # Where letters, digits, symbols and line ends are looked for, and how many are tried at a time.
 SCRIPTS = ((0x09, 0x2FFF), (0x3040, 0x30FF), (0x4E00, 0x9FFF), (0xAC00, 0xD7A3), (0x1F300, 0x1FAFF))
 TRIED, ASIAN = 32, 0x3000
+# What a character may be one word with, and the categories of characters of which that is asked.
+OTHERS = (("x", "LNPSC"), ("+", "PS"), ("0", "N"))
 WORDLY = frozenset(
     {
-        *("Ll", "Lo", "Lt", "Lu", "Nd", "Nl", "No"),
-        *("Pc", "Pd", "Pe", "Pf", "Pi", "Po", "Ps", "Sc", "Sm", "So"),
+        *("Ll", "Lm", "Lo", "Lt", "Lu", "Nd", "Nl", "No"),
+        *("Pc", "Pd", "Pe", "Pf", "Pi", "Po", "Ps", "Sc", "Sk", "Sm", "So"),
     }
 )
 JAMO = range(0x1100, 0x1200)
@@ -85,76 +88,73 @@ class Run:
         return place
 
 
-class Shortener(Components):
+class Shortener:
     """Shortens the long runs of texts for a tokenizer.
 
     Args:
-        tokenizer: The tokenizer.
+        components: What the tokenizer is made of.
     """
 
-    def shortened(self, text: str, most: int) -> str:
-        """A text of the same tokens, whose long runs are shorter.
+    def __init__(self, components: Components) -> None:
+        self._asked = components
+        self._tokenizer = components.tokenizer
 
-        Args:
-            text: The text.
-            most: The number of characters up to which runs are looked for, those that are left out
-                not counted.
-        """
-        if self._pattern is None:
-            return text
-        kept, place, rest = list[str](), 0, most
-        while rest > 0 and (found := self._found(text, place, place + rest)) is not None:
-            run, start, end = found
-            end = run.end(text, end)
-            kept.append(text[place : start + self._keep])
-            rest -= len(kept[-1])
-            place = end - self._edge
-        return "".join(kept) + text[place:] if kept else text
+    def pieces(self, text: str) -> Iterator[str]:
+        """A text of the same tokens, whose long runs are shorter, piece by piece."""
+        place = at = 0
+        while self._runs and at < len(text):
+            run = self._run_at(text, at)
+            end = at + STRIDE if run is None else run.end(text, at + STRIDE)
+            if run is not None and end - at > self._keep + self._asked.edge:
+                yield text[place : at + self._keep]
+                place = end = end - self._asked.edge
+            elif end - place > BLOCK:
+                yield text[place:end]
+                place = end
+            at = end
+        yield text[place:]
 
-    def _found(self, text: str, place: int, end: int) -> tuple[Run, int, int] | None:
-        """The next long run."""
-        least = self._keep + self._edge + 1
-        for match in self._pattern.finditer(text, place, end + least) if self._pattern else ():
-            if match.end() - match.start() >= least:
-                return self._runs[(match.lastindex or 1) - 1], *match.span()
-        return None
+    def _run_at(self, text: str, at: int) -> Run | None:
+        """The run that the next characters are all of."""
+        found = self._pattern.match(text, at)
+        return self._runs[(found.lastindex or 1) - 1] if found else None
 
     @cached_property
-    def _pattern(self) -> re.Pattern[str] | None:
-        runs = "|".join(f"({run.pattern}+)" for run in self._runs)
-        return re.compile(runs) if runs else None
+    def _pattern(self) -> re.Pattern[str]:
+        return re.compile("|".join(f"({run.pattern}{{{STRIDE}}})" for run in self._runs))
 
     @cached_property
     def _runs(self) -> list[Run]:
         if not self._looks_at_pairs:
             return []
-        own = self._words() if self._is_joined else ()
-        return [*map(Run, self._spaces()), *map(Run, filter(None, ["".join(self._free(own))]))]
+        words = self._words() if self._is_joined else ()
+        free = ("".join(self._free(own)) for own in words)
+        return [*map(Run, self._spaces()), *map(Run, filter(None, free))]
 
     def _free(self, own: Iterable[str]) -> list[str]:
         """Characters without those that begin an added token of no others."""
         given = list(own)
-        first = {t[0] for t in self._added if t and set(t) <= set(given)}
+        first = {t[0] for t in self._asked.added if t and set(t) <= set(given)}
         return [c for c in given if first.isdisjoint(c + self._normalized(c))]
 
     @cached_property
     def _keep(self) -> int:
-        """Characters of a run that stay at its start."""
-        return self._edge + (self._unknown or 0)
+        """Characters of a run that stay at its start; with those at its end, more than a word."""
+        return max(self._asked.edge, (self._unknown or 0) + 1 - self._asked.edge)
 
     @cached_property
     def _unknown(self) -> int | None:
         """Longer words are an unknown token; None where long words may be others."""
-        if self._stated["type"] == "WordPiece":
-            return int(self._stated["max_input_chars_per_word"])
-        if self._stated["type"] == "WordLevel":
+        if self._asked.stated["type"] == "WordPiece":
+            return int(self._asked.stated["max_input_chars_per_word"])
+        if self._asked.stated["type"] == "WordLevel":
             return max(map(len, self._tokenizer.get_vocab(with_added_tokens=False)), default=0)
         return None
 
     @property
     def _is_joined(self) -> bool:
         """Whether a long run of some characters is one unknown token."""
-        model = self._stated
+        model = self._asked.stated
         if model.get("byte_fallback") or model.get("dropout"):
             return False
         fuses = model["type"] == "Unigram" or bool(model.get("fuse_unk") and model.get("unk_token"))
@@ -174,21 +174,33 @@ class Shortener(Components):
         splits = parts(self._tokenizer.pre_tokenizer, "pretokenizers")
         return all(map(_keeps_words, normalizers)) and all(s["type"] in PAIRWISE for s in splits)
 
-    def _words(self) -> Iterator[str]:
-        """Characters of which no two neighbours are split, none is dropped, and none is known."""
+    def _words(self) -> Iterator[list[str]]:
+        """Kinds of characters: of one, no two are split, none is dropped, and none is known."""
+        left = list(self._unknown_to_model())
+        for other, categories in OTHERS:
+            asked = ([c for c in some if unicodedata.category(c)[0] in categories] for some in left)
+            own = set(chain.from_iterable(self._joined(some, other) for some in asked))
+            left = [[c for c in some if c not in own] for some in left]
+            yield sorted(own)
+
+    def _unknown_to_model(self) -> Iterator[list[str]]:
+        """Letters, digits, symbols and line ends without those of the vocabulary."""
         for first, last in SCRIPTS:
             points = [p for p in range(first, last + 1) if p not in JAMO]
             own = [c for c in map(chr, points) if unicodedata.category(c) in WORDLY or c in LINES]
-            own = [c for c in own if self._in_tokens.isdisjoint(self._normalized(c))]
-            for some in (own[i : i + TRIED] for i in range(0, len(own), TRIED)):
-                if self._are_one(some):
-                    yield from some
-                elif first < ASIAN:  # there, every character of a script is as the others
-                    yield from (c for c in some if self._are_one([c]))
+            yield [c for c in own if self._in_tokens.isdisjoint(self._normalized(c))]
 
-    def _are_one(self, characters: list[str]) -> bool:
-        """Whether none is dropped, and all are one word with another letter."""
-        word = "x".join(["", *characters, ""])
+    def _joined(self, own: list[str], other: str) -> Iterator[str]:
+        """Those that are no words of their own next to another character."""
+        for some in (own[i : i + TRIED] for i in range(0, len(own), TRIED)):
+            if self._are_one(some, other):
+                yield from some
+            elif ord(some[0]) < ASIAN:  # there, every character of a script is as the others
+                yield from (c for c in some if self._are_one([c], other))
+
+    def _are_one(self, characters: list[str], other: str) -> bool:
+        """Whether none is dropped, and all are one word with the other character."""
+        word = other.join(["", *characters, ""])
         return len(pieces_of(self._tokenizer, word)) == 1 and all(map(self._stays, characters))
 
     def _stays(self, character: str) -> bool:
@@ -212,7 +224,7 @@ class Shortener(Components):
             yield from alone
 
     def _are_as_few(self, spaces: str) -> bool:
-        few, many = self._edge + self._keep, BLOCK
+        few, many = self._asked.edge + self._keep, BLOCK
         made = [
             [pieces_of(self._tokenizer, (spaces * n)[:n].join(ends)) for ends in ("xx", ("x", ""))]
             + [pieces_of(self._tokenizer, (spaces * n)[:n] + "x")]

@@ -23,15 +23,21 @@ from fmrt.system import native
 from fmrt.system.archive import BundleFile
 
 if TYPE_CHECKING:
-    from fmrt.preprocess.cutting import Cutter
+    from fmrt.preprocess.cutting import Cutter, Whole
 
 # Characters that are tokenized of a longer text, at first: for each token that the model takes, and
-# at least; and by what that grows while these are not enough.
-CHARACTERS, LEAST, GROWTH = 8, 8192, 4
-# Most characters that are tokenized of a text, and at a time: each takes some 50 bytes.
+# at least.
+CHARACTERS, LEAST = 8, 8192
+# By what that grows while these are not enough, at least and at most; and to how many times what
+# would be enough, from the tokens that it gave.
+GROWTH, MOST_GROWTH, MARGIN = 2, 8, 1.25
+# Most bytes of texts that are tokenized at a time, and so of one text: each takes up to 600 bytes,
+# as a token of its own. The most that normalizers make of a character are the 33 bytes of U+FDFA.
+AT_A_TIME = 300_000
+LARGEST, LARGEST_BYTES = "\ufdfa", 33
+# Most characters that are counted of a text, and that a part of one may have at first.
 MAX_CHARACTERS = 1_000_000
-AT_A_TIME = 1_000_000
-# A text of so many characters is tokenized whole before its runs are looked for.
+# A text of so many bytes is tokenized whole before its runs are looked for.
 SHORT = 131_072
 # A second tokenizer is made for so many texts at once: that takes 0.1 s, once.
 MANY_TEXTS = 4096
@@ -150,6 +156,7 @@ class TextPreprocessor:
 
         self._left = spec.truncation_side == "left"
         self._reach = min(max(LEAST, CHARACTERS * spec.max_length), MAX_CHARACTERS)
+        self._most = max(AT_A_TIME, 2 * self._reach)  # what the model takes, it gets
 
     def _gives_types(self) -> bool:
         try:
@@ -234,44 +241,68 @@ class TextPreprocessor:
         for row, text in enumerate(loaded):
             if len(text) > self._reach:
                 try:
-                    parts[row] = self._part(text, prompt, self._reach)
+                    parts[row] = self._part(self._cutter.whole(text), prompt)
                 except InputError as e:
                     errors[row] = e
         return parts
 
-    def _part(self, text: str, prompt: str, reach: int) -> _Part:
-        """About ``reach`` characters of a text, or more, or all of it, with the prompt.
+    def _part(self, source: Whole, prompt: str, reach: int | None = None) -> _Part:
+        """A part of a text, or all of it, with the prompt.
+
+        Args:
+            source: The text.
+            prompt: What comes before it.
+            reach: The number of characters to take, about, or more; None for the first part.
 
         Raises:
             InputError: The text is refused by `check_text`, or is too long to be tokenized as a
                 whole.
         """
-        # Where the first part was not enough, it may have been a run that is one token.
-        part = self._start(text, prompt, reach) if reach == self._reach else None
-        if part is None and len(text) > SHORT:
-            text = self._cutter.shortened(text, MAX_CHARACTERS)
-        if part is None:
-            part = self._start(text, prompt, reach)
-        while part is None and (reach := reach * GROWTH) < min(len(text), MAX_CHARACTERS):
-            part = self._start(text, prompt, reach)
+        first = reach is None
+        reach = self._first(source) if reach is None else reach
+        part = self._start(source, prompt, reach) if first else None
         if part is not None:
-            return part
-        if len(text) > MAX_CHARACTERS:
+            return part.checked(prompt, left=self._left)
+        # Where the first part was not enough, it may have been a run that is one token.
+        if not source.is_shorter and self._is_long(source.text):
+            source = self._cutter.shortened(source.text)
+            reach = self._first(source)
+        elif first:
+            reach *= GROWTH
+        while part is None and self._fits(source, reach) and len(source.near(reach + 1)) > reach:
+            part = self._start(source, prompt, reach)
+            reach *= GROWTH
+        part = part or _Part(source.near(self._most + 1), None, 0, source)
+        if _bytes_of(part.text) > self._most:
             raise InputError(
-                f"{len(text):,} characters, and the limit is {MAX_CHARACTERS:,} of a text that "
-                "cannot be cut without a change to its tokens; split it into documents"
+                f"{len(source.text):,} characters, and the limit is {self._most:,} bytes of a text "
+                "that cannot be cut without a change to its tokens; split it into documents"
             )
-        return _Part(prompt + check_text(text), None, 0, text)
+        return part.checked(prompt, left=self._left)
 
-    def _start(self, text: str, prompt: str, reach: int) -> _Part | None:
+    @staticmethod
+    def _is_long(text: str) -> bool:
+        return len(text) > SHORT or _bytes_of(text) > SHORT
+
+    def _first(self, source: Whole) -> int:
+        """The characters of a text that are taken at first."""
+        reach = self._reach
+        while not self._fits(source, reach) and reach > LEAST:
+            reach //= 2
+        return reach
+
+    def _fits(self, source: Whole, reach: int) -> bool:
+        """Whether so many characters may be tokenized at a time."""
+        text = source.near(reach)
+        return _bytes_of(text[-reach:] if self._left else text[:reach]) <= self._most
+
+    def _start(self, source: Whole, prompt: str, reach: int) -> _Part | None:
         """About ``reach`` characters of a text, where it can be cut there."""
-        if reach >= min(len(text), MAX_CHARACTERS):
+        text = source.near(reach + self._cutter.reach)
+        if len(text) <= reach:
             return None
         part, unsure = self._cutter.cut(text, reach, prompt)
-        if len(part) == len(text):
-            return None
-        check_text(part, len(text) - len(part) if self._left else 0)
-        return _Part(part if self._left else prompt + part, reach, unsure, text)
+        return None if len(part) == len(text) else _Part(part, reach, unsure, source)
 
     @cached_property
     def _cutter(self) -> Cutter:
@@ -289,10 +320,13 @@ class TextPreprocessor:
     ) -> Encoding:
         """The tokens of a larger part of a text, until they are as many as the model takes."""
         while (part := parts[row]).reach is not None:
-            if self._untruncated(encoding) - part.unsure > self._spec.max_length:
+            sure = self._untruncated(encoding) - part.unsure
+            if sure > self._spec.max_length:
                 break
+            times = MARGIN * self._spec.max_length / max(1, sure)
             try:
-                parts[row] = self._part(part.source, prompt, part.reach * GROWTH)
+                reach = int(part.reach * min(max(times, GROWTH), MOST_GROWTH))
+                parts[row] = self._part(part.source, prompt, reach)
             except InputError as e:
                 errors[row] = e
                 break
@@ -450,13 +484,26 @@ class _Part(NamedTuple):
         text: The text with the prompt, if that is not cut off.
         reach: The number of characters that were asked for, or None for the whole text.
         unsure: The number of tokens that are not those of the whole text, see `Cutter.cut`.
-        source: The whole text, or a shorter one of the same tokens.
+        source: What the part is of.
     """
 
     text: str
     reach: int | None
     unsure: int
-    source: str
+    source: Whole
+
+    def checked(self, prompt: str, *, left: bool) -> _Part:
+        """The part with the prompt before it, unless the text's start is cut off.
+
+        Raises:
+            InputError: The part is refused by `check_text`.
+        """
+        try:
+            check_text(self.text)
+        except InputError:
+            check_text(self.source.text)  # which says where in the whole text that is
+            raise
+        return self if left and self.reach is not None else self._replace(text=prompt + self.text)
 
 
 class _Ids(NamedTuple):
@@ -470,11 +517,19 @@ def _groups(texts: Sequence[str]) -> Iterator[range]:
     """Rows of texts that are tokenized at a time."""
     start = total = 0
     for row, text in enumerate(texts):
-        if total + len(text) > AT_A_TIME and row > start:
+        size = _bytes_of(text)
+        if total + size > AT_A_TIME and row > start:
             yield range(start, row)
             start, total = row, 0
-        total += len(text)
+        total += size
     yield range(start, len(texts))
+
+
+def _bytes_of(text: str) -> int:
+    """About the bytes of a text in UTF-8, as normalizers leave it."""
+    if text.isascii():
+        return len(text)
+    return len(text.encode(errors="surrogatepass")) + LARGEST_BYTES * text.count(LARGEST)
 
 
 def _joined(

@@ -150,6 +150,13 @@ def with_added(make: Callable[[], Tokenizer]) -> Tokenizer:
     return tokenizer
 
 
+def with_digits(make: Callable[[], Tokenizer]) -> Tokenizer:
+    tokenizer = make()
+    apart = [tokenizer.pre_tokenizer, pre_tokenizers.Digits(individual_digits=False)]
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(apart)
+    return tokenizer
+
+
 KINDS = {
     "WordPiece": word_piece,
     "byte-level BPE": byte_bpe,
@@ -157,7 +164,7 @@ KINDS = {
     "Unigram": lambda: unigram(split=True),
     "Unigram of whole texts": lambda: unigram(split=False),
     "BPE of whole texts": sentence_bpe,
-    "WordLevel": word_level,
+    "WordLevel": lambda: with_digits(word_level),
     "BPE with ends of words": suffix_bpe,
     "WordPiece with added tokens": lambda: with_added(word_piece),
     "BPE of whole texts with added tokens": lambda: with_added(sentence_bpe),
@@ -199,7 +206,8 @@ RUNS = (
     "aé\u0301",
     " \n",
     "!?.",
-    "😀🎉",
+    "+<>=",
+    "😀🎉🏽",
 )
 texts = st.one_of(
     st.sampled_from(RUNS).flatmap(lambda own: st.text(own, min_size=90, max_size=500)),
@@ -263,10 +271,17 @@ def test_dropout_is_off(tmp_path: Path) -> None:
     assert preprocess.encode([SENTENCE]).ids.tolist() == wanted
 
 
-@pytest.mark.parametrize("words", ["the quick brown fox ", "文字", "a", "😀"])
+def giants(size: int) -> str:
+    """Words of thousands of characters, each of one script."""
+    scripts = ("a", "д", "ક", "ก", "가", "😀", "0")
+    words = (chr(ord(scripts[i % len(scripts)]) + i // 7 % 9) * 4000 for i in range(size // 8000))
+    return " ".join(words)
+
+
+@pytest.mark.parametrize("words", ["the quick brown fox ", "文字", "a", giants(1_000_000)])
 def test_cutting_ten_megabytes_costs_what_a_hundred_kilobytes_cost(plain, words) -> None:
-    size = len(words.encode())
-    small, large = (words * (n // size) for n in (100_000, 10_000_000))
+    large = words * (10_000_000 // len(words.encode()) + 1)
+    small = large[: len(large) // 100]
 
     def seconds(text: str) -> float:
         start = time.process_time()
@@ -303,10 +318,11 @@ def test_what_cannot_be_cut_and_is_long_is_refused(tmp_path: Path) -> None:
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r".*END|\w+|\s+"), "isolated")
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     preprocess = TextPreprocessor(tmp_path / "tokenizer.json", TextInput(256, 0))
-    tokens = preprocess.encode(["a" * 1_000_001, "the dog", "a" * 900_000])
-    assert list(tokens.errors) == [0]
-    assert "1,000,001 characters" in str(tokens.errors[0])
-    assert tokens.lengths[1:].tolist() == [3, 1]
+    tokens = preprocess.encode(["a" * 300_001, "the dog", "a" * 300_000, "\U0001f600" * 75_001])
+    assert list(tokens.errors) == [0, 3]
+    assert "300,001 characters, and the limit is 300,000 bytes" in str(tokens.errors[0])
+    assert "75,001 characters" in str(tokens.errors[3])
+    assert tokens.lengths[1:3].tolist() == [3, 1]
 
 
 def test_a_long_text_is_checked_where_it_is_read(plain) -> None:
