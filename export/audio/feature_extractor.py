@@ -39,11 +39,19 @@ def load_extractor(path: Path) -> SequenceFeatureExtractor:
 
 
 def batch_of(
-    extractor: SequenceFeatureExtractor, waveform: NDArray[np.float32]
+    extractor: SequenceFeatureExtractor, waveform: NDArray[np.float32], *, masked: bool = False
 ) -> Mapping[str, NDArray[Any]]:
-    """All that an extractor gives for a waveform ``[samples]``, with the batch axis."""
+    """All that an extractor gives for a waveform ``[samples]``, with the batch axis.
+
+    Args:
+        extractor: The extractor.
+        waveform: The waveform.
+        masked: Whether to ask for the mask of frames, where the extractor gives none unasked.
+    """
     clap = type(extractor).__name__ == "ClapFeatureExtractor"
-    options = {"truncation": "rand_trunc"} if clap else {}
+    options: dict[str, Any] = {"truncation": "rand_trunc"} if clap else {}
+    if masked:
+        options["return_attention_mask"] = True
     with quiet():
         found: Mapping[str, NDArray[Any]] = extractor(
             waveform, sampling_rate=extractor.sampling_rate, return_tensors="np", **options

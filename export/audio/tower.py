@@ -182,8 +182,7 @@ def load_audio(
     module.masked = masked and not spec.fixed and _padding_is_left_out(module, extractor, spec)
     spec = dataclasses.replace(spec, masked=module.masked)
     source = AudioSource(module, extractor, spec)
-    # Of sounds that silence fills, no library says which frames to take.
-    if not spec.hop_length and given is None:
+    if given is None:
         _check(source, origin.path, _original(origin.path, device, overrides))
     return Loaded(
         origin=origin,
@@ -227,10 +226,14 @@ def _check(source: AudioSource, path: Path, original: Callable[..., ModelOutput]
         waveform = decode(data, spec.sampling_rate, spec.max_samples).samples
         batch = {
             name: torch.as_tensor(values).to(module.backbone.device)
-            for name, values in batch_of(extractor, waveform).items()
+            for name, values in batch_of(extractor, waveform, masked=bool(spec.hop_length)).items()
             if name == spec.input_name or (name == MASK and spec.spectrogram is not None)
         }
-        return _as_users_pool(original(**batch), batch, module.pooling)[0]
+        if spec.hop_length:  # silence fills the sound, and the encoder halves the frames
+            batch[MASK], given = batch[MASK][:, ::2], {spec.input_name: batch[spec.input_name]}
+        else:
+            given = batch
+        return _as_users_pool(original(**given), batch, module.pooling)[0]
 
     check_original("audio", source.extractor.sounds(), ours, theirs, unit=module.unit)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import fmrt
 from fmrt.errors import ExportError
@@ -23,6 +24,7 @@ from tests.export.vision import VISION, save_vision
 VIT = next(tiny for tiny in VISION if tiny.model_type == "vit")
 DINO = next(tiny for tiny in VISION if tiny.model_type == "dinov2")
 WAV2VEC = next(tiny for tiny in AUDIO if tiny.name == "wav2vec2")
+WHISPER = next(tiny for tiny in AUDIO if tiny.name == "whisper")
 
 
 def changed(kind: type, name: str, **values: object) -> Callable[[pytest.MonkeyPatch], None]:
@@ -55,6 +57,17 @@ def last_frame(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(AudioEmbedding, "forward", wrong)
 
 
+def all_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = AudioEmbedding.forward
+
+    def wrong(self: AudioEmbedding, **inputs: Any) -> dict[str, Any]:
+        return plain(
+            self, **{**inputs, "attention_mask": torch.ones_like(inputs["attention_mask"])}
+        )
+
+    monkeypatch.setattr(AudioEmbedding, "forward", wrong)
+
+
 def projection_of_texts(monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(self: TowerModel, **inputs: Any) -> Any:
         output = self.model.vision_model(**inputs)
@@ -74,6 +87,7 @@ WRONG = {
     "deviation of the pixels": (DINO, changed(ImageProcessor, "processor", image_std=[0.2] * 3)),
     "token of images": (VIT, second_token),
     "frames of sounds": (WAV2VEC, last_frame),
+    "frames of silence": (WHISPER, all_frames),
     "loudness of sounds": (WAV2VEC, changed(FeatureExtractor, "extractor", do_normalize=False)),
     "projection": ("clip", projection_of_texts),
     "words": ("siglip", a_model_without_case),

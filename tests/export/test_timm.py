@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-# Apart from the rest, where dev.py puts them: transformers would import torchvision everywhere.
-PACKAGES = Path(sys.prefix) / "timm"
+from tests.export.apart import found_apart, needs_packages
+
 GRIDS = {
     "vit_tiny_patch16_224": [4, 4],
     "vit_small_patch16_dinov3": [4, 4],
@@ -23,18 +18,9 @@ GRIDS = {
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not PACKAGES.is_dir(), reason="timm is set up by dev.py")
+@needs_packages
 def test_timm_matches_pytorch(tmp_path: Path) -> None:
-    run = subprocess.run(
-        [sys.executable, "-m", "tests.export.timm_parity", str(tmp_path)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(PACKAGES)])},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
-    found = json.loads(run.stdout.splitlines()[-1])
+    found = found_apart("timm_parity", tmp_path)
     assert "not supported with ResizeKeepRatio, CenterCropOrPad" in found.pop("refused")
     assert {name: facts["grid"] for name, facts in found.items()} == GRIDS
     for facts in found.values():
