@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,11 @@ def test_a_corpus_vocabulary_gives_the_same_vectors(each: Path, tmp_path: Path) 
     assert len(kept) < len(before)
     assert any(f"keeping {len(kept):,} of {len(before):,} tokens" in line for line in lines)
     assert any("unknown tokens: " in line for line in lines)
+    # The card's quality is that of the graph, and not of texts that lost their tokens.
+    with zipfile.ZipFile(made.path) as files:
+        (row,) = json.loads(files.read("PACKAGE.json"))["variants"]
+    assert row["mean_cosine"] is None or row["mean_cosine"] > 0.999
+    assert (row["mean_cosine"] is None) == (row["items"] == 0)
 
 
 @pytest.mark.parametrize("kind", ["wordpiece", "bpe", "unigram"])
