@@ -39,6 +39,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import onnxruntime
@@ -129,8 +130,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     steps = Steps(Path(args.out), time.monotonic() + args.seconds)
     names = args.models.split(",") if args.models else list(MODELS)
-    with tempfile.TemporaryDirectory() as place:
-        os.environ["FMRT_CACHE"] = str(Path(place) / "cache")
+    # What is tuned here is not kept for later runs of fmrt.
+    with (
+        tempfile.TemporaryDirectory() as place,
+        patch.dict(os.environ, FMRT_CACHE=f"{place}/cache"),
+    ):
         _measure(steps, names, Path(place), setting)
     print(f"written: {args.out}")
     if steps.failed:
