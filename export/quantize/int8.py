@@ -3,15 +3,18 @@
 Every scale of an activation is either a constant or its row's own (see `recipe`), the products are
 exact sums of integers, and weights have one scale per column (see `rounding`).
 
-How good the whole is, is measured on held-out items, never assumed. When it misses the target, a
-sensitivity pass quantizes each site alone, and the sites that cost the most cosine for the least
-work are left in fp32 (their weights stored in 16 bits) until it is met. A few features of a site
-that would make the scale of all others coarse stay in fp32 from the start (see `loud`).
+How good the whole is, is measured on held-out items, never assumed. A sensitivity pass quantizes
+each product alone. The few that lose far more cosine than their part of the work are left in fp32
+(their weights stored in 16 bits). When the target is missed, so are others, those first that cost
+the most cosine for the least work, until it is met. A few features of a site that would make the
+scale of all others coarse stay in fp32 from the start (see `loud`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
@@ -36,7 +39,14 @@ MOST_FEATURES = 6144
 # Texts of more tokens than this keep flash attention, and with it batches of one length: the scores
 # of all their queries and keys at once would be large.
 MOST_SCORED = 512
+# A product stays in float32 where it loses this many times as much cosine as its part of the work,
+# for all such products at most this part of the work.
+WORTH, MOST_WORK = 2.5, 0.04
+# Whoever asks for a lower cosine than this wants speed.
+FINE = 0.999
 Plan = tuple[Recipe, list[Rounded]]
+# A product, by the name of its site's tensor and its position there.
+Product = tuple[str, int]
 
 
 def fused_int8(context: Context) -> Made:
@@ -55,44 +65,86 @@ def _make(context: Context, *, fused: bool) -> Made:
     if not sites:
         raise ExportError("the graph has no matrix products with constant weights to quantize")
     quantizer = _Quantizer(context, sites, fused=fused)
-    kept: list[Site] = []
+    order = quantizer.by_cost() if context.target >= FINE else None
+    kept = sensitive(order or [])
     model = quantizer.graph(kept)
     score = context.score(model)
-    order: list[Site] | None = None
     while score.mean < context.target:
         if order is None:
-            context.say(f"  {_words(score)}; looking for what to keep in higher precision")
+            context.say(f"  {_words(score)}")
             order = quantizer.by_cost()
-        if not order:
+        left = [loss.product for loss in order if loss.product not in kept]
+        if not left:
             raise ExportError(
                 f"int8 reaches a mean cosine of {score.mean:.6f} with no product left to keep, "
                 f"below {context.target}; lower --min-cosine, or leave int8 out"
             )
-        kept.append(order.pop(0))
+        kept.append(left[0])
         model = quantizer.graph(kept)
         score = context.score(model)
-        context.say(f"  {len(kept)} of {len(sites)} in higher precision: {_words(score)}")
-    if len(kept) == len(sites):
+        context.say(f"  {len(kept)} of {len(quantizer.work)} in higher precision: {_words(score)}")
+    if len(kept) == len(quantizer.work):
         raise ExportError(
             f"int8 meets a mean cosine of {context.target} only with every product in higher "
             "precision; lower --min-cosine, or leave int8 out"
         )
-    products = sum(len(site.linears) for site in sites)
-    return Made(model, sum(len(site.linears) for site in kept), products)
+    return Made(model, len(kept), len(quantizer.work))
 
 
 def _words(score: Score) -> str:
     return f"mean cosine {score.mean:.6f}, worst {score.worst:.6f}"
 
 
+@dataclass(frozen=True)
+class Loss:
+    """What a product costs when it alone is quantized.
+
+    Attributes:
+        product: The product.
+        cosine: What is missing to a mean cosine of 1.
+        work: Its weights, whose number is in proportion to its time.
+    """
+
+    product: Product
+    cosine: float
+    work: int
+
+    @property
+    def rate(self) -> float:
+        """Cosine that is lost for the work that is saved."""
+        return self.cosine / self.work
+
+
+def sensitive(losses: Sequence[Loss]) -> list[Product]:
+    """The few products that lose far more than their part of the work, of losses by their rate."""
+    whole = sum(loss.work for loss in losses)
+    usual = sum(loss.cosine for loss in losses) / max(whole, 1)
+    kept: list[Product] = []
+    left = MOST_WORK * whole
+    for loss in losses:
+        if loss.work <= left and loss.rate > WORTH * usual:
+            kept.append(loss.product)
+            left -= loss.work
+    return kept
+
+
 class _Quantizer:
-    """Plans every site once, and builds graphs with some of them left as they are."""
+    """Plans every site once, and builds graphs with some products left as they are.
+
+    Attributes:
+        work: The weights of each product, whose number is in proportion to its time.
+    """
 
     def __init__(self, context: Context, sites: Sequence[Site], *, fused: bool) -> None:
         self._context = context
         self._fused = fused
         self._long = (context.tower.longest_text or 0) > MOST_SCORED
         self._sites = sites
+        self.work: dict[Product, int] = {
+            (str(site.x.name), i): linear.weight.size
+            for site in sites
+            for i, linear in enumerate(site.linears)
+        }
         self._plans: dict[str, Plan] = {}
         groups = within_memory(sites)
         for group in groups:
@@ -101,38 +153,43 @@ class _Quantizer:
                 name = str(site.x.name)
                 self._plans[name] = _plan(site, rows.pop(name))
 
-    def graph(self, kept: Sequence[Site]) -> ir.Model:
-        """Quantize all sites but some; tables too."""
-        names = {site.x.name for site in kept}
-        model = self._only([s for s in self._sites if s.x.name not in names])
+    def graph(self, kept: Sequence[Product]) -> ir.Model:
+        """Quantize all products but some; tables too."""
+        model = self._only(self.work.keys() - set(kept))
         quantize_tables(model, Writer(model, "table"))
         RemoveUnusedNodesPass()(model)
         store_weights(model)
         return model
 
-    def by_cost(self) -> list[Site]:
-        """Sites, the one first that loses the most cosine for the work that it saves."""
-        losses = {}
-        for site in self._sites:
-            score = self._context.score(self._only([site]), self._context.sensitivity)
-            losses[site.x] = (1 - score.mean) / sum(li.weight.size for li in site.linears)
-        return sorted(self._sites, key=lambda site: -losses[site.x])
+    def by_cost(self) -> list[Loss]:
+        """All products, the one first that loses the most cosine for the work that it saves."""
+        self._context.say("  measuring what each product loses")
+        losses = []
+        for product, work in self.work.items():
+            score = self._context.score(self._only({product}), self._context.sensitivity)
+            losses.append(Loss(product, 1 - score.mean, work))
+        return sorted(losses, key=lambda loss: -loss.rate)
 
-    def _only(self, sites: Sequence[Site]) -> ir.Model:
+    def _only(self, products: Set[Product]) -> ir.Model:
         model = self._context.base.clone()
         if self._fused and not self._long:
             attend_by_one_path(model)
-        names = {site.x.name for site in sites}
         writer = Writer(model, "int8")
         for site in find_sites(model):
-            if site.x.name in names:
-                recipe, rounded = self._plans[str(site.x.name)]
-                write_site(writer, site, recipe, rounded, fused=self._fused)
+            self._write(writer, site, products)
         if self._fused:
             model.opset_imports[MICROSOFT] = 1
         RemoveUnusedNodesPass()(model)
         move_biases_to_norms(model)
         return model
+
+    def _write(self, writer: Writer, site: Site, products: Set[Product]) -> None:
+        name = str(site.x.name)
+        chosen = [i for i in range(len(site.linears)) if (name, i) in products]
+        if chosen:
+            recipe, rounded = self._plans[name]
+            some = dataclasses.replace(site, linears=tuple(site.linears[i] for i in chosen))
+            write_site(writer, some, recipe, [rounded[i] for i in chosen], fused=self._fused)
 
 
 def _plan(site: Site, rows: Floats) -> Plan:

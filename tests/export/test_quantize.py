@@ -28,8 +28,9 @@ from fmrt.bundle.checked import record_of
 from fmrt.cli import main
 from fmrt.errors import ExportError, FmrtError, OptionError, QuantizationError, VariantNotFoundError
 from fmrt.export import export_model
-from fmrt.export.quantize import SCHEMES, named_schemes, quantize_bundle
+from fmrt.export.quantize import SCHEMES, int8, named_schemes, quantize_bundle
 from fmrt.export.quantize.int4 import BLOCK, round_blocks
+from fmrt.export.quantize.int8 import Loss, sensitive
 from fmrt.export.quantize.items import given_items, own_items
 from fmrt.export.quantize.loud import spare_loud_features
 from fmrt.export.quantize.recipe import TINY as TINY_SCALE
@@ -379,6 +380,42 @@ def test_products_are_kept_until_the_target_is_met(
     assert 0 == reached.kept < better.kept < better.products
     assert better.mean_cosine >= harder
     assert [v.name for v in fmrt.Bundle.open(copy).manifest.variants].count("int8-cpu") == 1
+
+
+@pytest.mark.parametrize(
+    ("loud", "kept"),
+    [
+        ({}, []),  # all lose as much as is their part
+        ({90: 9.0}, [90]),
+        ({90: 9.0, 12: 5.0}, [90, 12]),
+        # These are more than 4% of the work.
+        ({90: 9.0, 12: 5.0, 13: 4.0, 14: 8.0, 15: 6.0, 16: 7.0}, [90, 14, 16, 15]),
+    ],
+)
+def test_products_that_lose_far_more_than_their_part_are_kept(
+    loud: dict[int, float], kept: list[int]
+) -> None:
+    losses = [Loss(("x", i), 1e-6 * loud.get(i, 1.0), 1000) for i in range(100)]
+    losses.sort(key=lambda loss: -loss.rate)
+    assert sensitive(losses) == [("x", i) for i in kept]
+
+
+def test_one_of_the_products_that_share_a_tensor_can_be_kept(
+    plain: Path, lines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "bundle"
+    shutil.copytree(plain, copy)
+    monkeypatch.setattr(int8, "FINE", LOW)
+    monkeypatch.setattr(int8, "sensitive", lambda losses: [min(loss.product for loss in losses)])
+    quantize_bundle(copy, ["q8"], min_cosine=LOW, calibration=lines)
+    opened = fmrt.Bundle.open(copy)
+    for name, op_type in (("int8-cpu", "MatMulIntegerToFloat"), ("q8", "MatMulInteger")):
+        variant = opened.variant(name)
+        nodes = [node.op_type for node in ir.load(copy / variant.file).graph]
+        assert variant.quality is not None
+        assert variant.quality.kept == 1
+        assert nodes.count(op_type) == variant.quality.products - 1
+    assert main(["verify", str(copy)]) == 0
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
