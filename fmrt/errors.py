@@ -57,8 +57,11 @@ class FmrtError(Exception):
     """
 
     def __init__(self, *arguments: object) -> None:
-        super().__init__(*arguments)
         message = str(arguments[0]) if arguments else ""
+        if not message.isprintable():  # names of files may have any characters
+            message = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
+            arguments = (message, *arguments[1:])
+        super().__init__(*arguments)
         if "--" in message:
             flags = [f for f in dict.fromkeys(_FLAG.findall(message)) if f not in _NOT_OURS]
             if flags:
@@ -216,8 +219,12 @@ MOST_SAID = 400
 
 def said(error: BaseException) -> str:
     """What another library's error says: on one line, of limited length, without control signs."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return "".join(c if c.isprintable() else "?" for c in text)[:MOST_SAID]
+    return printable(" ".join(str(error).split()) or type(error).__name__)[:MOST_SAID]
+
+
+def printable(text: str) -> str:
+    """A text without control signs and lone surrogates."""
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def quoted(value: object) -> str:

@@ -8,6 +8,7 @@ import torch
 import transformers
 from transformers import MODEL_MAPPING, AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 
+from fmrt.errors import ExportError, quoted
 from fmrt.export.loading.checkpoint import check_size, check_unexpected
 from fmrt.export.loading.directory import CONFIG_FILE
 from fmrt.export.loading.pretrained import load_pretrained
@@ -33,7 +34,12 @@ def read_config(path: Path, trust: bool) -> PretrainedConfig:
     Raises:
         ExportError: It cannot be read.
     """
-    return load_pretrained(AutoConfig.from_pretrained, path, str(path / CONFIG_FILE), trust=trust)
+    file = str(path / CONFIG_FILE)
+    config: PretrainedConfig = load_pretrained(AutoConfig.from_pretrained, path, file, trust=trust)
+    stated = getattr(config, "architectures", None) or []
+    if not isinstance(stated, list) or not all(isinstance(name, str) for name in stated):
+        raise ExportError(f"{file}: architectures is {quoted(stated)}, and must be a list of names")
+    return config
 
 
 def load_backbone(

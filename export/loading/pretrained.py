@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from fmrt.errors import ExportError
+from fmrt.errors import ExportError, printable
 from fmrt.export.loading.directory import author_code
 from fmrt.export.quiet import quiet
 
@@ -55,4 +55,4 @@ def first_line(e: Exception) -> str:
             "it is a pickle of more than weights, whose code does not run; save it as safetensors"
         )
     lines = str(e).strip().splitlines()
-    return lines[0] if lines else type(e).__name__
+    return printable(lines[0]) if lines else type(e).__name__

@@ -13,12 +13,17 @@ from tests.attack.fuzz import REFUSED, RIGHT, Budget, Victim, attack
 from tests.attack.mutate import mutated_bytes, mutated_json
 
 
+class TwoLinesError(DataError):
+    def __str__(self) -> str:
+        return "one line\nand another"
+
+
 def behave(case: str) -> None:
     match case:
         case "refused":
             raise DataError("one line")
         case "two lines":
-            raise DataError("one line\nand another")
+            raise TwoLinesError
         case "raw":
             raise KeyError("x")
         case "hang":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -220,6 +221,15 @@ def _two(place: Path) -> None:
     shutil.copyfile(place / "model.onnx", place / "decoder.onnx")
 
 
+def _two_lines(place: Path) -> None:
+    shutil.copyfile(place / "model.onnx", place / "a\nb.onnx")
+
+
+def _architectures(place: Path) -> None:
+    stated = json.loads((place / "config.json").read_text())
+    (place / "config.json").write_text(json.dumps({**stated, "architectures": [7]}))
+
+
 def _two_folders(place: Path) -> None:
     (place / "onnx").mkdir()
     (place / "onnx" / "model.onnx").write_bytes((place / "model.onnx").read_bytes() + b"\0")
@@ -253,6 +263,8 @@ def _empty(place: Path) -> None:
 BAD_DIRECTORIES = {
     _no_tokenizer: "has no tokenizer: .* --model",
     _two: "holds graphs of 2 models .decoder.onnx, model.onnx.; give the file",
+    _two_lines: r"holds graphs of 2 models .a\\nb.onnx, model.onnx.",
+    _architectures: r"architectures is \[7\], and must be a list of names",
     _two_folders: "holds graphs of 2 models .model.onnx, onnx/model.onnx.",
     _no_graph: "holds no ONNX graph",
     _bundle: "is a bundle already",
