@@ -16,11 +16,13 @@ score may be added to.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 
 import ml_dtypes
 import numpy as np
+import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
@@ -28,19 +30,21 @@ from fmrt.export.rewrite.graph.walking import constant
 from fmrt.export.rewrite.pooled_token import POOLED
 
 FLOAT = ir.DataType.FLOAT
+_IN_SCHEMAS = {ir.DataType.FLOAT16: "tensor(float16)", ir.DataType.BFLOAT16: "tensor(bfloat16)"}
 HALF_TYPES = {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
 _NUMPY = {ir.DataType.FLOAT16: np.dtype(np.float16), ir.DataType.BFLOAT16: ml_dtypes.bfloat16}
 ANGLES = frozenset({"Cos", "Sin"})
+# The opset where exports begin.
+OLDEST = 18
 # Operators that have no kernel in half precision in ONNX Runtime 1.31.1 (of bf16: its library has
 # theirs for fp16 alone), and inputs of others that have none, by position.
 SINGLE = {
     ir.DataType.FLOAT16: frozenset({"Range"}),
     ir.DataType.BFLOAT16: frozenset(
-        {"ArgMax", "ArgMin", "Conv", "ConvTranspose", "BatchNormalization", "InstanceNormalization"}
-        | {"Range", "Elu"}
-        | {"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Ceil", "Floor", "Round"}
-        | {"LeakyRelu", "PRelu", "Selu", "Log", "Pad", "Reciprocal", "Resize", "ReduceL1"}
-        | {"ReduceL2", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceSumSquare"}
+        {"ArgMax", "ArgMin", "BatchNormalization", "Equal", "Greater", "GreaterOrEqual", "Less"}
+        | {"LessOrEqual", "Ceil", "Floor", "LeakyRelu", "PRelu", "Log", "Pad", "Range"}
+        | {"Reciprocal", "Resize", "ReduceL1", "ReduceL2", "ReduceMax", "ReduceMin", "ReduceProd"}
+        | {"ReduceSumSquare"}
     ),
 }
 FLOAT_ONLY = {"Resize": (2,), "Upsample": (1,)}
@@ -69,12 +73,30 @@ def to_half(model: ir.Model, precision: str, keep: AbstractSet[ir.Node] = frozen
     """
     fill_types(model.graph)
     half = HALF_TYPES[precision]
-    conversion = _Conversion(model.graph, half, _single_nodes(model.graph, SINGLE[half]) | keep)
+    single = SINGLE[half] | _not_of_the_standard(_IN_SCHEMAS[half])
+    conversion = _Conversion(model.graph, half, _single_nodes(model.graph, single) | keep)
     for node in list(model.graph):
         conversion.visit(node)
     conversion.finish()
     RemoveUnusedNodesPass()(model)
     return conversion.count
+
+
+@functools.cache
+def _not_of_the_standard(half: str) -> frozenset[str]:
+    """Operators whose first input may be fp32, and not in half precision, in the oldest opset.
+
+    Convolutions, pooling and sorting are among those that do not take bf16.
+    """
+    names = {schema.name for schema in onnx.defs.get_all_schemas()}
+    known = [name for name in names if onnx.defs.has(name, OLDEST, "")]
+    return frozenset(name for name in known if _lacks(onnx.defs.get_schema(name, OLDEST, ""), half))
+
+
+def _lacks(schema: onnx.defs.OpSchema, half: str) -> bool:
+    kind = schema.inputs[0].type_str if schema.inputs else None
+    allowed = [c.allowed_type_strs for c in schema.type_constraints if c.type_param_str == kind]
+    return any("tensor(float)" in types and half not in types for types in allowed)
 
 
 def fill_types(graph: ir.Graph) -> None:

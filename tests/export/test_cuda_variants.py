@@ -150,29 +150,31 @@ def test_bf16_is_fp16_with_another_type(bundle: fmrt.Bundle) -> None:
         assert weights[1] == {name: types.get(d, d) for name, d in weights[0].items()}
 
 
-def test_convolutions_are_not_in_bf16() -> None:
-    """There is no such kernel."""
+@pytest.mark.parametrize("operator", ["Conv", "GlobalAveragePool", "Softplus", "Erf"])
+def test_what_bf16_has_no_operator_for_is_computed_in_fp32(operator: str) -> None:
+    """The standard of opset 18 has none, or ONNX Runtime no kernel."""
     image = ir.val("image", dtype=ir.DataType.FLOAT, shape=["n", 3, 8, 8])
     filters = np.ones((4, 3, 2, 2), np.float32)
     weight = ir.val("weight", const_value=ir.tensor(filters, name="weight"))
-    conv = ir.node("Conv", [image, weight])
-    relu = ir.node("Relu", conv.outputs)
+    node = ir.node(operator, [image, weight] if operator == "Conv" else [image])
+    relu = ir.node("Relu", node.outputs)
     relu.outputs[0].name = "y"
     last = ir.node("Abs", relu.outputs)
-    for node in (conv, relu, last):
-        node.outputs[0].dtype = ir.DataType.FLOAT
+    for each in (node, relu, last):
+        each.outputs[0].dtype = ir.DataType.FLOAT
     graph = ir.Graph(
         [image],
         last.outputs,
-        nodes=[conv, relu, last],
+        nodes=[node, relu, last],
         initializers=[weight],
         opset_imports={"": 20},
     )
-    for precision, kept in (("fp16", ir.DataType.FLOAT16), ("bf16", ir.DataType.FLOAT)):
+    whole = ir.DataType.BFLOAT16 if operator == "Erf" else ir.DataType.FLOAT
+    for precision, kept in (("fp16", ir.DataType.FLOAT16), ("bf16", whole)):
         model = ir.Model(graph, ir_version=10).clone()
         to_half(model, precision)
-        (found,) = (node for node in model.graph if node.op_type == "Conv")
-        assert found.inputs[1].dtype == kept
+        (found,) = (each for each in model.graph if each.op_type == operator)
+        assert {value.dtype for value in found.inputs} == {kept}
 
 
 def test_positions_and_minus_infinity_survive() -> None:
