@@ -102,7 +102,7 @@ def test_a_tiny_model_keeps_all_that_pytorch_has(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_minilms_probe_is_pytorchs_and_int8_keeps_it(minilm: Path, tmp_path: Path) -> None:
-    bundle = fmrt.quantize_bundle(minilm, "int8", out=tmp_path / "bundle")
+    bundle = fmrt.quantize_bundle(minilm, "int8", out=tmp_path / "bundle", min_cosine=0.99)
     data = labelled_docstrings(tmp_path / "docstrings.csv", 100)
     found = fmrt.evaluate(
         bundle,
