@@ -5,6 +5,7 @@ It is kept under ``build/agreement``. ONNX Runtime does not start under QEMU bef
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import shutil
 import subprocess
@@ -64,7 +65,8 @@ def _make(place: Path, wheels: list[str]) -> None:
             raise UnavailableError(f"{e.cmd[0]}: {e.stderr[-200:]}") from e
         except subprocess.TimeoutExpired as e:
             raise UnavailableError(str(e)) from e
-        made.rename(place)
+        with contextlib.suppress(OSError):  # another process was first
+            made.rename(place)
 
 
 def _debian(made: Path) -> None:
