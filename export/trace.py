@@ -16,6 +16,7 @@ from fmrt.export.exact_rules import take_constants_exactly
 from fmrt.export.loading.pretrained import first_line
 from fmrt.export.optimum_trace import convert_by_optimum
 from fmrt.export.part import Part
+from fmrt.export.patches import take_patches
 from fmrt.export.quiet import quiet
 
 # Packages that convert; the second, where transformers is held at 4.
@@ -109,6 +110,7 @@ def _by_transformers(part: Part, opset: int | None) -> ir.Model:
 
     shapes = {name: dict.fromkeys(part.axes.get(name, ()), Dim.DYNAMIC) for name in part.inputs}
     take_constants_exactly()
+    take_patches()
     config = OnnxConfig(dynamic_shapes=shapes, opset_version=opset)
     program: ir.Model = OnnxExporter().export(part.module, dict(part.inputs), config).program
     return program
