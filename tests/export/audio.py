@@ -12,23 +12,8 @@ from transformers import CONFIG_MAPPING, AutoModel
 
 from fmrt.export.quiet import quiet
 from tests.export.models import BART
+from tests.export.sizes import TRANSFORMER, WAVEFORM
 
-TRANSFORMER = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 64,
-    "initializer_range": 0.1,
-}
-WAVEFORM = {
-    **TRANSFORMER,
-    "conv_dim": [16, 16, 16],
-    "conv_kernel": [10, 8, 4],
-    "conv_stride": [5, 8, 4],
-    "num_feat_extract_layers": 3,
-    "num_conv_pos_embeddings": 16,
-    "num_conv_pos_embedding_groups": 4,
-}
 LARGE = {**WAVEFORM, "feat_extract_norm": "layer", "do_stable_layer_norm": True}
 MASKED = {"return_attention_mask": True}
 WAV2VEC2 = "Wav2Vec2FeatureExtractor"

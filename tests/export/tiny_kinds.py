@@ -19,36 +19,21 @@ import transformers
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from optimum.exporters.onnx import export
 from optimum.exporters.onnx.model_configs import CLIPTextWithProjectionOnnxConfig, ViTOnnxConfig
+from sizes import TRANSFORMER, WAVEFORM
 
 import fmrt
 
 CLI = (sys.executable, "-m", "optimum.commands.optimum_cli")
 LENGTH = 24
-SMALL = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 64,
-    "initializer_range": 0.1,
-}
-PIXELS = {**SMALL, "image_size": 32, "patch_size": 8}
+PIXELS = {**TRANSFORMER, "image_size": 32, "patch_size": 8}
 SQUARE = {"height": 32, "width": 32}
-WAVEFORM = {
-    **SMALL,
-    "conv_dim": [16, 16, 16],
-    "conv_kernel": [10, 8, 4],
-    "conv_stride": [5, 8, 4],
-    "num_feat_extract_layers": 3,
-    "num_conv_pos_embeddings": 16,
-    "num_conv_pos_embedding_groups": 4,
-}
 
 
 def text_config(tokenizer: Any) -> dict[str, Any]:
     """The sizes of a model of texts, and its special tokens."""
     tokens = {"pad": "pad", "bos": "cls", "eos": "sep"}
     ids = {f"{k}_token_id": getattr(tokenizer, f"{v}_token_id") for k, v in tokens.items()}
-    return {**SMALL, **ids, "vocab_size": len(tokenizer), "max_position_embeddings": LENGTH}
+    return {**TRANSFORMER, **ids, "vocab_size": len(tokenizer), "max_position_embeddings": LENGTH}
 
 
 def encoder(tokenizer: Any, place: Path) -> None:
