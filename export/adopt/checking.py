@@ -136,7 +136,7 @@ class Checker:
         of = self._of(variant)
         first = variant.name == self.bundle.manifest.variants[0].name
         precisions = [variant.precision]
-        if not (first and variant.precision == FP32):
+        if not (first and variant.name == FP32):  # of an optimized graph alone, no more is known
             precisions += LOOSER.get(variant.precision, ())
         for precision in precisions:
             taken = dataclasses.replace(variant, precision=precision)

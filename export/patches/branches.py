@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from statistics import NormalDist
 from typing import Any
 from unittest.mock import patch
@@ -12,42 +12,6 @@ from torch import Tensor
 from torch.nn.functional import relu
 
 from fmrt.export.patches.kind import Patches
-
-
-def _without_global_attention(original: Callable[..., Any]) -> Callable[..., Any]:
-    """No token of a text is one that all others attend to: that would be a further input.
-
-    Chunks that overlap are taken by their places, and sizes are divided as numbers.
-    """
-    item, div, strided = Tensor.item, torch.div, Tensor.as_strided
-
-    def known(value: Tensor) -> Any:  # noqa: ANN401  # as of a tensor
-        return False if value.dtype == torch.bool else item(value)
-
-    def divided(value: Any, by: Any, **options: Any) -> Any:  # noqa: ANN401  # as of torch
-        return div(value, by, **options) if isinstance(value, Tensor) else value // by
-
-    def chunked(states: Tensor, *args: Any, **options: Any) -> Tensor:
-        # torch itself passes no names.
-        return strided(states, *args, **options) if args else _overlapping(states, **options)
-
-    def forward(self: Any, *args: Any, **options: Any) -> Any:  # noqa: ANN401  # of transformers
-        with (
-            patch.object(Tensor, "item", known),
-            patch.object(Tensor, "as_strided", chunked),
-            patch.object(torch, "div", divided),
-        ):
-            return original(self, *args, **options)
-
-    return forward
-
-
-def _overlapping(states: Tensor, size: Sequence[int], stride: Sequence[int]) -> Tensor:
-    """Chunks ``[batch, chunks, length, width]`` of the middle axes of states, which overlap."""
-    _, chunks, length, width = size
-    starts = torch.arange(chunks, device=states.device) * (stride[1] // stride[2])
-    places = starts[:, None] + torch.arange(length, device=states.device)
-    return states.reshape(size[0], -1, width)[:, places]
 
 
 def _angles(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -99,8 +63,6 @@ def _cast_before(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 PATCHES: Patches = {
-    "longformer.LongformerEncoder.forward": _without_global_attention,
-    "led.LEDEncoder.forward": _without_global_attention,
     "llama4.Llama4TextRotaryEmbedding.forward": _angles,
     "llama4.apply_rotary_emb": lambda _: rotate,
     "gemma3n.Gemma3nTextMLP._gaussian_topk": lambda _: _gaussian_topk,
