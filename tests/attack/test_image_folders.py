@@ -29,6 +29,9 @@ from tests.attack import bundles
 from tests.attack.fuzz import Budget, attack
 from tests.attack.mutate import mutated_bytes
 
+# The readers of images are attacked in every run of the tests, see `tests.attack.test_media`.
+pytestmark = pytest.mark.slow
+
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "GIF", "BMP", "PPM", "TGA", "ICO", "QOI")
 NAMES = (
     *(b"a.png", b"b.JPG", b"c", b"d.txt", b"e.png.txt", b".hidden.png", b"\xff.png", b"\n.png"),

@@ -94,7 +94,13 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("fault", WRONG)
+# Each is like another of the table.
+SLOW = ("frames of silence",)
+
+
+@pytest.mark.parametrize(
+    "fault", [pytest.param(f, marks=pytest.mark.slow) if f in SLOW else f for f in WRONG]
+)
 def test_a_wrong_assembly_is_refused(
     fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
