@@ -42,6 +42,9 @@ MOST_SCORED = 512
 # A product stays in float32 where it loses this many times as much cosine as its part of the work,
 # for all such products at most this part of the work.
 WORTH, MOST_WORK = 2.5, 0.04
+# Tables that are smaller than this part of the largest one, such as positions beside words, stay:
+# they are few of the bytes, and their rounding was a third of what all tables lost.
+SMALL_TABLE = 0.05
 # Whoever asks for a lower cosine than this wants speed.
 FINE = 0.999
 Plan = tuple[Recipe, list[Rounded]]
@@ -156,7 +159,7 @@ class _Quantizer:
     def graph(self, kept: Sequence[Product]) -> ir.Model:
         """Quantize all products but some; tables too."""
         model = self._only(self.work.keys() - set(kept))
-        quantize_tables(model, Writer(model, "table"))
+        quantize_tables(model, Writer(model, "table"), SMALL_TABLE)
         RemoveUnusedNodesPass()(model)
         store_weights(model)
         return model

@@ -17,15 +17,18 @@ from fmrt.export.rewrite.graph.walking import constant
 LARGEST = 127
 # Smaller tables are not worth three nodes more.
 FEWEST_ROWS = 256
-# Nor are those that are smaller than this part of the largest one, such as positions beside words:
-# they are few of the bytes, and the rounding of theirs was a third of what all tables lost.
-SMALL = 0.05
 
 
-def quantize_tables(model: ir.Model, writer: Writer) -> int:
-    """Apply in place; returns the number of look-ups that changed."""
+def quantize_tables(model: ir.Model, writer: Writer, small: float = 0.0) -> int:
+    """Apply in place; returns the number of look-ups that changed.
+
+    Args:
+        model: The graph.
+        writer: A writer of that graph.
+        small: The part of the largest table below which a table stays as it is.
+    """
     tables = {node: table for node in model.graph if (table := _table(node)) is not None}
-    fewest = SMALL * max((table.size for table in tables.values()), default=0)
+    fewest = small * max((table.size for table in tables.values()), default=0)
     large = {node: table for node, table in tables.items() if table.size >= fewest}
     for node, table in large.items():
         _quantize(node, table, writer)

@@ -203,7 +203,9 @@ def test_a_graph_that_compares_ids_is_found(tmp_path: Path) -> None:
 def test_minilm_in_8_bits_is_small(variant: str, minilm: Path, tmp_path: Path) -> None:
     bundle = fmrt.quantize_bundle(minilm, variant, out=tmp_path / "q8")
     made = package_bundle(bundle.path, tmp_path / "m.fmrt", single_file=True, variant=variant)
-    assert made.path.stat().st_size <= 23_000_000
+    # int8 has 2% of its products and the positions in 16 bits.
+    most = 23_600_000 if variant == "int8-cpu" else 23_000_000
+    assert made.path.stat().st_size <= most
     assert made.archive is not None
     values = json.loads(made.archive.member("PACKAGE.json").read_bytes())
     (row,) = values["variants"]
