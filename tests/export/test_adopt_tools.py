@@ -238,6 +238,77 @@ def test_a_decoders_position_ids_are_bound(
     assert np.abs(vectors[0] - vectors[1]).max() <= 1e-5
 
 
+def _table() -> list[str]:
+    """What the first column of the page's table of commands says to run."""
+    page = (ROOT / "docs" / "optimum.md").read_text().partition("## Command by command")[2]
+    rows = [line.split("`")[1] for line in page.splitlines() if line.startswith("| `")]
+    assert len(rows) == 6
+    return rows
+
+
+# The mean cosine with fmrt's own vectors that the files of each command have at least.
+COSINES = {"export onnx": 0.99999, "-O3": 0.99999, "-O4": 0.999, "--avx512_vnni": 0.8}
+
+
+def test_the_commands_of_the_table_make_files_that_are_adopted(
+    environment: Path, minilm: Path, tmp_path: Path
+) -> None:
+    commands = [row for row in _table() if row.startswith("optimum-cli")]
+    assert len(commands) == len(COSINES)
+    with fmrt.Embedder(minilm) as embedder:
+        want = embedder.embed(TEXTS, on_too_long="truncate")
+    plain = tmp_path / "plain"
+    for number, (command, (part, least)) in enumerate(zip(commands, COSINES.items(), strict=True)):
+        assert part in command
+        made = tmp_path / str(number) if "OUT" in command else plain
+        places = {"M": str(MINILM), "D": str(plain), "OUT": str(made)}
+        arguments = [places.get(word, word) for word in shlex.split(command)[1:]]
+        _run(environment, "-m", "optimum.commands.optimum_cli", *arguments, cwd=tmp_path)
+        bundle = fmrt.adopt_onnx(made, tmp_path / f"bundle{number}", model=MINILM)
+        for variant in bundle.manifest.variants:
+            with fmrt.Embedder(bundle, variant=variant.name) as embedder:
+                got = embedder.embed(TEXTS, on_too_long="truncate")
+            cosines = (got * want).sum(-1) / np.linalg.norm(got, axis=-1)
+            assert cosines.mean() >= least, (command, variant.name)
+
+
+PYTHON = """
+import sys
+
+import numpy as np
+from optimum.onnxruntime import ORTModelForFeatureExtraction
+from sentence_transformers import SentenceTransformer
+from transformers import AutoTokenizer
+
+M, texts = sys.argv[1], sys.argv[2:]
+D = M
+T = AutoTokenizer.from_pretrained(
+    M, model_max_length=256
+)(texts, padding=True, truncation=True, return_tensors="np")
+found = {expression}
+if isinstance(found, SentenceTransformer):
+    vectors = found.encode(texts, batch_size=1)
+else:
+    mask = T["attention_mask"][:, :, None]
+    vectors = (np.asarray(found.last_hidden_state) * mask).sum(1) / mask.sum(1)
+    vectors = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+np.save("vectors.npy", vectors)
+"""
+
+
+@pytest.mark.parametrize("name", ["ORTModelForFeatureExtraction", "SentenceTransformer"])
+def test_the_classes_of_the_table_give_the_vectors_of_an_embedder(
+    name: str, environment: Path, files: Path, minilm: Path, tmp_path: Path
+) -> None:
+    (expression,) = (row for row in _table() if row.startswith(name))
+    layout = "sentence-transformers" if name == "SentenceTransformer" else "optimum/plain"
+    (tmp_path / "run.py").write_text(PYTHON.replace("{expression}", expression))
+    _run(environment, "run.py", str(files / layout), *TEXTS, cwd=tmp_path)
+    with fmrt.Embedder(minilm) as embedder:
+        want = embedder.embed(TEXTS, on_too_long="truncate")
+    assert np.abs(np.load(tmp_path / "vectors.npy") - want).max() <= 1e-5
+
+
 def test_the_lines_of_the_page_run_in_that_environment(environment: Path, tmp_path: Path) -> None:
     page = (ROOT / "docs" / "optimum.md").read_text()
     block = page.partition("```sh\n")[2].partition("```")[0]
