@@ -151,7 +151,7 @@ def test_what_an_option_cannot_be_is_one_clear_error(
             assert "\n" not in str(error)
             assert len(str(error)) < 400
             if isinstance(error, OptionError):
-                said = (option, str(value), "segment", "no name of a repository")
+                said = (option, str(OptionError(value)), "segment", "no name of a repository")
                 assert any(words in str(error) for words in said)
 
 
