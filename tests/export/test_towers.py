@@ -125,7 +125,7 @@ def test_both_towers_match_pytorch(model_type: str, tmp_path: Path) -> None:
     assert main(["info", str(tmp_path / "bundle")]) == 0
 
 
-@pytest.mark.parametrize("unit", [False, True])
+@pytest.mark.parametrize("unit", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_sentence_transformers_directory_of_two_towers(tmp_path: Path, unit: bool) -> None:
     """In the old form, with its folder; normalized only if a module says so."""
     save("clip", tmp_path / "model/0_CLIPModel")

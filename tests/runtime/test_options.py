@@ -204,7 +204,7 @@ ARGUMENTS = {"INPUT": "a.txt", "IMAGE": "a.txt", "EMBEDDINGS": "v.npy", "QUERY":
 REQUIRED = {"embed": ["-o", "w.npy", "--overwrite"], "segment": ["-o", "m", "--point", "1,1"]}
 # Those of bench and tune are others' too, and take long where a value is possible; those of the
 # exporter are tested with it.
-SLOW = ("bench", "tune", "export", "quantize")
+ELSEWHERE = ("bench", "tune", "export", "quantize")
 WORDS = ("", "nan", "-1", "0", "1.5", "9" * 5000, "\udcff", "a\0b", "nonesuch", "inf", "1e400")
 
 
@@ -224,7 +224,14 @@ def lines_of(command: str, bundle: str) -> list[list[str]]:
     return [[command, *line, *REQUIRED.get(command, [])] for line in lines]
 
 
-@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in SLOW])
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name == "package" else name
+        for name in COMMANDS
+        if name not in ELSEWHERE
+    ],
+)
 def test_what_an_option_of_a_command_cannot_be_is_one_line(
     command, tiny_bundle, tmp_path, monkeypatch, capsys
 ) -> None:
