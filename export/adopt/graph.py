@@ -110,6 +110,7 @@ def read_graph(path: Path, root: Path, main: str = IDS, tower: TowerNames | None
     try:
         InlinePass()(model)
         ClearMetadataAndDocStringPass()(model)
+        _check_names(model, path)
         _check_operators(model, path)
         if tower is not None:
             _cut_out(model, path, tower)
@@ -123,7 +124,7 @@ def read_graph(path: Path, root: Path, main: str = IDS, tower: TowerNames | None
     except ExportError:
         raise
     except Exception as e:  # whatever a malformed graph provokes
-        raise ExportError(f"{path} cannot be read as a graph: {said(e)}") from e
+        raise ExportError(f"{path} cannot be read as a graph: {_first(e)}") from e
     domains = {node.domain for node in model.graph.all_nodes()}
     return Adopted(model, precision, domains <= {"", "ai.onnx"}, tuple(bound))
 
@@ -147,7 +148,7 @@ def _loaded(path: Path, root: Path) -> ir.Model:
     except ExportError:
         raise
     except Exception as e:  # of protobuf, and of whatever reads an initializer
-        raise ExportError(f"{path} cannot be read as a graph: {said(e)}") from e
+        raise ExportError(f"{path} cannot be read as a graph: {_first(e)}") from e
     opset = int(model.opset_imports.get("", 1))
     if opset not in OPSETS:
         raise ExportError(
@@ -155,6 +156,13 @@ def _loaded(path: Path, root: Path) -> ir.Model:
             "again with a newer one"
         )
     return model
+
+
+def _first(error: BaseException) -> str:
+    """What the first of some errors says, each of which is the cause of the next."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return "a name is not UTF-8" if isinstance(error, UnicodeError) else said(error)
 
 
 def _bytes(model: ir.Model) -> int:
@@ -176,6 +184,17 @@ def _check_place(path: Path, root: Path, location: str) -> None:
         raise outside from e
     if not (root / name).is_file():
         raise ExportError(f"{path} reads its weights from {quoted(location)}, which is not there")
+
+
+def _check_names(model: ir.Model, path: Path) -> None:
+    """Raise where a name is no text: onnx_ir reads it as bytes, and cannot write it."""
+    nodes = [*model.graph.all_nodes()]
+    used = [value for node in nodes for value in (*node.inputs, *node.outputs)]
+    values = [*model.graph.inputs, *model.graph.initializers.values(), *used]
+    names = [value.name for value in values if value is not None]
+    names += [name for node in nodes for name in (node.name, node.op_type, *node.attributes)]
+    if not all(name is None or isinstance(name, str) for name in names):
+        raise ExportError(f"{path} cannot be read as a graph: a name is not UTF-8")
 
 
 def _check_operators(model: ir.Model, path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from fmrt.bundle.manifest import MANIFEST_FILE
-from fmrt.errors import ExportError
+from fmrt.errors import ExportError, quoted
 
 CONFIG_FILE = "config.json"
 MODULES_FILE = "modules.json"
@@ -137,10 +137,24 @@ def check_directory(path: Path, name: str) -> None:
     for file in (CONFIG_FILE, ADAPTER_CONFIG):
         if (path / file).exists():
             read_object(path / file)
+    _check_prompts(path / SENTENCE_TRANSFORMERS)
     modules = stated_modules(path, name)
     for folder in dict.fromkeys([path, *(path / module.path for module in modules)]):
         if folder.is_dir():
             _check_files(folder, name)
+
+
+def _check_prompts(file: Path) -> None:
+    """Raise unless the prompts of sentence-transformers, and the default's name, are texts."""
+    stated = read_object(file) if file.exists() else {}
+    prompts, default = stated.get("prompts") or {}, stated.get("default_prompt_name")
+    if not isinstance(prompts, dict):
+        raise ExportError(f"{file}: prompts={quoted(prompts)}; it must be an object of texts")
+    for name, prompt in prompts.items():
+        if not isinstance(prompt, str | None):
+            raise ExportError(f"{file}: the prompt {quoted(name)} is {quoted(prompt)}, not a text")
+    if not isinstance(default, str | None):
+        raise ExportError(f"{file}: default_prompt_name={quoted(default)}; it must be a text")
 
 
 def _what_is_there(path: Path) -> str:

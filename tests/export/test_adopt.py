@@ -260,6 +260,17 @@ def _empty(place: Path) -> None:
     (place / "model.onnx").write_bytes(b"")
 
 
+def _name_in_latin_1(place: Path) -> None:
+    content = (place / "model.onnx").read_bytes()
+    name = onnx.load_from_string(content).graph.initializer[0].name.encode()
+    (place / "model.onnx").write_bytes(content.replace(name, b"\xff" + name[1:]))
+
+
+def _prompts(place: Path) -> None:
+    stated = {"prompts": {"query": ["query: "]}}
+    (place / "config_sentence_transformers.json").write_text(json.dumps(stated))
+
+
 BAD_DIRECTORIES = {
     _no_tokenizer: "has no tokenizer: .* --model",
     _two: "holds graphs of 2 models .decoder.onnx, model.onnx.; give the file",
@@ -272,6 +283,8 @@ BAD_DIRECTORIES = {
     _corrupt: "no ONNX graph that fmrt reads: it is cut short",
     _page: "no ONNX graph that fmrt reads",
     _empty: "no ONNX graph that fmrt reads: it is empty",
+    _name_in_latin_1: "cannot be read as a graph: .*name",
+    _prompts: r"the prompt 'query' is \['query: '\], not a text",
 }
 
 
