@@ -222,6 +222,13 @@ def said(error: BaseException) -> str:
     return printable(" ".join(str(error).split()) or type(error).__name__)[:MOST_SAID]
 
 
+def first_cause(error: BaseException) -> str:
+    """What the first of some errors says, each of which is the cause of the next, see `said`."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return "a name is not UTF-8" if isinstance(error, UnicodeError) else said(error)
+
+
 def printable(text: str) -> str:
     """A text without control signs and lone surrogates."""
     return "".join(c if c.isprintable() else "?" for c in text)

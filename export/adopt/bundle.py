@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from fmrt.bundle.bundle import Bundle
 from fmrt.bundle.card import write_card
-from fmrt.errors import ExportError, OptionError
+from fmrt.errors import ExportError, FmrtError, OptionError, first_cause
 from fmrt.export.adopt.adoption import Adoption
 from fmrt.export.adopt.graph import IDS
 from fmrt.export.adopt.layout import Layout, find_layout
@@ -100,11 +102,29 @@ def _write(adoption: Adoption, target: Path) -> None:
     """Write the bundle, and put it in its place when it is complete."""
     origin = adoption.origin
     with placed(target) as partial:
-        with full_precision():
+        with full_precision(), _one_line(origin.name):
             adoption.write(partial)
         copy_licences(origin.path, partial)
         stated, _ = read_source_card(origin)
         write_card(adoption.bundle(partial), stated)
+
+
+@contextmanager
+def _one_line(name: str) -> Iterator[None]:
+    """Say in one line what libraries raise of files that no check foresaw.
+
+    Raises:
+        ExportError: Something was raised that is not ours, of the system or of memory.
+    """
+    try:
+        yield
+    except (FmrtError, OSError, MemoryError):
+        raise
+    except BaseException as e:
+        # A panic in Rust is a BaseException that cannot be imported.
+        if isinstance(e, Exception) or type(e).__name__ == "PanicException":
+            raise ExportError(f"{name} cannot be adopted: {first_cause(e)}") from e
+        raise
 
 
 def _origin(given: Origin, layout: Layout, model: str | Path | None) -> Origin:

@@ -17,7 +17,7 @@ from onnx_ir.passes.common import (
 
 from fmrt.bundle.checked import place_inside
 from fmrt.bundle.manifest import Tower
-from fmrt.errors import BundleCorruptError, ExportError, quoted, said
+from fmrt.errors import BundleCorruptError, ExportError, first_cause, quoted
 from fmrt.export.adopt.layout import TOWERS
 from fmrt.export.graph_file import EXTERNAL_DATA_BYTES
 from fmrt.export.loading.directory import check_regular
@@ -124,7 +124,7 @@ def read_graph(path: Path, root: Path, main: str = IDS, tower: TowerNames | None
     except ExportError:
         raise
     except Exception as e:  # whatever a malformed graph provokes
-        raise ExportError(f"{path} cannot be read as a graph: {_first(e)}") from e
+        raise ExportError(f"{path} cannot be read as a graph: {first_cause(e)}") from e
     domains = {node.domain for node in model.graph.all_nodes()}
     return Adopted(model, precision, domains <= {"", "ai.onnx"}, tuple(bound))
 
@@ -148,7 +148,7 @@ def _loaded(path: Path, root: Path) -> ir.Model:
     except ExportError:
         raise
     except Exception as e:  # of protobuf, and of whatever reads an initializer
-        raise ExportError(f"{path} cannot be read as a graph: {_first(e)}") from e
+        raise ExportError(f"{path} cannot be read as a graph: {first_cause(e)}") from e
     opset = int(model.opset_imports.get("", 1))
     if opset not in OPSETS:
         raise ExportError(
@@ -156,13 +156,6 @@ def _loaded(path: Path, root: Path) -> ir.Model:
             "again with a newer one"
         )
     return model
-
-
-def _first(error: BaseException) -> str:
-    """What the first of some errors says, each of which is the cause of the next."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return "a name is not UTF-8" if isinstance(error, UnicodeError) else said(error)
 
 
 def _bytes(model: ir.Model) -> int:
