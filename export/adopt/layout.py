@@ -10,7 +10,7 @@ from pathlib import Path
 from fmrt.bundle.checked import sha256
 from fmrt.bundle.manifest import MANIFEST_FILE
 from fmrt.errors import ExportError
-from fmrt.export.loading.directory import SHOWN
+from fmrt.export.loading.directory import SHOWN, check_regular
 
 # The folders that tools write graphs to: optimum-cli and fastembed, and all others.
 FOLDERS = ("", "onnx")
@@ -136,6 +136,8 @@ def _without_copies(files: Sequence[Path]) -> list[Path]:
     kept: list[Path] = []
     for file in files:
         twin = next((other for other in kept if other.name == file.name), None)
+        for one in (file, twin) if twin else ():
+            check_regular(one)
         if twin is None or sha256(twin) != sha256(file):
             kept.append(file)
     return kept

@@ -21,6 +21,7 @@ from fmrt.errors import ExportError, said
 from fmrt.export.adopt.graph import STATES, TYPES
 from fmrt.export.choices import Overrides
 from fmrt.export.loading.backbone import backbone_class, is_two_towers, read_config
+from fmrt.export.loading.checkpoint import check_size
 from fmrt.export.loading.directory import (
     CONFIG_FILE,
     SENTENCE_TRANSFORMERS,
@@ -75,6 +76,7 @@ def check_model(origin: Origin, trust: bool) -> tuple[PretrainedConfig, str]:
             "--model, or copy its configuration there"
         )
     check_directory(origin.path, name)
+    check_size(path)
     config = read_config(path, trust)
     kind = backbone_class(config)
     main = BOTH if is_two_towers(kind) else getattr(kind, "main_input_name", TEXT_INPUT)

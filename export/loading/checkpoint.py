@@ -60,6 +60,8 @@ def check_size(path: Path) -> None:
         if isinstance(value, int) and value > MOST and any(word in key for word in COUNTS):
             raise ExportError(f"{path / CONFIG_FILE} states {key} {value}: no model has so many")
     size = sum(f.stat().st_size for f in path.iterdir() if f.suffix in WEIGHT_ENDS)
+    if not size:
+        return
     parameters = 0
     with suppress(Exception), quiet(), torch.device("meta"):  # said again when it is loaded
         config = AutoConfig.from_pretrained(
@@ -67,7 +69,7 @@ def check_size(path: Path) -> None:
         )
         model = AutoModel.from_config(config, trust_remote_code=False)
         parameters = sum(p.numel() for p in model.parameters())
-    if size and parameters > SMALL + MOST_WEIGHTS_A_BYTE * size:
+    if parameters > SMALL + MOST_WEIGHTS_A_BYTE * size:
         raise ExportError(
             f"{path / CONFIG_FILE} describes a model of {parameters:,} parameters, and its weights "
             f"have {size:,} bytes"

@@ -315,7 +315,8 @@ def lay_out(case: Directory, place: Path) -> None:
     for name, content in case.files.items():
         path = place / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        if not path.is_dir():  # of a change before
+            path.write_bytes(content)
     (place / "folder").mkdir()
     for name in (*case.links, *case.pipes):
         path = place / name

@@ -230,6 +230,11 @@ def _architectures(place: Path) -> None:
     (place / "config.json").write_text(json.dumps({**stated, "architectures": [7]}))
 
 
+def _layers(place: Path) -> None:
+    stated = json.loads((place / "config.json").read_text())
+    (place / "config.json").write_text(json.dumps({**stated, "num_hidden_layers": 2**31}))
+
+
 def _two_folders(place: Path) -> None:
     (place / "onnx").mkdir()
     (place / "onnx" / "model.onnx").write_bytes((place / "model.onnx").read_bytes() + b"\0")
@@ -276,6 +281,7 @@ BAD_DIRECTORIES = {
     _two: "holds graphs of 2 models .decoder.onnx, model.onnx.; give the file",
     _two_lines: r"holds graphs of 2 models .a\\nb.onnx, model.onnx.",
     _architectures: r"architectures is \[7\], and must be a list of names",
+    _layers: "states num_hidden_layers 2147483648: no model has so many",
     _two_folders: "holds graphs of 2 models .model.onnx, onnx/model.onnx.",
     _no_graph: "holds no ONNX graph",
     _bundle: "is a bundle already",
