@@ -54,7 +54,8 @@ def lay_out(place: Path, model: Path, bundle: Path, rename: str | None = None) -
 def embedded(bundle: fmrt.Bundle | Path, modality: str) -> tuple[np.ndarray, np.ndarray]:
     with fmrt.Embedder(bundle) as embedder:
         texts = embedder.embed(TEXTS, normalize=True, on_too_long="truncate")
-        return texts, embedder.embed(ITEMS[modality](), normalize=True)
+        others = embedder.embed(ITEMS[modality](), normalize=True, on_too_long="truncate")
+        return texts, others
 
 
 def test_both_towers_give_the_models_vectors(model: Path, exported: Path, tmp_path: Path) -> None:
