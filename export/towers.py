@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from fmrt.bundle.manifest import TextInput, Tower, Variant
 from fmrt.errors import ExportError, OptionError
 from fmrt.export.choices import Choice, Overrides, normalize_choice
-from fmrt.export.loading.backbone import load_backbone
+from fmrt.export.loading.backbone import given_or_loaded
 from fmrt.export.loading.checkpoint import check_missing
 from fmrt.export.loading.directory import MODULES_FILE, stated_modules
 from fmrt.export.loading.fetching import Origin
@@ -89,24 +88,21 @@ def load_towers(
     if overrides.pooling is not None:
         raise OptionError("--pooling: the towers end in the model's own projections")
     name, path = origin.name, origin.path
-    model: Any = given
-    if given is None:
-        model, missing = load_backbone(path, device, trust=overrides.trust_remote_code)
-        check_missing(missing, model, name)
+    trust = overrides.trust_remote_code
+    model, missing = given_or_loaded(given, path, device, trust=trust)
+    check_missing(missing, model, name)
     model_type = model.config.model_type
     # The models' own forward compares vectors of unit length.
     unit = overrides.normalize is not False
-    tokenizer = _tokenizer(path, overrides.trust_remote_code)
+    tokenizer = _tokenizer(path, trust)
     check_rows(tokenizer, int(model.config.text_config.vocab_size), name)
     spec = _text_input(model, tokenizer, overrides.max_length)
     masked = model_type not in FULL_LENGTH
-    original = None
-    if given is None:
-        original = load_original(path, device, overrides.trust_remote_code)
+    original = load_original(path, device, trust) if given is None else None
     other = _other(model, path, unit, original)
     source = TowersSource(model, tokenizer, spec, unit, masked, other)
     if original is not None:
-        _check(source, path, original, overrides.trust_remote_code)
+        _check(source, path, original, trust)
     # The class of the configuration, not what stands in for it.
     stated = source if given is None else dataclasses.replace(source, model=model.shape)
     return Loaded(

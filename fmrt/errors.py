@@ -222,6 +222,14 @@ def said(error: BaseException) -> str:
     return printable(" ".join(str(error).split()) or type(error).__name__)[:MOST_SAID]
 
 
+def is_failure(error: BaseException) -> bool:
+    """Whether a library failed: by an exception, or by a panic in Rust.
+
+    A panic is a BaseException that cannot be imported.
+    """
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
+
+
 def first_cause(error: BaseException) -> str:
     """What the first of some errors says, each of which is the cause of the next, see `said`."""
     while error.__cause__ is not None:

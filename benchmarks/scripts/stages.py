@@ -8,21 +8,20 @@ A file with the suffix ``.txt`` has a text in each line.
 
 from __future__ import annotations
 
-import json
 import statistics
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 
 import fmrt
+from benchmarks.measuring.turns import session
 from fmrt.embedding.scheduler import plan_batches
 from fmrt.session import SLOW_CPU_FUSIONS
+from fmrt.session.flops import is_node, profile
 
 ROUNDS = 5
 LEAST_SHOWN = 0.01
@@ -45,26 +44,14 @@ def stages(bundle: str, items: Sequence[str]) -> tuple[dict[str, float], Counter
             for rows in batches:
                 again.feeds(rows)
 
-        session = _session(path, None)
+        model = session(path, SLOW_CPU_FUSIONS)
         ways: dict[str, Callable[[], object]] = {
             "loading": lambda: [preprocess.load(item) for item in items],
             "features": features,
-            "graph": lambda: [session.run([output], feed) for feed in feeds],
+            "graph": lambda: [model.run([output], feed) for feed in feeds],
         }
         seconds = {name: _median(way) / len(items) for name, way in ways.items()}
         return seconds, _operators(path, output, feeds)
-
-
-def _session(path: Path, profile: str | None) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    if profile is not None:
-        options.enable_profiling = True
-        options.profile_file_prefix = profile
-    providers = ["CPUExecutionProvider"]
-    return ort.InferenceSession(
-        path, options, providers=providers, disabled_optimizers=SLOW_CPU_FUSIONS
-    )
 
 
 def _median(way: Callable[[], object]) -> float:
@@ -80,14 +67,8 @@ def _median(way: Callable[[], object]) -> float:
 def _operators(path: Path, output: str, feeds: Sequence[dict[str, np.ndarray]]) -> Counter[str]:
     """Microseconds by the operator, from the profile."""
     found: Counter[str] = Counter()
-    with tempfile.TemporaryDirectory() as folder:
-        session = _session(path, str(Path(folder) / "profile"))
-        for feed in feeds:
-            session.run([output], feed)
-        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-    for event in events:
-        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-            found[event["args"]["op_name"]] += event["dur"]
+    for event in filter(is_node, profile(path, output, feeds)):
+        found[event["args"]["op_name"]] += event["dur"]
     return found
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -13,7 +12,6 @@ import onnx_ir as ir
 
 from fmrt._version import __version__
 from fmrt.bundle.bundle import Bundle, Reference, record_of
-from fmrt.bundle.checked import sha256
 from fmrt.bundle.manifest import (
     NOBODY,
     OWN_GRAPH,
@@ -33,7 +31,7 @@ from fmrt.export.bundle import PACKAGES
 from fmrt.export.choices import Overrides, Report
 from fmrt.export.graph_file import unwritten, write_graph
 from fmrt.export.graphs import NOT_REWRITTEN
-from fmrt.export.loading.fetching import Origin
+from fmrt.export.loading.fetching import Origin, sha256_over
 from fmrt.export.rewrite import optimize_for_cpu
 from fmrt.export.writing.reference import write_references
 
@@ -166,7 +164,8 @@ class Adoption:
             first: The first graph of each tower.
             files: The names of the other files that the runtime reads.
         """
-        weights = self.origin.weights_sha256() if self.weights else _sha256_of(first)
+        graphs = dict.fromkeys(found.path for found in first)
+        weights = self.origin.weights_sha256() if self.weights else sha256_over(graphs)
         return Manifest(
             source=Source(
                 model=self.origin.public_name,
@@ -215,17 +214,6 @@ class Adoption:
             bundle = Bundle(directory, dataclasses.replace(manifest, variants=own))
             kept += Checker(bundle, self.origin.name, self.say, probe).kept()
         dataclasses.replace(manifest, variants=tuple(kept)).write(directory)
-
-
-def _sha256_of(graphs: Sequence[Found]) -> str:
-    """The SHA-256 of a graph's file; of several, over the files one after the other."""
-    paths = list(dict.fromkeys(found.path for found in graphs))
-    if len(paths) == 1:
-        return sha256(paths[0])
-    digest = hashlib.sha256()
-    for path in paths:
-        digest.update(bytes.fromhex(sha256(path)))
-    return digest.hexdigest()
 
 
 def save_bare(model: ir.Model, directory: Path, of: str = "") -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fmrt.bundle.bundle import Bundle
 from fmrt.bundle.card import write_card
-from fmrt.errors import ExportError, FmrtError, OptionError, first_cause
+from fmrt.errors import ExportError, FmrtError, OptionError, first_cause, is_failure
 from fmrt.export.adopt.adoption import Adoption
 from fmrt.export.adopt.graph import IDS
 from fmrt.export.adopt.layout import Layout, find_layout
@@ -121,8 +121,7 @@ def _one_line(name: str) -> Iterator[None]:
     except (FmrtError, OSError, MemoryError):
         raise
     except BaseException as e:
-        # A panic in Rust is a BaseException that cannot be imported.
-        if isinstance(e, Exception) or type(e).__name__ == "PanicException":
+        if is_failure(e):
             raise ExportError(f"{name} cannot be adopted: {first_cause(e)}") from e
         raise
 

@@ -27,7 +27,7 @@ from fmrt.export.audio.feature_extractor import (
     load_extractor,
 )
 from fmrt.export.choices import Choice, Overrides, normalize_choice
-from fmrt.export.loading.backbone import load_backbone
+from fmrt.export.loading.backbone import given_or_loaded
 from fmrt.export.loading.checkpoint import check_missing
 from fmrt.export.loading.fetching import Origin
 from fmrt.export.part import Loaded, OtherTower, TowerModel, TowerPart, features
@@ -163,11 +163,8 @@ def load_audio(
         OptionError: An override that makes no sense for this model.
     """
     extractor = FeatureExtractor(origin.path)
-    model, missing = (
-        (given, [])
-        if given is not None
-        else load_backbone(origin.path, device, trust=overrides.trust_remote_code)
-    )
+    trust = overrides.trust_remote_code
+    model, missing = given_or_loaded(given, origin.path, device, trust=trust)
     model_type = model.config.model_type
     whole = given is None and model.config.is_encoder_decoder
     backbone = model.get_encoder() if whole else model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -73,6 +74,13 @@ def load_backbone(
     model, info = loaded
     check_unexpected(info["unexpected_keys"], model, str(path))
     return model.eval().to(device), sorted(info["missing_keys"])
+
+
+def given_or_loaded(
+    given: torch.nn.Module | None, path: Path, device: str, *, trust: bool
+) -> tuple[Any, list[str]]:
+    """What stands in for a directory's weights, which lacks none; else see `load_backbone`."""
+    return (given, []) if given is not None else load_backbone(path, device, trust=trust)
 
 
 def is_two_towers(kind: type[PreTrainedModel]) -> bool:

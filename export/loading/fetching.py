@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,12 +52,17 @@ class Origin:
 
     def weights_sha256(self) -> str:
         """SHA-256 in hex over all files of weights, in the order of their names."""
-        digest = hashlib.sha256()
-        for file in sorted({f for pattern in WEIGHTS for f in self.path.rglob(pattern)}):
-            with file.open("rb") as f:
-                while chunk := f.read(READ_BYTES):
-                    digest.update(chunk)
-        return digest.hexdigest()
+        return sha256_over(sorted({f for pattern in WEIGHTS for f in self.path.rglob(pattern)}))
+
+
+def sha256_over(files: Iterable[Path]) -> str:
+    """SHA-256 in hex over the contents of some files, one after the other."""
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as f:
+            while chunk := f.read(READ_BYTES):
+                digest.update(chunk)
+    return digest.hexdigest()
 
 
 def fetch(name: str, revision: str | None, *, graphs: bool = False) -> Origin:

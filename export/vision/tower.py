@@ -21,7 +21,7 @@ from fmrt.bundle.bundle import Reference
 from fmrt.bundle.manifest import Tower, Variant
 from fmrt.errors import OptionError
 from fmrt.export.choices import PATCH, Choice, Overrides, normalize_choice
-from fmrt.export.loading.backbone import load_backbone
+from fmrt.export.loading.backbone import given_or_loaded
 from fmrt.export.loading.checkpoint import check_missing
 from fmrt.export.loading.fetching import Origin
 from fmrt.export.part import Loaded, OtherTower, TowerModel, TowerPart, features
@@ -175,11 +175,8 @@ def load_vision(
     if overrides.max_length is not None:
         raise OptionError("--max-length is about texts, and this model embeds images")
     processor = ImageProcessor(origin.path)
-    backbone, missing = (
-        (given, [])
-        if given is not None
-        else load_backbone(origin.path, device, trust=overrides.trust_remote_code)
-    )
+    trust = overrides.trust_remote_code
+    backbone, missing = given_or_loaded(given, origin.path, device, trust=trust)
     model_type = backbone.config.model_type
     extra = PREPARE[model_type](backbone) if model_type in PREPARE else {}
     tried = _tried(backbone, processor, extra)
@@ -195,7 +192,7 @@ def load_vision(
     module = module.eval().to(device)
     source = VisionSource(module, processor)
     if given is None:
-        original = load_original(origin.path, device, overrides.trust_remote_code)
+        original = load_original(origin.path, device, trust)
         # What a masked autoencoder gives is drawn at random, unless it is said what to mask.
         more = PREPARE[model_type](original) if model_type in PREPARE else {}
         more = {name: value.to(device) for name, value in more.items()}

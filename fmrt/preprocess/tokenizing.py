@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fmrt.errors import BundleCorruptError, FmrtError, said
+from fmrt.errors import BundleCorruptError, FmrtError, is_failure, said
 
 
 class TokenizerFailedError(BundleCorruptError):
@@ -18,8 +18,7 @@ class _Failing:
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if error is None or isinstance(error, FmrtError | MemoryError):
             return
-        # A panic in Rust is a BaseException that cannot be imported.
-        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+        if is_failure(error):
             raise TokenizerFailedError(f"the tokenizer fails: {said(error)}") from error
 
 

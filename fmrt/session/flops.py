@@ -45,6 +45,27 @@ def count_products(
     Raises:
         BundleCorruptError: ONNX Runtime cannot load the graph.
     """
+    events = profile(path, output, feeds)
+    runs = sorted((e["ts"], e["dur"]) for e in events if e["name"] == "model_run")
+    return [
+        _count([e["args"] for e in events if start <= e["ts"] < start + duration and is_node(e)])
+        for start, duration in runs
+    ]
+
+
+def profile(
+    path: BundleFile, output: str, feeds: Sequence[Mapping[str, NDArray[Any]]]
+) -> list[dict[str, Any]]:
+    """The events of ONNX Runtime's profile of a graph that runs on one thread of the CPU.
+
+    Args:
+        path: The graph.
+        output: The output to compute.
+        feeds: The inputs of each run.
+
+    Raises:
+        BundleCorruptError: ONNX Runtime cannot load the graph.
+    """
     import tempfile  # start-up stays quick
 
     with tempfile.TemporaryDirectory() as directory:
@@ -55,15 +76,14 @@ def count_products(
         names = input_names(session)
         for one in feeds:
             session.run([output], {name: one[name] for name in names & one.keys()})
-        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-    runs = sorted((e["ts"], e["dur"]) for e in events if e["name"] == "model_run")
-    return [
-        _count([e["args"] for e in events if start <= e["ts"] < start + duration and _is_node(e)])
-        for start, duration in runs
-    ]
+        events: list[dict[str, Any]] = json.loads(
+            Path(session.end_profiling()).read_text(encoding="utf-8")
+        )
+    return events
 
 
-def _is_node(event: Mapping[str, Any]) -> bool:
+def is_node(event: Mapping[str, Any]) -> bool:
+    """Whether an event of a profile is the run of an operator."""
     return event.get("cat") == "Node" and str(event["name"]).endswith("_kernel_time")
 
 
